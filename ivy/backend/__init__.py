@@ -1,0 +1,1 @@
+"""How messages reach an IoT platform: one dialect for each, over one forwarder and one MQTT link."""

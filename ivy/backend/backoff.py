@@ -1,0 +1,24 @@
+"""How long to wait before the next try to connect."""
+
+import random
+
+_FIRST = 1.0
+_LONGEST = 900.0
+
+
+class Backoff:
+    """No wait at first, then waits that double up to 15 minutes, with jitter so that a fleet does not act as one."""
+
+    def __init__(self) -> None:
+        self._failures = 0
+
+    def reset(self) -> None:
+        """The connection held: the next wait is none again."""
+        self._failures = 0
+
+    def next_delay(self) -> float:
+        """Seconds to wait before the next try."""
+        failures, self._failures = self._failures, self._failures + 1
+        if failures == 0:
+            return 0.0
+        return min(_LONGEST, _FIRST * 2 ** min(failures - 1, 20)) * random.uniform(0.5, 1.0)

@@ -1,0 +1,282 @@
+"""One MQTT connection that is remade whenever it breaks. The only module that knows paho and TLS.
+
+Knows nothing of messages and configs. paho's callbacks only enqueue events; its network thread is not used.
+"""
+
+import collections
+import dataclasses
+import os
+import select
+import sys
+import threading
+import time
+from typing import Any, Optional, Protocol, Union
+
+# Where dnspython is installed, paho loads it for SRV look-ups that ivy does not make: 6 MB.
+sys.modules.setdefault("dns", None)  # type: ignore[arg-type]  # None means "not to be imported"
+
+import paho.mqtt.client as paho
+from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
+from paho.mqtt.reasoncodes import ReasonCode
+
+from ivy.backend.backoff import Backoff
+from ivy.types.config import MQTTBrokerConfig
+
+_KEEPALIVE = 60
+_SECONDS_TO_CONNECT = 30
+_SECONDS_UNTIL_STABLE = 10
+
+
+class HasFileno(Protocol):
+    """Something to wait for."""
+
+    def fileno(self) -> int:
+        """Its descriptor."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Connected:
+    """The broker accepted connection and subscriptions."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Disconnected:
+    """The connection broke, or could not be made. What was not acknowledged must be published again."""
+
+    reason: str
+    seconds_to_next_try: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Acknowledged:
+    """The broker's PUBACK for what `publish` returned this token for."""
+
+    token: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Received:
+    """A publication on a subscribed topic."""
+
+    topic: str
+    payload: bytes
+
+
+Event = Union[Connected, Disconnected, Acknowledged, Received]
+
+
+class MQTTLink:
+    """Connects, reconnects with backoff, and subscribes at every CONNACK; driven by calls of `wait`.
+
+    All names, credentials and certificates are taken from the settings at each try, so a file that was missing
+    may come later.
+    """
+
+    def __init__(self, settings: MQTTBrokerConfig, subscriptions: tuple[str, ...]) -> None:
+        """Initialise a link. The first `wait` begins to connect.
+
+        Args:
+            settings: Where to connect, and as whom.
+            subscriptions: Topics to subscribe to with QoS 1.
+        """
+        self.is_connected = False
+        self._settings = settings
+        self._subscriptions = subscriptions
+        self._events: collections.deque[Event] = collections.deque()
+        self._backoff = Backoff()
+        self._client: Optional[paho.Client] = None
+        self._opening: Optional[_Opening] = None
+        self._next_try = time.monotonic() + self._backoff.next_delay()
+        self._changed = 0.0  # when the connection was begun or accepted, monotonic
+
+    @property
+    def address(self) -> str:
+        """The broker, `host:port`."""
+        return f"{self._settings.host}:{self._settings.port}"
+
+    def wait(self, wake: HasFileno, timeout: float) -> list[Event]:
+        """Wait until the link has news, `wake` is readable, or time is up; return the news.
+
+        Args:
+            wake: Ends the waiting when it is readable.
+            timeout: Seconds to wait, at most.
+        """
+        self._advance()
+        self._select(wake, 0 if self._events else timeout)
+        self._advance()
+        events, self._events = list(self._events), collections.deque()
+        return events
+
+    def publish(self, topic: str, payload: bytes) -> int:
+        """Publish with QoS 1. If the link breaks before the PUBACK, nothing is sent again.
+
+        Returns: The token that `Acknowledged` will carry.
+
+        Raises:
+            RuntimeError: There is no connection.
+        """
+        if self._client is None or not self.is_connected:
+            raise RuntimeError("publish without a connection")
+        return self._client.publish(topic, payload, qos=1).mid
+
+    def break_off(self, reason: str) -> None:
+        """Give the connection up; another one will be made."""
+        if self._client is not None:
+            self._lose(reason)
+
+    def close(self) -> None:
+        """Disconnect politely, for good."""
+        if self._client is not None and self.is_connected:
+            self._client.disconnect()
+        self._drop_client()
+
+    def _advance(self) -> None:
+        """Do what is due: begin a try, take over an opened connection, keep one alive, give one up."""
+        now = time.monotonic()
+        if self._opening is not None:
+            self._take_over(self._opening)
+        elif self._client is not None:
+            self._client.loop_misc()  # may find the connection dead: then `_on_disconnect` has run
+            if self._client is not None and not self.is_connected and now - self._changed > _SECONDS_TO_CONNECT:
+                self._lose(f"no answer from {self.address} within {_SECONDS_TO_CONNECT} s")
+        elif now >= self._next_try:
+            self._opening = _Opening(self._make_client, self._settings)
+            self._changed = now
+
+    def _take_over(self, opening: "_Opening") -> None:
+        if not opening.done.is_set():
+            return
+        opening.close()
+        self._opening = None
+        if opening.client is None:
+            self._lose(opening.error)
+        else:
+            self._client = opening.client
+
+    def _select(self, wake: HasFileno, timeout: float) -> None:
+        network = self._client.socket() if self._client is not None else None
+        readers: list[Any] = [wake]
+        writers: list[Any] = []
+        if self._opening is not None:
+            readers.append(self._opening)
+        if network is not None and self._client is not None:
+            readers.append(network)
+            writers += [network] if self._client.want_write() else []
+            # What TLS has decrypted already, no select will announce.
+            timeout = 0 if getattr(network, "pending", int)() else timeout
+        readable, writable, _ = select.select(readers, writers, [], self._shortened(timeout))
+        client = self._client
+        if client is not None and network is not None and (network in readable or timeout == 0):
+            client.loop_read()
+        if client is not None and network in writable:
+            client.loop_write()
+
+    def _shortened(self, timeout: float) -> float:
+        if self._client is None and self._opening is None:
+            return max(0.0, min(timeout, self._next_try - time.monotonic()))
+        return timeout
+
+    def _lose(self, reason: str) -> None:
+        if self.is_connected and time.monotonic() - self._changed > _SECONDS_UNTIL_STABLE:
+            self._backoff.reset()
+        self._drop_client()
+        delay = self._backoff.next_delay()
+        self._next_try = time.monotonic() + delay
+        self._events.append(Disconnected(reason, delay))
+
+    def _drop_client(self) -> None:
+        client, self._client = self._client, None
+        self.is_connected = False
+        if client is not None:
+            client.on_disconnect = None
+            if (connection := client.socket()) is not None:
+                connection.close()
+
+    def _make_client(self) -> paho.Client:
+        """A new client for each connection: paho would send again what it had in flight, window or not."""
+        settings = self._settings
+        client = paho.Client(
+            CallbackAPIVersion.VERSION2, client_id=settings.client_id, protocol=paho.MQTTv311, clean_session=True
+        )
+        client.username_pw_set(settings.username, settings.password)
+        client.max_inflight_messages_set(0)  # the forwarder keeps the window
+        client.connect_timeout = _SECONDS_TO_CONNECT
+        if settings.tls.enabled:
+            client.tls_set(settings.tls.ca_file, settings.tls.certificate_file, settings.tls.key_file)
+        client.on_connect = self._on_connect
+        client.on_subscribe = self._on_subscribe
+        client.on_disconnect = self._on_disconnect
+        client.on_publish = self._on_publish
+        client.on_message = self._on_message
+        return client
+
+    def _on_connect(self, client: paho.Client, _data: Any, _flags: Any, code: ReasonCode, _properties: Any) -> None:
+        if code.is_failure:
+            self._lose(f"{self.address} refused the connection: {code}")
+        elif self._subscriptions:
+            client.subscribe([(topic, 1) for topic in self._subscriptions])
+        else:
+            self._come_up()
+
+    def _on_subscribe(
+        self, _client: paho.Client, _data: Any, _mid: int, codes: list[ReasonCode], _properties: Any
+    ) -> None:
+        refused = [
+            topic for topic, code in zip(self._subscriptions, codes, strict=False) if code.is_failure
+        ]
+        if refused:
+            self._lose(f"{self.address} refused the subscription to {', '.join(refused)}")
+        else:
+            self._come_up()
+
+    def _come_up(self) -> None:
+        self.is_connected = True
+        self._changed = time.monotonic()
+        self._events.append(Connected())
+
+    def _on_disconnect(
+        self, _client: paho.Client, _data: Any, _flags: Any, code: ReasonCode, _properties: Any
+    ) -> None:
+        self._lose(f"the connection to {self.address} broke: {code}")
+
+    def _on_publish(
+        self, _client: paho.Client, _data: Any, mid: int, _code: ReasonCode, _properties: Any
+    ) -> None:
+        self._events.append(Acknowledged(mid))
+
+    def _on_message(self, _client: paho.Client, _data: Any, message: paho.MQTTMessage) -> None:
+        self._events.append(Received(message.topic, message.payload))
+
+
+class _Opening:
+    """A try to connect, in a thread, as name look-up and TLS handshake block. Waits for no CONNACK."""
+
+    def __init__(self, make_client: Any, settings: MQTTBrokerConfig) -> None:
+        self.done = threading.Event()
+        self.client: Optional[paho.Client] = None
+        self.error = ""
+        self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._make_client = make_client
+        self._settings = settings
+        threading.Thread(target=self._open, daemon=True).start()
+
+    def fileno(self) -> int:
+        return self._bell
+
+    def close(self) -> None:
+        os.close(self._bell)
+
+    def _open(self) -> None:
+        address = f"{self._settings.host}:{self._settings.port}"
+        try:
+            client: paho.Client = self._make_client()
+            code = client.connect(self._settings.host, self._settings.port, _KEEPALIVE)
+            if code == MQTTErrorCode.MQTT_ERR_SUCCESS:
+                self.client = client
+            else:
+                self.error = f"cannot connect to {address}: {paho.error_string(code)}"
+        except (OSError, ValueError) as error:  # network, name look-up, TLS, a missing or bad certificate file
+            self.error = f"cannot connect to {address}: {error}"
+        finally:
+            self.done.set()
+            os.eventfd_write(self._bell, 1)

@@ -1,0 +1,84 @@
+"""Files of the data directory: written whole or not at all, and owned by the services whoever makes them.
+
+Not for whole directories (see `ivy.utils.releases`).
+"""
+
+import os
+import tempfile
+from pathlib import Path
+
+
+def sync_directory(directory: Path) -> None:
+    """Make renames and new names in a directory durable."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def open_shared(path: str, flags: int = 0) -> int:
+    """Open a file for reading and writing, made if it does not exist.
+
+    Made by root (the command, the updater), it is given to the owner of its directory: what root makes in the
+    data directory must stay writable for the services.
+
+    Returns: The descriptor.
+
+    Raises:
+        OSError: The file cannot be opened.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | flags, 0o640)
+    if os.geteuid() == 0:
+        owner = os.stat(os.path.dirname(path))
+        os.fchown(descriptor, owner.st_uid, owner.st_gid)
+    return descriptor
+
+
+def make_directory(path: str) -> None:
+    """Make a directory if it does not exist, owned as its parent.
+
+    Raises:
+        OSError: It cannot be made.
+    """
+    if os.path.isdir(path):
+        return
+    os.makedirs(path, mode=0o750, exist_ok=True)
+    if os.geteuid() == 0:
+        owner = os.stat(os.path.dirname(path))
+        os.chown(path, owner.st_uid, owner.st_gid)
+
+
+def write_atomically(path: Path, content: str, *, mode: int = 0o640, durable: bool = True) -> None:
+    """Replace the content of a file in one step: written beside, synced, renamed.
+
+    An existing file keeps its owner; a new one gets that of its directory, so that what root writes for the
+    services stays theirs. A symbolic link is followed, not replaced.
+
+    Args:
+        path: The file. Its directory must exist.
+        content: The new content, stored as UTF-8.
+        mode: The permissions of the file.
+        durable: Whether the content must survive a power cut (pointless on a tmpfs).
+
+    Raises:
+        OSError: The file could not be written; the old content is untouched.
+    """
+    path = path.resolve()
+    owner = path.stat() if path.exists() else path.parent.stat()
+    descriptor, beside = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            os.fchmod(descriptor, mode)
+            if os.geteuid() == 0:
+                os.fchown(descriptor, owner.st_uid, owner.st_gid)
+            file.write(content)
+            file.flush()
+            if durable:
+                os.fsync(descriptor)
+        os.rename(beside, path)
+    except BaseException:
+        os.unlink(beside)
+        raise
+    if durable:
+        sync_directory(path.parent)

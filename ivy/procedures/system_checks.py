@@ -1,0 +1,60 @@
+"""The procedure that watches the machine: what an operator of a remote node wants to know every day."""
+
+from typing import Union
+
+from ivy.types.config import Config
+from ivy.types.messages import DataMessageBody
+from ivy.utils import notify, vitals
+from ivy.utils.functions import get_time_to_next_datapoint
+from ivy.utils.logger import Logger
+from ivy.utils.messaging_agent import MessagingAgent
+from ivy.utils.state_interface import StateInterface
+
+_FULL_DISK = 90.0  # per cent
+
+
+def run(config: Config, logger: Logger) -> None:
+    """Check the machine at once and at each check time: put load and boot time into the state, send all as data.
+
+    Args:
+        config: `system_checks.seconds_between_checks` is used.
+        logger: Where to log.
+    """
+    interval = config.system_checks.seconds_between_checks
+    messaging_agent = MessagingAgent()
+    disk_was_full = False
+    logger.info("Starting the system checks")
+    while True:
+        load, disk = vitals.load_percent(), vitals.disk_percent()
+        _update_state(load)
+        messaging_agent.add_message(DataMessageBody(data=_vital_signs(load, disk)))
+        if disk > _FULL_DISK and not disk_was_full:
+            logger.warning(f"The disk is {disk:.0f} % full")
+        disk_was_full = disk > _FULL_DISK
+        notify.status(f"checking every {interval} s: load {load:.0f} %, disk {disk:.0f} % full")
+        notify.sleep(get_time_to_next_datapoint(interval))
+
+
+def _update_state(load: float) -> None:
+    boot_time = vitals.boot_time()
+    with StateInterface.update() as state:
+        state.system.last_5_min_load = round(load, 1)
+        known = state.system.last_boot_time
+        # It is computed from the clock, so it jitters by a second and jumps when the clock is set.
+        if known is None or abs(known.timestamp() - boot_time.timestamp()) > 2:
+            state.system.last_boot_time = boot_time
+
+
+def _vital_signs(load: float, disk: float) -> dict[str, Union[float, int, str]]:
+    signs: dict[str, Union[float, int, str]] = {
+        "last_5_min_load_percent": round(load, 1),
+        "memory_usage_percent": vitals.memory_percent(),
+        "disk_usage_percent": disk,
+        "disk_free_megabytes": round(vitals.disk_free_megabytes()),
+        "seconds_since_boot": round(vitals.seconds_since_boot()),
+        "clock_synchronised": int(vitals.clock_is_synchronised()),
+    }
+    temperature = vitals.temperature()
+    if temperature is not None:
+        signs["temperature_celsius"] = temperature
+    return signs

@@ -1,0 +1,1 @@
+"""What crosses between the parts of ivy: config, messages, state. No behaviour beyond loading and dumping."""

@@ -1,0 +1,81 @@
+"""The messages that procedures and backends exchange through the queue. Not their form at any platform."""
+
+import re
+from typing import Annotated, Any, Literal, Union
+
+import pydantic
+
+from ivy.types.config import ForeignConfig, LogLevel
+
+RESERVED_KEYS = frozenset({"logging", "configuration"})
+"""Keys of data that mean something else to a backend."""
+
+_SECRET = re.compile(r"(password|passphrase|token|secret|username)$", re.IGNORECASE)
+
+
+def _reject_reserved_keys(data: dict[str, Union[float, int, str]]) -> dict[str, Union[float, int, str]]:
+    reserved = sorted(RESERVED_KEYS & data.keys())
+    if reserved:
+        raise ValueError(f"reserved keys: {', '.join(reserved)}; use another name")
+    return data
+
+
+def _without_secrets(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {
+            key: "***" if isinstance(inner, str) and _SECRET.search(key) else _without_secrets(inner)
+            for key, inner in value.items()
+        }
+    return [_without_secrets(inner) for inner in value] if isinstance(value, list) else value
+
+
+class _Body(pydantic.BaseModel):
+    # Infinity and NaN are samples too: kept in queue and archive, whatever a platform makes of them.
+    model_config = pydantic.ConfigDict(ser_json_inf_nan="constants")
+
+
+class DataMessageBody(_Body):
+    """The body of a data message: one sample of any number of quantities."""
+
+    variant: Literal["data"] = "data"
+    data: Annotated[dict[str, Union[float, int, str]], pydantic.AfterValidator(_reject_reserved_keys)]
+
+
+class LogMessageBody(_Body):
+    """The body of a log message: what the operator should read."""
+
+    variant: Literal["log"] = "log"
+    level: LogLevel
+    subject: str
+    body: str
+
+
+class ConfigMessageBody(_Body):
+    """The body of a config message: what became of a config. Carries no secrets, whatever it is made from."""
+
+    variant: Literal["config"] = "config"
+    status: Literal["received", "accepted", "rejected", "startup"]
+    config: ForeignConfig
+
+    @pydantic.field_validator("config")
+    @classmethod
+    def _remove_secrets(cls, config: ForeignConfig) -> ForeignConfig:
+        return ForeignConfig.model_validate(_without_secrets(config.model_dump(mode="json")))
+
+
+MessageBody = Annotated[
+    Union[DataMessageBody, LogMessageBody, ConfigMessageBody], pydantic.Field(discriminator="variant")
+]
+
+
+class MessageArchiveItem(_Body):
+    """A message as it stands in the archive."""
+
+    timestamp: float = pydantic.Field(description="Unix time of the sampling, in seconds.")
+    message_body: MessageBody
+
+
+class MessageQueueItem(MessageArchiveItem):
+    """A message as it stands in the queue."""
+
+    identifier: int = pydantic.Field(description="The row's number, unique while it is in the queue.")

@@ -1,0 +1,26 @@
+"""What the services of a node tell each other through `data/state.json`."""
+
+import datetime
+from typing import Optional
+
+import pydantic
+
+from ivy.types.config import ForeignConfig
+
+
+class SystemState(pydantic.BaseModel):
+    """What the procedure `system_checks` found last."""
+
+    model_config = pydantic.ConfigDict(extra="allow", validate_assignment=True)
+
+    last_boot_time: Optional[datetime.datetime] = None
+    last_5_min_load: Optional[float] = pydantic.Field(default=None, description="Per cent of all cores.")
+
+
+class State(pydantic.BaseModel):
+    """Central state of the node. Fields of other versions are kept, so that a rollback loses nothing."""
+
+    model_config = pydantic.ConfigDict(extra="allow", validate_assignment=True)
+
+    system: SystemState = SystemState()
+    pending_configs: list[ForeignConfig] = []

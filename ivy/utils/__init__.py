@@ -1,0 +1,1 @@
+"""Tools that procedures, backends and the command share."""

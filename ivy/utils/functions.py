@@ -1,0 +1,63 @@
+"""Small functions that procedures and backends share."""
+
+import contextlib
+import os
+import time
+from collections.abc import Generator
+from typing import Literal, Optional
+
+from ivy import constants
+from ivy.files import make_directory
+
+_AUTOMATION_LOCK_FILE = os.path.join(constants.IVY_RUN_DIR, "automation.lock")
+
+
+def log_level_is_visible(
+    min_log_level: Optional[Literal["DEBUG", "INFO", "WARNING", "ERROR", "EXCEPTION"]],
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "EXCEPTION"],
+) -> bool:
+    """Check whether a log line is shown.
+
+    Args:
+        min_log_level: The least important level that is shown; None shows nothing.
+        log_level: The level of the line.
+
+    Returns: Whether `log_level` is at least as important as `min_log_level`.
+    """
+    if min_log_level is None:
+        return False
+    priorities = constants.LOGGING_LEVEL_PRIORITIES
+    return priorities[log_level] >= priorities[min_log_level]
+
+
+def get_time_to_next_datapoint(seconds_between_datapoints: int) -> float:
+    """Calculate how long to wait for the next sampling time.
+
+    Sampling times are counted from midnight UTC: with 10 seconds between datapoints they are 00:00:00, 00:00:10
+    and so on, on every node of a fleet alike.
+
+    Args:
+        seconds_between_datapoints: Seconds between two sampling times.
+
+    Returns: Seconds until the next one; more than 0, at most `seconds_between_datapoints`.
+    """
+    seconds_of_day = time.time() % 86400
+    until_next = seconds_between_datapoints - seconds_of_day % seconds_between_datapoints
+    return min(until_next, 86400 - seconds_of_day)
+
+
+@contextlib.contextmanager
+def with_automation_lock() -> Generator[None, None, None]:
+    """Hold the lock of whoever changes the installation, across the body of a `with`.
+
+    Raises:
+        TimeoutError: Another process holds it.
+    """
+    import filelock  # not at the top: it loads asyncio, and no resident service needs this lock
+
+    make_directory(constants.IVY_RUN_DIR)
+    try:
+        with filelock.FileLock(_AUTOMATION_LOCK_FILE, timeout=0):
+            yield
+    except filelock.Timeout as error:
+        raise TimeoutError("another process is changing this installation of ivy") from error

@@ -1,0 +1,36 @@
+"""What the backend says about its connection, for `ivy status`: a file under /run/ivy, written when it changes."""
+
+import os
+from pathlib import Path
+from typing import Optional
+
+import pydantic
+
+from ivy import constants, files
+
+LINK_REPORT_FILE = os.path.join(constants.IVY_RUN_DIR, "link.json")
+
+
+class LinkReport(pydantic.BaseModel):
+    """The state of the connection to the broker."""
+
+    broker: str = pydantic.Field(description="`host:port`.")
+    connected: bool
+    since: float = pydantic.Field(description="Unix time of the last change, in seconds.")
+    reason: Optional[str] = pydantic.Field(default=None, description="Why there is no connection.")
+
+    def write(self) -> None:
+        """Publish this report.
+
+        Raises:
+            OSError: It could not be written.
+        """
+        files.write_atomically(Path(LINK_REPORT_FILE), self.model_dump_json(), mode=0o644, durable=False)
+
+    @staticmethod
+    def load() -> Optional["LinkReport"]:
+        """The last report; None if there is none that can be read."""
+        try:
+            return LinkReport.model_validate_json(Path(LINK_REPORT_FILE).read_bytes())
+        except (OSError, pydantic.ValidationError):
+            return None

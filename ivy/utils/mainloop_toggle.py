@@ -1,0 +1,49 @@
+"""Starts and stops all of ivy: `ivy.target` and the services that it wants."""
+
+import os
+from pathlib import Path
+
+from ivy import constants
+from ivy.utils import units
+
+SCRIPT_PATH: str = os.path.join(constants.PROJECT_DIR, "ivy", "__main__.py")
+"""The program that the units run."""
+
+
+class MainloopToggle:
+    """Starts and stops all of ivy. Each method raises `CommandError` where systemd refuses or is not there."""
+
+    @staticmethod
+    def get_mainloop_pids() -> list[int]:
+        """The process IDs of all running services of ivy, sorted; none if it does not run."""
+        pids = set[int]()
+        for unit in units.wanted_by_target():
+            group = units.show(unit, "ControlGroup").get("ControlGroup", "")
+            if group:
+                pids |= _pids_in(Path(f"/sys/fs/cgroup{group}"))
+        return sorted(pids)
+
+    @staticmethod
+    def start_mainloop() -> None:
+        """Start what the current release and config want, and print the process IDs."""
+        units.reload()
+        units.control("start", units.TARGET)
+        print(f"Started ivy, process IDs {_listed(MainloopToggle.get_mainloop_pids())}")
+
+    @staticmethod
+    def stop_mainloop() -> None:
+        """Stop everything, and print the process IDs of what was stopped."""
+        pids = MainloopToggle.get_mainloop_pids()
+        units.control("stop", units.TARGET)
+        print(f"Stopped ivy, process IDs {_listed(pids)}" if pids else "ivy was not running")
+
+
+def _pids_in(group: Path) -> set[int]:
+    try:
+        return {int(line) for line in (group / "cgroup.procs").read_text().split()}
+    except OSError:  # it ended meanwhile
+        return set()
+
+
+def _listed(pids: list[int]) -> str:
+    return ", ".join(map(str, pids)) or "none yet"

@@ -1,0 +1,93 @@
+"""The message archive: one CSV file per UTC day, `timestamp,message_body`, the body as JSON. Only ever appended to.
+
+Not the queue: what stands here was taken, whether or not it was sent.
+"""
+
+import contextlib
+import datetime
+import json
+import os
+from collections.abc import Iterator
+
+from ivy import files
+from ivy.types.messages import MessageArchiveItem
+from ivy.utils import journal
+from ivy.utils.locks import file_lock
+
+HEADER = "timestamp,message_body\n"
+
+
+def append(path: str, lock_path: str, timestamp: float, message_body: str) -> None:
+    """Append a message, durably.
+
+    Args:
+        path: The CSV file; made with its directory and header if it does not exist.
+        lock_path: Whoever holds this lock file may append.
+        timestamp: Unix time in seconds.
+        message_body: The body as JSON, on one line.
+
+    Raises:
+        OSError: The line could not be written.
+    """
+    files.make_directory(os.path.dirname(path))
+    line = '{},"{}"\n'.format(timestamp, message_body.replace('"', '""'))
+    descriptor = files.open_shared(path, os.O_APPEND)
+    try:
+        with contextlib.ExitStack() as held:
+            # A holder that hangs must not stop the others: without the lock, a torn line is the worst that can be.
+            with contextlib.suppress(TimeoutError):
+                held.enter_context(file_lock(lock_path, timeout=6))
+            _write(descriptor, _missing_start(descriptor) + line)
+        os.fdatasync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _missing_start(descriptor: int) -> str:
+    """What must come before a new line: the header of a new file, the end of a line torn by a power cut."""
+    size = os.fstat(descriptor).st_size
+    if size == 0:
+        return HEADER
+    return "" if os.pread(descriptor, 1, size - 1) == b"\n" else "\n"
+
+
+def _write(descriptor: int, text: str) -> None:
+    rest = text.encode()
+    while rest:
+        rest = rest[os.write(descriptor, rest) :]
+
+
+def load(path: str) -> list[MessageArchiveItem]:
+    """Load the messages of a day.
+
+    Args:
+        path: The CSV file.
+
+    Returns: The messages in the order in which they were written; none if the file does not exist. A line that is
+        no message (torn by a power cut) is left out and reported to the journal.
+
+    Raises:
+        OSError: The file cannot be read.
+    """
+    try:
+        with open(path, encoding="utf-8", errors="replace", newline="\n") as file:
+            return [item for number, line in enumerate(file) if number > 0 for item in parse_line(path, line)]
+    except FileNotFoundError:
+        return []
+
+
+def parse_line(path: str, line: str) -> Iterator[MessageArchiveItem]:
+    """Parse a line of a CSV file: yields its message, or nothing if it has none."""
+    if not line.strip() or line == HEADER:
+        return
+    timestamp, _, quoted = line.strip().partition(",")
+    try:
+        body = json.loads(quoted.removeprefix('"').removesuffix('"').replace('""', '"'))
+        yield MessageArchiveItem(timestamp=float(timestamp), message_body=body)
+    except ValueError:
+        journal.send("WARNING", f"{path}: left out a line that is no message: {line.strip()[:80]}")
+
+
+def file_of(directory: str, date: datetime.date) -> str:
+    """The path of a day's file, `YYYY-MM-DD.csv`."""
+    return os.path.join(directory, f"{date.isoformat()}.csv")

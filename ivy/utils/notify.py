@@ -1,0 +1,47 @@
+"""What a service tells systemd: READY, WATCHDOG, STATUS, STOPPING. Says nothing where nobody listens (by hand).
+
+Heartbeats come from the work loop only, through `heartbeat` and `sleep`: they prove progress.
+"""
+
+import time
+
+import sdnotify
+
+from ivy import constants
+
+_SECONDS_BETWEEN_HEARTBEATS = constants.WATCHDOG_SECONDS / 4
+_notifier = sdnotify.SystemdNotifier()
+_last_heartbeat = -_SECONDS_BETWEEN_HEARTBEATS
+
+
+def ready() -> None:
+    """The service has started."""
+    _notifier.notify("READY=1")
+
+
+def stopping() -> None:
+    """The service is about to end."""
+    _notifier.notify("STOPPING=1")
+
+
+def status(text: str) -> None:
+    """Show a line in `systemctl status`: what matters to a person right now."""
+    _notifier.notify("STATUS=" + text.replace("\n", " "))
+
+
+def heartbeat() -> None:
+    """The work loop has come round. May be called as often as that: it sends no more than is needed."""
+    global _last_heartbeat
+    now = time.monotonic()
+    if now - _last_heartbeat >= _SECONDS_BETWEEN_HEARTBEATS / 2:
+        _last_heartbeat = now
+        _notifier.notify("WATCHDOG=1")
+
+
+def sleep(seconds: float) -> None:
+    """Wait, cut into heartbeats, so that a service may rest for longer than the watchdog's patience."""
+    deadline = time.monotonic() + seconds
+    while (rest := deadline - time.monotonic()) > 0:
+        heartbeat()
+        time.sleep(min(rest, _SECONDS_BETWEEN_HEARTBEATS))
+    heartbeat()

@@ -1,0 +1,54 @@
+"""What the machine says about itself: load, memory, disk, temperature, clock. Reads only; decides nothing."""
+
+import datetime
+import os
+import time
+from pathlib import Path
+from typing import Optional
+
+import psutil
+
+from ivy import constants
+
+_CLOCK_SYNCHRONISED = Path("/run/systemd/timesync/synchronized")
+
+
+def boot_time() -> datetime.datetime:
+    """When the machine was booted."""
+    return datetime.datetime.fromtimestamp(psutil.boot_time(), datetime.UTC)
+
+
+def seconds_since_boot() -> float:
+    """How long the machine has been up, whatever its clock says."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def load_percent() -> float:
+    """The load average of five minutes, in per cent of all cores."""
+    return 100 * os.getloadavg()[1] / (os.cpu_count() or 1)
+
+
+def memory_percent() -> float:
+    """The memory in use, in per cent of all."""
+    return float(psutil.virtual_memory().percent)
+
+
+def disk_percent() -> float:
+    """The space in use on the file system of the data, in per cent of what services may use."""
+    return float(psutil.disk_usage(constants.IVY_DATA_DIR).percent)
+
+
+def disk_free_megabytes() -> float:
+    """The space that services may still use on the file system of the data, in 10^6 bytes."""
+    return float(psutil.disk_usage(constants.IVY_DATA_DIR).free / 1e6)
+
+
+def temperature() -> Optional[float]:
+    """The highest temperature of any sensor of the machine, in degrees Celsius; None where there is none."""
+    readings = [reading.current for group in psutil.sensors_temperatures().values() for reading in group]
+    return max(readings, default=None)
+
+
+def clock_is_synchronised() -> bool:
+    """Whether the clock was set by a time server since boot, as systemd-timesyncd tells."""
+    return _CLOCK_SYNCHRONISED.exists()

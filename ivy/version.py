@@ -1,0 +1,63 @@
+"""Version numbers of ivy. Not for versions of anything else (Python's, Debian's)."""
+
+import re
+from typing import Any
+
+import pydantic
+
+_PATTERN = re.compile(
+    r"(0|[1-9][0-9]*)\.(0|[1-9][0-9]*)\.(0|[1-9][0-9]*)(?:-(alpha|beta|rc)\.(0|[1-9][0-9]*))?", re.ASCII
+)
+_FINAL = "~"  # sorts after "alpha", "beta" and "rc"
+
+
+class Version(pydantic.RootModel[str]):
+    """A version `MAJOR.MINOR.PATCH[-(alpha|beta|rc).N]`, ordered as those are released.
+
+    It names directories and git tags, so nothing but this form is ever accepted.
+
+    Raises:
+        pydantic.ValidationError: The string has another form.
+    """
+
+    model_config = pydantic.ConfigDict(frozen=True)
+
+    def __init__(self, root: str, **data: Any) -> None:  # only to make the positional form known to mypy
+        super().__init__(root, **data)
+
+    @pydantic.field_validator("root")
+    @classmethod
+    def _check_form(cls, value: str) -> str:
+        if len(value) > 64 or not _PATTERN.fullmatch(value):
+            raise ValueError('must look like "1.2.3" or "1.2.3-rc.1"')
+        return value
+
+    def as_tag(self) -> str:
+        """The git tag of this version, e.g. `v1.2.3-rc.1`."""
+        return f"v{self.root}"
+
+    def as_identifier(self) -> str:
+        """The bare version, e.g. `1.2.3-rc.1`, as it names release directories."""
+        return self.root
+
+    def _order(self) -> tuple[int, int, int, str, int]:
+        match = _PATTERN.fullmatch(self.root)
+        if match is None:
+            raise ValueError(f"not a version: {self.root!r}")
+        major, minor, patch, stage, number = match.groups()
+        return int(major), int(minor), int(patch), stage or _FINAL, int(number or 0)
+
+    def __lt__(self, other: "Version") -> bool:
+        return self._order() < other._order()
+
+    def __le__(self, other: "Version") -> bool:
+        return self._order() <= other._order()
+
+    def __gt__(self, other: "Version") -> bool:
+        return self._order() > other._order()
+
+    def __ge__(self, other: "Version") -> bool:
+        return self._order() >= other._order()
+
+    def __str__(self) -> str:
+        return self.root
