@@ -7,7 +7,7 @@ _LONGEST = 900.0
 
 
 class Backoff:
-    """No wait at first, then waits that double up to 15 minutes, with jitter so that a fleet does not act as one."""
+    """No wait at first, then waits that double up to 15 minutes; with jitter, as a fleet must not act as one."""
 
     def __init__(self) -> None:
         self._failures = 0
@@ -18,7 +18,7 @@ class Backoff:
 
     def next_delay(self) -> float:
         """Seconds to wait before the next try."""
-        failures, self._failures = self._failures, self._failures + 1
+        failures, self._failures = self._failures, min(self._failures + 1, 20)
         if failures == 0:
             return 0.0
-        return min(_LONGEST, _FIRST * 2 ** min(failures - 1, 20)) * random.uniform(0.5, 1.0)
+        return min(_LONGEST, _FIRST * 2.0 ** (failures - 1)) * random.uniform(0.5, 1.0)

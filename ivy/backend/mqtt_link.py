@@ -4,6 +4,7 @@ Knows nothing of messages and configs. paho's callbacks only enqueue events; its
 """
 
 import collections
+import contextlib
 import dataclasses
 import os
 import select
@@ -12,6 +13,7 @@ import threading
 import time
 from typing import Any, Optional, Protocol, Union
 
+# ruff: noqa: E402 (what follows must come before paho is loaded)
 # Where dnspython is installed, paho loads it for SRV look-ups that ivy does not make: 6 MB.
 sys.modules.setdefault("dns", None)  # type: ignore[arg-type]  # None means "not to be imported"
 
@@ -88,6 +90,7 @@ class MQTTLink:
         self._opening: Optional[_Opening] = None
         self._next_try = time.monotonic() + self._backoff.next_delay()
         self._changed = 0.0  # when the connection was begun or accepted, monotonic
+        self._loss: Optional[str] = None  # why the connection is no good, found in a callback
 
     @property
     def address(self) -> str:
@@ -136,9 +139,11 @@ class MQTTLink:
         if self._opening is not None:
             self._take_over(self._opening)
         elif self._client is not None:
-            self._client.loop_misc()  # may find the connection dead: then `_on_disconnect` has run
-            if self._client is not None and not self.is_connected and now - self._changed > _SECONDS_TO_CONNECT:
-                self._lose(f"no answer from {self.address} within {_SECONDS_TO_CONNECT} s")
+            self._client.loop_misc()
+            if not self.is_connected and now - self._changed > _SECONDS_TO_CONNECT:
+                self._loss = self._loss or f"no answer from {self.address} within {_SECONDS_TO_CONNECT} s"
+            if self._loss is not None:
+                self._lose(self._loss)
         elif now >= self._next_try:
             self._opening = _Opening(self._make_client, self._settings)
             self._changed = now
@@ -186,7 +191,7 @@ class MQTTLink:
 
     def _drop_client(self) -> None:
         client, self._client = self._client, None
-        self.is_connected = False
+        self.is_connected, self._loss = False, None
         if client is not None:
             client.on_disconnect = None
             if (connection := client.socket()) is not None:
@@ -212,7 +217,7 @@ class MQTTLink:
 
     def _on_connect(self, client: paho.Client, _data: Any, _flags: Any, code: ReasonCode, _properties: Any) -> None:
         if code.is_failure:
-            self._lose(f"{self.address} refused the connection: {code}")
+            self._loss = f"{self.address} refused the connection: {code}"
         elif self._subscriptions:
             client.subscribe([(topic, 1) for topic in self._subscriptions])
         else:
@@ -221,11 +226,9 @@ class MQTTLink:
     def _on_subscribe(
         self, _client: paho.Client, _data: Any, _mid: int, codes: list[ReasonCode], _properties: Any
     ) -> None:
-        refused = [
-            topic for topic, code in zip(self._subscriptions, codes, strict=False) if code.is_failure
-        ]
+        refused = [topic for topic, code in zip(self._subscriptions, codes, strict=False) if code.is_failure]
         if refused:
-            self._lose(f"{self.address} refused the subscription to {', '.join(refused)}")
+            self._loss = f"{self.address} refused the subscription to {', '.join(refused)}"
         else:
             self._come_up()
 
@@ -237,15 +240,14 @@ class MQTTLink:
     def _on_disconnect(
         self, _client: paho.Client, _data: Any, _flags: Any, code: ReasonCode, _properties: Any
     ) -> None:
-        self._lose(f"the connection to {self.address} broke: {code}")
+        self._loss = self._loss or f"the connection to {self.address} broke: {code}"
 
-    def _on_publish(
-        self, _client: paho.Client, _data: Any, mid: int, _code: ReasonCode, _properties: Any
-    ) -> None:
+    def _on_publish(self, _client: paho.Client, _data: Any, mid: int, _code: ReasonCode, _properties: Any) -> None:
         self._events.append(Acknowledged(mid))
 
     def _on_message(self, _client: paho.Client, _data: Any, message: paho.MQTTMessage) -> None:
-        self._events.append(Received(message.topic, message.payload))
+        with contextlib.suppress(UnicodeDecodeError):  # in the topic, so it is none of those subscribed to
+            self._events.append(Received(message.topic, message.payload))
 
 
 class _Opening:

@@ -54,9 +54,7 @@ def _encode(items: Sequence[MessageQueueItem], sensor: str, revision: Optional[i
         else:
             element = json.dumps({**fields, "timestamp": item.timestamp}, separators=(",", ":"), allow_nan=False)
             elements[kind].append((item.identifier, element))
-    publications = [
-        publication for kind in elements for publication in pack(f"{kind}/{sensor}", elements[kind])
-    ]
+    publications = [publication for kind in elements for publication in pack(f"{kind}/{sensor}", elements[kind])]
     return Encoded(publications, unsendable)
 
 

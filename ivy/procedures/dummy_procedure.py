@@ -41,6 +41,4 @@ def run(config: Config, logger: Logger) -> None:
             paused = False
         position += random.uniform(-1, 1)
         messaging_agent.add_message(DataMessageBody(data={"random_walk_position": position}))
-        notify.status(
-            f"sampling every {interval} s, at {position:.2f} now"
-        )
+        notify.status(f"sampling every {interval} s, at {position:.2f} now")

@@ -1,0 +1,204 @@
+"""Carries messages from the queue over the link, and config offers the other way. Knows neither MQTT nor platforms.
+
+One loop owns all state: acknowledged messages are removed first, then the window is filled again with the newest.
+"""
+
+import multiprocessing.synchronize
+import sqlite3
+import time
+from typing import Optional
+
+from ivy.backend import offers
+from ivy.backend.dialect import Dialect
+from ivy.backend.mqtt_link import Acknowledged, Connected, Disconnected, Event, MQTTLink, Received
+from ivy.types.config import BackendConfig, Config
+from ivy.utils import notify
+from ivy.utils.link_report import LinkReport
+from ivy.utils.logger import Logger
+from ivy.utils.messaging_agent import MessagingAgent
+from ivy.utils.wakeup import Listener
+
+_SECONDS_BETWEEN_LOOKS = 10.0  # at the queue, were a ring of the doorbell ever lost
+_SECONDS_UNTIL_STALLED = 60.0
+_SECONDS_BETWEEN_REPORTS = 5.0
+
+
+def run(
+    dialect: Dialect,
+    config: Config,
+    logger: Logger,
+    teardown_indicator: multiprocessing.synchronize.Event,
+) -> None:
+    """Forward messages until told to stop; then send what is left, as long as the config allows and the link holds.
+
+    Args:
+        dialect: How to speak to the platform.
+        config: `backend` must not be null.
+        logger: For what the operator should know of; trouble with the link itself goes to the journal only.
+        teardown_indicator: Set when it is time to stop. Looked at every 10 seconds, or when the doorbell rings.
+
+    Raises:
+        ValueError: `config.backend` is null.
+    """
+    if config.backend is None:
+        raise ValueError("backend: is null in the config, but a backend was started")
+    forwarder = _Forwarder(dialect, config, config.backend, logger)
+    try:
+        while not teardown_indicator.is_set():
+            forwarder.turn()
+        logger.debug("Stopping: sending what is left in the queue")
+        deadline = time.monotonic() + config.backend.max_drain_time
+        while forwarder.has_hope() and time.monotonic() < deadline:
+            forwarder.turn()
+    finally:
+        forwarder.close()
+
+
+class _Forwarder:
+    def __init__(self, dialect: Dialect, config: Config, backend: BackendConfig, logger: Logger) -> None:
+        self._journal = logger.without_messages()  # for the link's trouble: the queue may not empty soon
+        self._logger = logger
+        self._dialect = dialect
+        self._config = config
+        self._window = backend.max_parallel_messages
+        self._queue = MessagingAgent()
+        self._listener = Listener()
+        self._link = MQTTLink(backend.mqtt_connection, dialect.subscriptions)
+        self._in_flight: dict[int, tuple[int, ...]] = {}  # messages of a publication, by its token
+        self._acknowledged: set[int] = set()  # not removed from the queue yet
+        self._last_progress = 0.0
+        self._last_sent: Optional[float] = None
+        self._next_report = 0.0
+        self._trouble = ""
+        self._next_try = 0.0
+        self._queue_trouble = ""
+        self._bad_offer = b""
+
+    def turn(self) -> None:
+        """Wait for something to happen, and deal with it."""
+        for event in self._link.wait(self._listener, self._patience()):
+            self._handle(event)
+        self._listener.clear()
+        try:
+            self._remove_acknowledged()
+            while self._fill_window():
+                pass
+            self._report()
+        except sqlite3.Error as error:
+            self._endure(error)
+        else:
+            self._queue_trouble = ""
+        if self._in_flight and time.monotonic() - self._last_progress > _SECONDS_UNTIL_STALLED:
+            self._link.break_off(f"{self._link.address} acknowledged nothing for {_SECONDS_UNTIL_STALLED:.0f} s")
+        notify.heartbeat()
+
+    def has_hope(self) -> bool:
+        """Whether there is something left to send, and a link to send it over."""
+        try:
+            return self._link.is_connected and bool(self._in_flight or self._queue.get_queue_length())
+        except sqlite3.Error as error:
+            self._endure(error)
+            return False
+
+    def close(self) -> None:
+        """Close link and queue."""
+        self._link.close()
+        self._publish_link_state(False, "the backend was stopped")
+        self._listener.close()
+        self._queue.teardown()
+
+    def _patience(self) -> float:
+        return min(_SECONDS_BETWEEN_LOOKS, max(0.0, self._next_report - time.monotonic()))
+
+    def _handle(self, event: Event) -> None:
+        match event:
+            case Acknowledged(token):
+                self._acknowledged.update(self._in_flight.pop(token, ()))
+                self._last_progress = time.monotonic()
+                self._last_sent = self._last_progress
+            case Received(topic, payload):
+                self._take_offer(topic, payload)
+            case Connected():
+                self._trouble = ""
+                self._journal.info(f"Connected to {self._link.address}")
+                self._publish_link_state(True)
+            case Disconnected(reason, delay):
+                self._in_flight.clear()
+                self._next_try = time.monotonic() + delay
+                if reason != self._trouble:  # the same one every quarter of an hour says nothing new
+                    self._journal.warning(f"No connection: {reason}")
+                self._trouble = reason
+                self._publish_link_state(False, reason)
+
+    def _take_offer(self, topic: str, payload: bytes) -> None:
+        try:
+            offer = self._dialect.decode(topic, payload)
+            if offer is not None:
+                offers.store(offer, self._config, self._logger)
+        except ValueError as error:
+            if payload != self._bad_offer:  # a retained one comes again at every connect
+                self._logger.error(f"A config offer was ignored: {error}")
+            self._bad_offer = payload
+        except OSError as error:  # the broker sends it again at the next connect
+            self._link.break_off(f"a config offer could not be stored: {error}")
+
+    def _remove_acknowledged(self) -> None:
+        if self._acknowledged:
+            self._queue.remove_messages(self._acknowledged)
+            self._acknowledged.clear()
+
+    def _fill_window(self) -> bool:
+        """Send the newest messages that fit. Returns whether there is room left that others may fill."""
+        on_their_way = {identifier for batch in self._in_flight.values() for identifier in batch}
+        room = self._window - len(on_their_way)
+        if not self._link.is_connected or room <= 0:
+            return False
+        encoded = self._dialect.encode(self._queue.get_n_latest_messages(room, on_their_way))
+        if encoded.publications and not self._in_flight:
+            self._last_progress = time.monotonic()
+        for publication in encoded.publications:
+            token = self._link.publish(publication.topic, publication.payload)
+            self._in_flight[token] = publication.message_ids
+        self._remove_unsendable(encoded.unsendable)
+        return bool(encoded.unsendable)
+
+    def _remove_unsendable(self, reasons: dict[int, str]) -> None:
+        if reasons:
+            self._journal.debug(
+                f"{len(reasons)} messages stay in the archive only",
+                details="\n".join(sorted(set(reasons.values()))),
+            )
+            self._queue.remove_messages(set(reasons))
+
+    def _endure(self, error: sqlite3.Error) -> None:
+        """A full disk, say. What is acknowledged stays known here, and is removed when that is possible again."""
+        text = f"the queue cannot be used: {error}"
+        if text != self._queue_trouble:
+            self._journal.error(text)
+        self._queue_trouble = text
+        notify.status(text)
+        self._next_report = time.monotonic() + _SECONDS_BETWEEN_REPORTS
+
+    def _report(self) -> None:
+        """Renew the line in `systemctl status`: at once when the connection changes, else now and then."""
+        now = time.monotonic()
+        if now < self._next_report:
+            return
+        queued = f"{self._queue.get_queue_length()} queued"
+        if self._link.is_connected:
+            sent = "nothing sent yet" if self._last_sent is None else f"last sent {now - self._last_sent:.0f} s ago"
+            notify.status(f"connected to {self._link.address}, {queued}, {sent}")
+        elif self._trouble:
+            wait = max(0.0, self._next_try - now)
+            notify.status(f"not connected: {self._trouble}; next try in {wait:.0f} s, {queued}")
+        else:
+            notify.status(f"connecting to {self._link.address}, {queued}")
+        self._next_report = now + _SECONDS_BETWEEN_REPORTS
+
+    def _publish_link_state(self, connected: bool, reason: Optional[str] = None) -> None:
+        self._next_report = 0.0
+        report = LinkReport(broker=self._link.address, connected=connected, since=time.time(), reason=reason)
+        try:
+            report.write()
+        except OSError as error:  # `ivy status` will know less; no reason to stop sending
+            self._journal.warning(f"The state of the link could not be published: {error}")

@@ -1,0 +1,35 @@
+"""Takes config offers from a backend into the state, where the updater finds them. Decides nothing about them."""
+
+from ivy.types.config import Config, ForeignConfig
+from ivy.types.messages import ConfigMessageBody
+from ivy.utils.logger import Logger
+from ivy.utils.messaging_agent import MessagingAgent
+from ivy.utils.state_interface import StateInterface
+
+_MOST_PENDING = 16
+
+
+def store(offer: ForeignConfig, config: Config, logger: Logger) -> None:
+    """Append an offer to `State.pending_configs` and answer "received", unless its revision is not newer.
+
+    Args:
+        offer: A config that its sender wants this node to use.
+        config: The current config, whose revision the offer must exceed.
+        logger: Where to log.
+
+    Raises:
+        OSError: The state cannot be written (or is locked: `TimeoutError`); nothing was stored.
+    """
+    revision = offer.general.config_revision
+    with StateInterface.update() as state:
+        known = [config.general.config_revision, *(c.general.config_revision for c in state.pending_configs)]
+        if revision <= max(known):
+            # Brokers send retained configs again at every connect.
+            return logger.debug(f"Ignored a config offer of revision {revision}: {max(known)} is known")
+        if len(state.pending_configs) >= _MOST_PENDING:
+            return logger.warning(f"Ignored a config offer of revision {revision}: too many are pending")
+        state.pending_configs.append(offer)
+    logger.info(f"Received a config offer of revision {revision} for version {offer.general.software_version}")
+    messaging_agent = MessagingAgent()
+    messaging_agent.add_message(ConfigMessageBody(status="received", config=offer))
+    messaging_agent.teardown()

@@ -1,0 +1,40 @@
+"""What units and package scripts call; not for people."""
+
+import argparse
+import os
+
+from ivy.types.config import Config, ConfigError
+from ivy.utils import units
+from ivy.utils.commands import CommandError
+from ivy.utils.logger import Logger
+
+
+def report_exit(arguments: argparse.Namespace) -> int:
+    """Tell the operator that a service ended unexpectedly: unit, cause and count. See `$SERVICE_RESULT`."""
+    environment = os.environ
+    cause = environment.get("SERVICE_RESULT", "unknown")
+    detail = f"{environment.get('EXIT_CODE', '?')} {environment.get('EXIT_STATUS', '?')}"
+    try:
+        config = Config.load()
+    except ConfigError:  # the service itself has said so, and without a config there is no backend to tell
+        return 0
+    Logger(config, "supervision").error(
+        f"{arguments.unit} ended unexpectedly: {cause} ({detail}), {_count(arguments.unit)} since it was started"
+    )
+    return 0
+
+
+def _count(unit: str) -> str:
+    try:
+        # systemd counts a restart when it begins, which is after this.
+        return f"time {int(units.show(unit, 'NRestarts')['NRestarts']) + 1}"
+    except (CommandError, KeyError, ValueError) as error:
+        return f"an unknown number of times ({error})"
+
+
+def install(_arguments: argparse.Namespace) -> int:
+    """Make a release of what the package brought, and switch to it if it is newer than what runs."""
+    from ivy.utils.releases import install_golden
+
+    install_golden()
+    return 0

@@ -1,0 +1,92 @@
+"""The arguments of the `ivy` command. Each command's work is in a module of its own, loaded when it is wanted."""
+
+import argparse
+import importlib
+import os
+import sys
+from typing import Any
+
+from ivy import constants
+
+_EPILOG = """\
+exit status: 0 done, and for `status` all is well; 1 failed, not running, or not well;
+2 wrong use; 78 the config is not usable. See also ivy(1), and systemctl status 'ivy-*'."""
+
+
+def main() -> None:
+    """Run the command; exits with a status for scripts."""
+    arguments = _parser().parse_args()
+    module, _, function = arguments.work.partition(":")
+    # Loaded only now: a service must not carry what another command needs.
+    work = getattr(importlib.import_module(f"ivy.cli.{module}"), function)
+    try:
+        sys.exit(work(arguments))
+    except BrokenPipeError:  # the reader of our output had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except (OSError, RuntimeError, LookupError) as error:
+        sys.exit(f"ivy: {error}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="ivy",
+        description="The software of an autonomous sensor node.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"ivy {constants.VERSION.as_identifier()}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    _add_node_commands(commands)
+    _add_config_commands(commands)
+    _add_internal_commands(commands)
+    return parser
+
+
+def _add(commands: Any, name: str, work: str, text: str) -> argparse.ArgumentParser:
+    command: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text)
+    command.set_defaults(work=work)
+    return command
+
+
+def _add_node_commands(commands: Any) -> None:
+    status = _add(
+        commands, "status", "status:show", "show whether the node is well: services, queue, backend, disk"
+    )
+    status.add_argument("--json", action="store_true", help="print JSON")
+    _add(commands, "start", "services:start", "start all services, as release and config want them")
+    _add(commands, "stop", "services:stop", "stop all services; the backend sends what is queued before it ends")
+    _add(commands, "restart", "services:restart", "stop and start all services, e.g. after a change of the config")
+    _add(commands, "is-running", "services:is_running", "exit with 0 if the services run, with 1 if not")
+    logs = _add(commands, "logs", "services:logs", "show the journal of all services, or of one")
+    logs.add_argument("name", nargs="?", metavar="NAME", help="e.g. tenta or dummy-procedure")
+    logs.add_argument("-f", "--follow", action="store_true", help="go on showing what comes")
+    messages = _add(commands, "messages", "messages:show", "show the message archive of a day")
+    messages.add_argument("--date", metavar="YYYY-MM-DD", help="the UTC day; default: today")
+    messages.add_argument("--follow", action="store_true", help="go on showing what comes")
+    messages.add_argument("--json", action="store_true", help="print one JSON object per line")
+    run = _add(commands, "run", "services:run", "run one service in the foreground, as its unit does")
+    run.add_argument("name", metavar="NAME", help="e.g. dummy-procedure, system-checks or tenta")
+    _add(commands, "info", "services:info", "show version and places on disk")
+
+
+def _add_config_commands(commands: Any) -> None:
+    text = "show, check or explain the config"
+    config = commands.add_parser("config", help=text, description=text).add_subparsers(
+        metavar="COMMAND", required=True
+    )
+    _add(config, "show", "config:show", "print the config of the current release, without its secrets")
+    validate = _add(config, "validate", "config:validate", "check a config; exit with 78 if it is not usable")
+    validate.add_argument("file", nargs="?", metavar="FILE", help="default: the config of the current release")
+    _add(config, "schema", "config:schema", "print the JSON schema of the config")
+
+
+def _add_internal_commands(commands: Any) -> None:
+    """What units and package scripts call. Without a help text, they are not listed."""
+    report = commands.add_parser("report-exit", description="Queue a message about the end of a service.")
+    report.add_argument("unit")
+    report.set_defaults(work="internal:report_exit")
+    install = commands.add_parser("install", description="Make a release of what the package brought.")
+    install.set_defaults(work="internal:install")

@@ -1,0 +1,70 @@
+"""`ivy run`, `info`, `start`, `stop`, `restart`, `is-running`, `logs`."""
+
+import argparse
+import os
+import sys
+from typing import NoReturn
+
+from ivy import constants
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run a service in the foreground."""
+    from ivy import main  # what follows below is not for a service to carry
+
+    if arguments.name not in main.service_names():
+        print(
+            f"ivy run: no service {arguments.name!r}; there are: {', '.join(main.service_names())}", file=sys.stderr
+        )
+        return 2
+    main.run_service(arguments.name)
+
+
+def info(_arguments: argparse.Namespace) -> int:
+    """Print version and places."""
+    print(f"version:    {constants.VERSION.as_identifier()}")
+    print(f"software:   {constants.PROJECT_DIR}")
+    print(f"python:     {sys.executable}")
+    print(f"config:     {os.path.join(constants.PROJECT_DIR, 'config', 'config.json')}")
+    print(f"data:       {constants.IVY_DATA_DIR}")
+    print(f"releases:   {constants.IVY_ROOT_DIR}")
+    return 0
+
+
+def start(_arguments: argparse.Namespace) -> int:
+    """Start all services."""
+    from ivy.utils.mainloop_toggle import MainloopToggle
+
+    MainloopToggle.start_mainloop()
+    return 0
+
+
+def stop(_arguments: argparse.Namespace) -> int:
+    """Stop all services."""
+    from ivy.utils.mainloop_toggle import MainloopToggle
+
+    MainloopToggle.stop_mainloop()
+    return 0
+
+
+def restart(arguments: argparse.Namespace) -> int:
+    """Stop and start all services."""
+    return stop(arguments) or start(arguments)
+
+
+def is_running(_arguments: argparse.Namespace) -> int:
+    """Say whether the services run."""
+    from ivy.utils.mainloop_toggle import MainloopToggle
+
+    pids = MainloopToggle.get_mainloop_pids()
+    print(f"ivy is running with process IDs {', '.join(map(str, pids))}" if pids else "ivy is not running")
+    return 0 if pids else 1
+
+
+def logs(arguments: argparse.Namespace) -> NoReturn:
+    """Become `journalctl`."""
+    from ivy.utils import units
+
+    unit = units.name_of(arguments.name) if arguments.name else "ivy-*.service"
+    following = ["--follow"] if arguments.follow else []
+    os.execvp("journalctl", ["journalctl", f"--unit={unit}", *following])
