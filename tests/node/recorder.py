@@ -1,0 +1,82 @@
+"""A subscriber that writes down what arrives at a broker. Judges nothing."""
+
+import json
+import threading
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import paho.mqtt.client as paho
+from paho.mqtt.enums import CallbackAPIVersion
+from testbed.waiting import wait_for
+
+_FEW = 5
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """One PUBLISH, when it came, and as it came."""
+
+    time: float
+    topic: str
+    payload: bytes
+    qos: int
+
+
+class Recorder:
+    """Subscribes to everything with a session of its own at the broker, so that it misses nothing while away."""
+
+    def __init__(self, address: str, port: int, username: str, password: str) -> None:
+        self.arrivals: list[Arrival] = []
+        self._subscribed = threading.Event()
+        self._client = paho.Client(CallbackAPIVersion.VERSION2, client_id="recorder", clean_session=False)
+        self._client.username_pw_set(username, password)
+        self._client.reconnect_delay_set(1, 1)
+        self._client.on_connect = lambda client, *_: client.subscribe("#", qos=1)
+        self._client.on_subscribe = lambda *_: self._subscribed.set()
+        self._client.on_message = self._record
+        self._client.connect(address, port, keepalive=5)
+        self._client.loop_start()
+        if not self._subscribed.wait(10):
+            raise TimeoutError("the recorder could not subscribe")
+
+    def _record(self, _client: paho.Client, _data: Any, message: paho.MQTTMessage) -> None:
+        self.arrivals.append(Arrival(time.time(), message.topic, message.payload, message.qos))
+
+    def publish(self, topic: str, payload: str, *, retain: bool = False) -> None:
+        """Publish as the operator, with QoS 1."""
+        self._client.publish(topic, payload, qos=1, retain=retain).wait_for_publish(10)
+
+    def timed_elements(self, kind: str) -> list[tuple[Arrival, dict[str, Any]]]:
+        """All array elements so far of a Tenta topic: `measurements`, `logs` or `acknowledgments`."""
+        return [pair for arrival in list(self.arrivals) for pair in _elements(arrival, kind)]
+
+    def elements(self, kind: str) -> list[dict[str, Any]]:
+        """The same without their arrivals."""
+        return [element for _, element in self.timed_elements(kind)]
+
+    def latest(self, kind: str) -> list[dict[str, Any]]:
+        """Those of the last few arrivals."""
+        return [element for arrival in self.arrivals[-_FEW:] for _, element in _elements(arrival, kind)]
+
+    def wait_for_element(self, kind: str, timeout: float, what: str, *contained: str) -> dict[str, Any]:
+        """The first element of a kind whose JSON text contains all of the given texts."""
+
+        def find() -> dict[str, Any] | None:
+            for element in self.elements(kind):
+                if all(text in json.dumps(element) for text in contained):
+                    return element
+            return None
+
+        return wait_for(find, timeout, what)
+
+    def close(self) -> None:
+        """Disconnect."""
+        self._client.disconnect()
+        self._client.loop_stop()
+
+
+def _elements(arrival: Arrival, kind: str) -> list[tuple[Arrival, dict[str, Any]]]:
+    if not arrival.topic.startswith(f"{kind}/"):
+        return []
+    return [(arrival, element) for element in json.loads(arrival.payload)]

@@ -1,0 +1,61 @@
+"""A long outage of the broker: the backlog drains fast, and live samples do not wait behind it."""
+
+import statistics
+import time
+
+from testbed.bed import Node
+from testbed.broker import Broker
+
+from tests.node.conftest import queue_length, unit_property, use_tenta
+from tests.node.recorder import Recorder
+from tests.node.sampling import add_sampler
+
+BACKLOG = 100_000
+LEAST_RATE = 2_000  # messages per second
+MOST_DELAY = 0.2  # seconds
+# Straight into the table, as adding them one by one would take minutes; their form is that of real ones.
+FILL = f"""
+import sqlite3, time
+queue = sqlite3.connect("/var/lib/ivy/data/active-message-queue.sqlite3", timeout=30)
+body = '{{"variant":"data","data":{{"backlog":%d}}}}'
+rows = ((time.time(), body % number) for number in range({BACKLOG}))
+with queue:
+    queue.executemany("INSERT INTO QUEUE (timestamp, message_body) VALUES (?, ?)", rows)
+"""
+
+
+def backlog_arrived(recorder: Recorder) -> int:
+    return sum(arrival.payload.count(b'"backlog"') for arrival in list(recorder.arrivals))
+
+
+def test_a_backlog_drains_fast_and_live_samples_overtake_it(node: Node, broker: Broker, recorder: Recorder) -> None:
+    use_tenta(node, broker)
+    broker.stop()
+    node.wait_for(
+        lambda: not unit_property(node, "ivy-tenta", "StatusText").startswith("connected"), 30, "the outage"
+    )
+    node.run(["/usr/bin/python3", "-c", FILL], timeout=120)
+    assert queue_length(node) >= BACKLOG
+    add_sampler(node)
+    broker.start()
+    node.wait_for(lambda: backlog_arrived(recorder), 60, "the backlog to begin")
+    began = time.monotonic()
+    node.wait_for(
+        lambda: backlog_arrived(recorder) >= BACKLOG, BACKLOG / LEAST_RATE, "the backlog to drain in time"
+    )
+    rate = BACKLOG / (time.monotonic() - began)
+    delays = [
+        arrival.time - element["timestamp"]
+        for arrival, element in recorder.timed_elements("measurements")
+        if "life" in element["value"] and element["timestamp"] > arrival.time - 60
+    ]
+    overtaking = [delay for delay in delays if delay < 5][-20:]
+    print(f"{rate:.0f} messages/s, live samples after {1000 * statistics.median(overtaking):.0f} ms")
+    assert statistics.median(overtaking) < MOST_DELAY
+    node.wait_for(lambda: queue_length(node) < 50, 10, "the queue to be empty")
+    distinct = {
+        element["value"]["backlog"]
+        for element in recorder.elements("measurements")
+        if "backlog" in element["value"]
+    }
+    assert len(distinct) == BACKLOG

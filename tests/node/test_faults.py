@@ -1,0 +1,93 @@
+"""Nothing is lost and little is sent twice, whatever dies or is cut off, at random moments while sampling."""
+
+import random
+import time
+from collections.abc import Callable
+
+from testbed.bed import Node
+from testbed.broker import Broker
+
+from tests.node.conftest import use_tenta
+from tests.node.recorder import Recorder
+from tests.node.sampling import add_sampler, arrived, be_impatient, sampled
+
+SERVICES = ["ivy-fast-sampler", "ivy-dummy-procedure", "ivy-system-checks", "ivy-tenta"]
+TIMES_EACH = 10
+WINDOW = 50  # max_parallel_messages
+SEED = random.SystemRandom().randrange(10**6)
+
+Fault = tuple[str, Callable[[], None]]
+
+
+def faults(node: Node, broker: Broker, chance: random.Random) -> list[Fault]:
+    """All of them, in random order."""
+
+    def signal(name: str, service: str) -> Fault:
+        command = ["systemctl", "kill", "--kill-whom=main", f"--signal={name}", service]
+        return f"SIG{name} {service}", lambda: void(node.run(command, check=False))
+
+    def power_cut() -> None:
+        node.cut()
+        node.boot()
+
+    def broker_restart() -> None:
+        broker.stop()
+        pause(chance.uniform(0, 2))
+        broker.start()
+
+    def link_down() -> None:
+        node.link(False)
+        pause(chance.uniform(0.5, 3))
+        node.link(True)
+
+    each: list[Fault] = [
+        *(signal(name, service) for name in ("KILL", "STOP") for service in SERVICES),
+        ("power cut", power_cut),
+        ("broker restart", broker_restart),
+        ("link down", link_down),
+    ]
+    some = each * TIMES_EACH
+    chance.shuffle(some)
+    return some
+
+
+def test_no_sample_is_lost_whatever_fails(node: Node, broker: Broker, recorder: Recorder) -> None:
+    chance = random.Random(SEED)
+    be_impatient(node)
+    use_tenta(node, broker)
+    add_sampler(node)
+    node.wait_for(lambda: arrived(recorder), 20, "the first samples")
+    schedule = faults(node, broker, chance)
+    print(f"seed {SEED}, {len(schedule)} faults")
+    for name, fault in schedule:
+        pause(chance.uniform(0, 0.5))
+        fault()
+        # The next one only when this one is over: faults that overlap would hide each other.
+        after = time.time_ns()
+        node.wait_for(lambda start=after: has_new(recorder, start), 90, f"samples after {name}")  # type: ignore[misc]
+    node.run(["systemctl", "stop", "ivy-fast-sampler"])
+    node.wait_for(lambda: sampled(node) <= set(arrived(recorder)), 60, "all samples at the broker")
+    counts = arrived(recorder)
+    duplicates = counts.total() - len(counts)
+    print(f"{len(counts)} samples arrived, 0 of {len(sampled(node))} lost, {duplicates} duplicates")
+    assert sampled(node) <= set(counts)
+    assert duplicates <= len(schedule) * WINDOW
+    assert not node.run(["systemctl", "list-units", "--failed", "--no-legend"]).stdout
+
+
+def has_new(recorder: Recorder, since: int) -> bool:
+    """Whether a sample taken later than a Unix time in nanoseconds has arrived."""
+    return any(
+        element["timestamp"] * 1e9 > since
+        for element in recorder.latest("measurements")
+        if "life" in element["value"]
+    )
+
+
+def pause(seconds: float) -> None:
+    """Let the fault last: the random moment and length are what is tested, nothing is waited for."""
+    time.sleep(seconds)
+
+
+def void(_result: object) -> None:
+    """Take a result that nobody needs."""

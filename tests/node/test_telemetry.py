@@ -1,0 +1,100 @@
+"""What arrives at a real Mosquitto from a node in normal operation, and how soon."""
+
+import json
+import statistics
+import time
+
+import pytest
+from testbed.bed import Node
+from testbed.broker import Broker
+
+from tests.node.conftest import PASSWORD, unit_property, use_tenta, wait_until_connected
+from tests.node.recorder import Recorder
+from tests.validators import tenta
+
+LATENCY_SAMPLES = 20
+MOST_MEMORY = 65e6  # bytes, proportional set size of all services together
+MOST_WAKE_UPS = 2.0  # per second, of all services together
+IDLE_SECONDS = 20
+SERVICES = ["ivy-dummy-procedure", "ivy-system-checks", "ivy-tenta"]
+
+
+def test_telemetry_has_tentas_exact_form(node: Node, broker: Broker, recorder: Recorder) -> None:
+    use_tenta(node, broker, dummy_procedure={"seconds_between_datapoints": 1})
+    element = recorder.wait_for_element("measurements", 10, "a step of the walk", "random_walk_position")
+    assert abs(element["timestamp"] - time.time()) < 10
+    recorder.wait_for_element(
+        "measurements", 10, "the vital signs", "last_5_min_load_percent", "disk_usage_percent"
+    )
+    for arrival in recorder.arrivals:
+        tenta.check(arrival.topic, arrival.payload, arrival.qos, "n1")
+    status = unit_property(node, "ivy-tenta", "StatusText")
+    assert status.startswith(f"connected to {broker.address}:1883, ")
+
+
+def test_the_first_message_comes_within_two_seconds(node: Node, broker: Broker, recorder: Recorder) -> None:
+    use_tenta(node, broker)
+    node.run(["systemctl", "stop", "ivy.target"])
+    recorder.arrivals.clear()
+    started = time.time()
+    node.run(["systemctl", "start", "--no-block", "ivy.target"])
+    recorder.wait_for_element("measurements", 10, "the first message")
+    assert recorder.arrivals[0].time - started < 2.0
+
+
+def test_a_sample_is_at_the_broker_within_50_ms(node: Node, broker: Broker, recorder: Recorder) -> None:
+    use_tenta(node, broker, dummy_procedure={"seconds_between_datapoints": 1})
+
+    def delays() -> list[float]:
+        steps = [a for a in list(recorder.arrivals) if b"random_walk_position" in a.payload]
+        return [a.time - json.loads(a.payload)[-1]["timestamp"] for a in steps]
+
+    node.wait_for(lambda: len(delays()) >= LATENCY_SAMPLES, LATENCY_SAMPLES + 15, "samples at the broker")
+    assert statistics.median(delays()) < 0.05, sorted(delays())
+
+
+def test_a_config_offer_becomes_pending(node: Node, broker: Broker, recorder: Recorder) -> None:
+    use_tenta(node, broker)
+    offered = {"general": {"software_version": "1.0.1"}, "anything": "else"}
+    recorder.publish("configurations/n1", json.dumps({"revision": 3, "configuration": offered}), retain=True)
+    state = node.path("/var/lib/ivy/data/state.json")
+    node.wait_for(lambda: json.loads(state.read_text())["pending_configs"], 10, "the offer in the state")
+    node.run(["systemctl", "restart", "ivy-tenta"])
+    wait_until_connected(node)  # and so it has been offered again
+    [pending] = json.loads(state.read_text())["pending_configs"]
+    assert pending == {"general": {"config_revision": 3, "software_version": "1.0.1"}, "anything": "else"}
+
+
+def test_wrong_credentials_are_named_and_not_hammered(node: Node, broker: Broker, recorder: Recorder) -> None:
+    wrong = {"host": broker.address, "port": 1883, "client_id": "n1", "username": "n1", "password": PASSWORD + "?"}
+    with pytest.raises(Exception, match="waited"):
+        use_tenta(node, broker, backend={"mqtt_connection": wrong})
+    assert "refused the connection: Not authorized" in unit_property(node, "ivy-tenta", "StatusText")
+    said = node.journal("--unit=ivy-tenta", "--grep=refused", "--output=cat")
+    assert said.count("Not authorized") == 1
+    assert PASSWORD not in node.journal()
+    assert node.run(["ivy", "status"], check=False).returncode == 1
+
+
+def test_memory_and_wake_ups_stay_small(node: Node, broker: Broker, recorder: Recorder) -> None:
+    use_tenta(node, broker, dummy_procedure={"seconds_between_datapoints": 7200})
+    recorder.wait_for_element("measurements", 10, "the vital signs")
+    pids = [unit_property(node, service, "MainPID") for service in SERVICES]
+    wake_ups = context_switches(node, pids)
+    until = time.monotonic() + IDLE_SECONDS
+    node.wait_for(lambda: time.monotonic() > until, IDLE_SECONDS + 5, "the services to idle")
+    per_second = (context_switches(node, pids) - wake_ups) / IDLE_SECONDS
+    memory = sum(proportional_set_size(node, pid) for pid in pids)
+    print(f"memory {memory / 1e6:.1f} MB in sum, {per_second:.2f} context switches/s")
+    assert memory <= MOST_MEMORY
+    assert per_second <= MOST_WAKE_UPS
+
+
+def context_switches(node: Node, pids: list[str]) -> int:
+    lines = [line for pid in pids for line in node.path(f"/proc/{pid}/status").read_text().splitlines()]
+    return sum(int(line.split()[1]) for line in lines if "ctxt_switches" in line)
+
+
+def proportional_set_size(node: Node, pid: str) -> int:
+    lines = node.path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:"))
