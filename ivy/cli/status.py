@@ -67,7 +67,7 @@ def _unit(name: str) -> dict[str, Any]:
     done_once = found["Type"] == "oneshot" and found["Result"] == "success"
     return {
         "name": name,
-        "state": f"{found['ActiveState']} ({found['SubState']})",
+        "state": "done" if done_once else f"{found['ActiveState']} ({found['SubState']})",
         "status": found["StatusText"],
         "restarts": int(found["NRestarts"] or 0),
         "well": found["ActiveState"] == "active" or done_once,
@@ -79,9 +79,10 @@ def _queue(problems: list[str]) -> dict[str, Any]:
         return {"length": 0, "oldest_seconds": None}
     try:
         messaging_agent = MessagingAgent()
-        oldest = messaging_agent.get_oldest_timestamp()
+        oldest, length = messaging_agent.get_oldest_timestamp(), messaging_agent.get_queue_length()
+        messaging_agent.teardown()
         age = None if oldest is None else round(max(0.0, time.time() - oldest))
-        return {"length": messaging_agent.get_queue_length(), "oldest_seconds": age}
+        return {"length": length, "oldest_seconds": age}
     except (OSError, sqlite3.Error) as error:
         problems.append(f"queue: {ACTIVE_QUEUE_FILE}: {error}")
         return {"length": None, "oldest_seconds": None}

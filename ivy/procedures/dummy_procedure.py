@@ -27,6 +27,7 @@ def run(config: Config, logger: Logger) -> None:
     position = 0.0
     paused = False
     logger.info("Starting the random walk")
+    notify.status(f"sampling every {interval} s")
     while True:
         notify.sleep(get_time_to_next_datapoint(interval))
         load = StateInterface.load().system.last_5_min_load

@@ -43,8 +43,9 @@ class Recorder:
     def _record(self, _client: paho.Client, _data: Any, message: paho.MQTTMessage) -> None:
         self.arrivals.append(Arrival(time.time(), message.topic, message.payload, message.qos))
 
-    def publish(self, topic: str, payload: str, *, retain: bool = False) -> None:
+    def publish(self, topic: str, payload: str | bytes, *, retain: bool = False) -> None:
         """Publish as the operator, with QoS 1."""
+        wait_for(self._client.is_connected, 10, "the recorder's connection")
         self._client.publish(topic, payload, qos=1, retain=retain).wait_for_publish(10)
 
     def timed_elements(self, kind: str) -> list[tuple[Arrival, dict[str, Any]]]:

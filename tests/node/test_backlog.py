@@ -39,17 +39,17 @@ def test_a_backlog_drains_fast_and_live_samples_overtake_it(node: Node, broker: 
     add_sampler(node)
     broker.start()
     node.wait_for(lambda: backlog_arrived(recorder), 60, "the backlog to begin")
-    began = time.monotonic()
+    began = time.time()
     node.wait_for(
         lambda: backlog_arrived(recorder) >= BACKLOG, BACKLOG / LEAST_RATE, "the backlog to drain in time"
     )
-    rate = BACKLOG / (time.monotonic() - began)
-    delays = [
+    drained = time.time()
+    rate = BACKLOG / (drained - began)
+    overtaking = [
         arrival.time - element["timestamp"]
         for arrival, element in recorder.timed_elements("measurements")
-        if "life" in element["value"] and element["timestamp"] > arrival.time - 60
+        if "life" in element["value"] and began < element["timestamp"] and arrival.time < drained
     ]
-    overtaking = [delay for delay in delays if delay < 5][-20:]
     print(f"{rate:.0f} messages/s, live samples after {1000 * statistics.median(overtaking):.0f} ms")
     assert statistics.median(overtaking) < MOST_DELAY
     node.wait_for(lambda: queue_length(node) < 50, 10, "the queue to be empty")

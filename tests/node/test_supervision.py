@@ -15,7 +15,7 @@ IMPATIENT = "[Service]\nWatchdogSec=2\nTimeoutAbortSec=1\n"
 def test_every_kind_of_crash_reaches_the_operator(node: Node, broker: Broker, recorder: Recorder) -> None:
     use_tenta(node, broker, dummy_procedure={"seconds_between_datapoints": 1})
     pid = unit_property(node, "ivy-dummy-procedure", "MainPID")
-    node.run(["kill", "-9", pid])
+    node.run(["systemctl", "kill", "--kill-whom=main", "-s", "KILL", "ivy-dummy-procedure"])
     crash = recorder.wait_for_element("logs", 15, "the crash report", "ivy-dummy-procedure", "signal", "killed")
     assert crash["severity"] == "error"
     assert "time 1" in crash["message"]

@@ -1,0 +1,89 @@
+"""The units as systemd itself sees them: no complaint, a tight sandbox, and what follows release and config."""
+
+import re
+import time
+
+import pytest
+from testbed.bed import Node
+
+from tests.node.conftest import read_config, unit_property, write_config
+
+MOST_EXPOSURE = {"ivy-dummy-procedure": 0.7, "ivy-system-checks": 0.7, "ivy-tenta": 1.3, "ivy-updater": 2.5}
+GENERATOR = "/usr/lib/systemd/system-generators/ivy-generator"
+TENTA = {
+    "provider": "tenta",
+    "max_drain_time": 33,
+    "mqtt_connection": {"host": "127.0.0.1", "port": 1, "client_id": "n", "username": "n", "password": "n"},
+}
+
+
+def test_systemd_has_nothing_to_say_about_the_units(ivy_node: Node) -> None:
+    files = [f"/usr/lib/systemd/system/{unit}.service" for unit in MOST_EXPOSURE]
+    # A minimal node has no man, which would be asked for each Documentation=.
+    said = ivy_node.run(["systemd-analyze", "verify", "--man=no", "/usr/lib/systemd/system/ivy.target", *files])
+    assert said.stdout + said.stderr == ""
+
+
+@pytest.mark.parametrize(("unit", "bound"), list(MOST_EXPOSURE.items()))
+def test_the_sandbox_is_tight(ivy_node: Node, unit: str, bound: float) -> None:
+    said = ivy_node.run(["systemd-analyze", "security", "--no-pager", f"{unit}.service"]).stdout
+    exposure = re.search(r"Overall exposure level for .*: ([0-9.]+)", said)
+    assert exposure is not None
+    assert float(exposure[1]) <= bound, said
+
+
+def test_a_boot_does_not_wait_for_the_generator(ivy_node: Node) -> None:
+    seconds = []
+    for _ in range(10):
+        began = time.monotonic()
+        ivy_node.run([GENERATOR, "/tmp/generated"])
+        seconds.append(time.monotonic() - began)
+        ivy_node.run(["rm", "-r", "/tmp/generated"])
+    assert min(seconds) < 0.1
+
+
+def test_the_delays_between_restarts_begin_anew_after_a_good_run(node: Node) -> None:
+    script = node.path("/usr/lib/ivy/units/ivy-reset-backoff")
+    script.write_text(re.sub("^enough=.*", "enough=0", script.read_text(), flags=re.MULTILINE))
+    for _ in range(3):
+        killed = unit_property(node, "ivy-dummy-procedure", "MainPID")
+        node.run(["systemctl", "kill", "--kill-whom=main", "-s", "KILL", "ivy-dummy-procedure"])
+        node.wait_for(lambda pid=killed: _runs_again(node, pid), 10, "the restart")  # type: ignore[misc]
+        assert unit_property(node, "ivy-dummy-procedure", "NRestarts") == "1"
+
+
+def _runs_again(node: Node, killed: str) -> bool:
+    if unit_property(node, "ivy-dummy-procedure", "SubState") != "running":
+        return False
+    return unit_property(node, "ivy-dummy-procedure", "MainPID") != killed
+
+
+def test_the_units_follow_the_release(node: Node) -> None:
+    node.run(["cp", "-a", "/var/lib/ivy/current/", "/var/lib/ivy/9.0.0"])
+    release = node.path("/var/lib/ivy/9.0.0")
+    (release / "ivy" / "procedures" / "dummy_procedure.py").rename(release / "ivy" / "procedures" / "wind.py")
+    unit = release / "units" / "ivy-dummy-procedure.service"
+    unit.rename(unit.with_name("ivy-wind.service"))
+    (release / "units" / "ivy-.service.d" / "60-new.conf").write_text("[Service]\nTimeoutStartSec=77\n")
+    node.run(["ln", "-sfn", "9.0.0", "/var/lib/ivy/current"])
+    node.run(["systemctl", "daemon-reload"])
+    wanted = unit_property(node, "ivy.target", "Wants").split()
+    assert sorted(wanted) == ["ivy-system-checks.service", "ivy-updater.service", "ivy-wind.service"]
+    assert unit_property(node, "ivy-wind", "TimeoutStartUSec") == "1min 17s"
+    assert unit_property(node, "ivy-wind", "User") == "ivy"
+    for path in unit_property(node, "ivy-updater", "DropInPaths").split():
+        assert path.startswith("/usr/lib/systemd/system/"), "the updater must not depend on a release"
+
+
+def test_a_node_whose_data_is_on_a_file_system_of_its_own(node: Node) -> None:
+    """Generators run before it is mounted, so the backend is not known yet; the updater's pass looks again."""
+    config = read_config(node)
+    write_config(node, config | {"backend": TENTA})
+    node.run(["systemctl", "stop", "ivy.target"])
+    node.run(["mv", "/var/lib/ivy", "/srv/ivy"])
+    node.run(["mkdir", "/var/lib/ivy"])
+    node.path("/etc/fstab").write_text("/srv/ivy /var/lib/ivy none bind 0 0\n")
+    node.reboot()
+    node.wait_for(lambda: unit_property(node, "ivy-tenta", "SubState") == "running", 30, "the backend to start")
+    assert unit_property(node, "ivy-tenta", "TimeoutStopUSec") == "2min 33s"
+    assert unit_property(node, "ivy-dummy-procedure", "SubState") == "running"
