@@ -1,0 +1,166 @@
+"""The `testbed` command: a bed on the command line. See README.md.
+
+Only words and exit statuses are made here; everything else is `testbed.bed`.
+"""
+
+import argparse
+import contextlib
+import os
+import signal
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeAlias
+
+from testbed.bed import Bed, BedError, Node, existing_beds, why_not
+from testbed.broker import OPERATOR, Broker
+from testbed.run import progress
+
+Command: TypeAlias = Callable[[Bed, argparse.Namespace], int]
+
+FAILED = 1
+PASSWORD = "testbed"
+BOOTING_AT_ONCE = 4
+ABOUT = "Real systemd nodes (Debian 13) in containers on this machine: try a fleet before touching a roof."
+MORE = """\
+The nodes outlive the command; `testbed down` removes them without a trace.
+IVY_TESTBED=NAME selects one of several beds that know nothing of each other (default: ivy).
+Exit status: 0 done, 1 failed, 2 wrong use; `exec` passes on that of the program.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = _parser().parse_args(arguments)
+    if os.geteuid() != 0:
+        return _fail("the test bed needs root: try again with sudo")
+    try:
+        status: int = options.command(Bed(os.environ.get("IVY_TESTBED", "ivy")), options)
+        return status
+    except BedError as error:
+        return _fail(str(error))
+
+
+def _fail(message: str) -> int:
+    progress(message)
+    return FAILED
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="testbed", description=ABOUT, epilog=MORE, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    def add(command: Command, help: str) -> argparse.ArgumentParser:
+        name = command.__name__.removeprefix("_")
+        added: argparse.ArgumentParser = commands.add_parser(name, help=help, description=help)
+        added.set_defaults(command=command)
+        return added
+
+    up = add(_up, "boot nodes n1 to nN, as far as they do not run yet, and list them")
+    up.add_argument("count", metavar="N", type=_count, nargs="?", default=1)
+    _add_node(execute := add(_exec, "run a program in a node"))
+    execute.add_argument("program", metavar="CMD")
+    execute.add_argument("argv", metavar="ARGUMENT", nargs=argparse.REMAINDER)
+    _add_node(add(_shell, "open a shell in a node"))
+    _add_node(logs := add(_logs, "show a node's journal, also without power; arguments are journalctl's"))
+    logs.add_argument("argv", metavar="ARGUMENT", nargs=argparse.REMAINDER)
+    _add_node(copy := add(_copy, "copy a file or a directory into a node"))
+    copy.add_argument("source", metavar="SOURCE")
+    copy.add_argument("inside", metavar="INSIDE")
+    _add_node(add(_cut, "power cut: everything in the node dies at once, the disk keeps what was written"))
+    _add_node(add(_boot, "boot a node again"))
+    _add_node(link := add(_link, "plug a node's network cable in (up) or out (down)"))
+    link.add_argument("state", choices=["down", "up"])
+    add(_broker, "run an MQTT broker for the nodes (and `operator`, who sees everything) until Ctrl-C")
+    add(_list, "list the nodes")
+    add(_down, "remove all nodes, their disks and their network")
+    return parser
+
+
+def _add_node(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("node", metavar="NODE")
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of nodes")
+    return int(text)
+
+
+def _up(bed: Bed, options: argparse.Namespace) -> int:
+    if reason := why_not():
+        return _fail(f"nodes cannot boot here: {reason}")
+    bed.up()
+    nodes = [bed.node(f"n{number}") for number in range(1, options.count + 1)]
+    with ThreadPoolExecutor(BOOTING_AT_ONCE) as pool:
+        list(pool.map(Node.boot, nodes))
+    return _list(bed, options)
+
+
+def _list(bed: Bed, options: argparse.Namespace) -> int:
+    for node in bed.nodes.values() if bed.exists() else []:
+        power = "running" if node.running else "no power"
+        link = "" if node.is_linked() or not node.running else ", no link"
+        print(f"{node.name}\t{node.address}\t{power}{link}")
+    if others := [name for name in existing_beds() if name != bed.name]:
+        progress(f"other beds (select one by IVY_TESTBED=NAME): {', '.join(others)}")
+    return 0
+
+
+def _exec(bed: Bed, options: argparse.Namespace) -> int:
+    _find(bed, options).become([options.program, *options.argv])
+
+
+def _shell(bed: Bed, options: argparse.Namespace) -> int:
+    _find(bed, options).become(["bash", "--login"])
+
+
+def _logs(bed: Bed, options: argparse.Namespace) -> int:
+    _find(bed, options).become_journal(options.argv)
+
+
+def _copy(bed: Bed, options: argparse.Namespace) -> int:
+    if not Path(options.source).exists():
+        raise BedError(f"there is no {options.source}")
+    _find(bed, options).copy_in(options.source, options.inside)
+    return 0
+
+
+def _cut(bed: Bed, options: argparse.Namespace) -> int:
+    _find(bed, options).cut()
+    return 0
+
+
+def _boot(bed: Bed, options: argparse.Namespace) -> int:
+    bed.up()
+    _find(bed, options).boot()
+    return 0
+
+
+def _link(bed: Bed, options: argparse.Namespace) -> int:
+    _find(bed, options).link(options.state == "up")
+    return 0
+
+
+def _broker(bed: Bed, options: argparse.Namespace) -> int:
+    users = dict.fromkeys([OPERATOR, *bed.nodes], PASSWORD)
+    with Broker(bed.address, users=users, directory=bed.directory / "broker"):
+        print(f"{bed.address}:1883, users: {', '.join(users)}; password: {PASSWORD}", flush=True)
+        progress("Ctrl-C ends the broker")
+        with contextlib.suppress(KeyboardInterrupt):
+            signal.pause()
+    return 0
+
+
+def _down(bed: Bed, options: argparse.Namespace) -> int:
+    bed.down()
+    return 0
+
+
+def _find(bed: Bed, options: argparse.Namespace) -> Node:
+    nodes = bed.nodes if bed.exists() else {}
+    if options.node not in nodes:
+        there = f"There are: {', '.join(nodes)}." if nodes else "There are none; make some: testbed up 3"
+        raise BedError(f"there is no node {options.node} in the bed {bed.name}", there)
+    return nodes[options.node]
