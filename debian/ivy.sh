@@ -1,0 +1,18 @@
+#!/bin/sh
+# /usr/bin/ivy: runs whatever release is current, and the one that the package brought where that cannot be run.
+# Not the place for anything else; the command itself is the Python package `ivy`.
+
+root=${IVY_ROOT_DIR:-/var/lib/ivy}
+golden=/usr/lib/ivy
+
+release=$(readlink -e "$root/current")
+# A virtual environment serves one minor version of Python. After an upgrade of the distribution it has none of its
+# modules any more, which shows in the path for them.
+python=$(readlink -e "${release:-/nonexistent}/.venv/bin/python3")
+if [ -x "$python" ] && [ -e "$release/.venv/lib/${python##*/}/site-packages/ivy.pth" ]; then
+    exec "$release/.venv/bin/python3" -P -m ivy "$@"
+fi
+
+PYTHONPATH=$golden
+export PYTHONPATH
+exec /usr/bin/python3 -P -m ivy "$@"

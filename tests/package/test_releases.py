@@ -1,0 +1,223 @@
+"""Installing a release leaves the old one or the new one, whole, and a config that belongs to it."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from ivy.types.config import Config
+from ivy.utils.releases import ReleaseError, current_version, install_golden
+from ivy.version import Version
+
+TEMPLATE = Path(__file__).parents[2] / "config" / "config.template.json"
+
+
+class Machine:
+    """A package's golden release, and the root below which releases are made of it."""
+
+    def __init__(self, directory: Path) -> None:
+        self.golden = directory / "golden"
+        self.root = directory / "root"
+        (self.golden / "ivy").mkdir(parents=True)
+        (self.golden / "config").mkdir()
+        (self.root / "data").mkdir(parents=True)
+        self.package("1.0.0")
+
+    def package(self, version: str) -> None:
+        """What unpacking a package does: another golden release, and the node's releases as they were."""
+        (self.golden / "ivy" / "__init__.py").write_text(f"VERSION = {version!r}\n")
+        (self.golden / "pyproject.toml").write_text(f'[project]\nname = "ivy"\nversion = "{version}"\n')
+        (self.golden / "config" / "config.template.json").write_text(TEMPLATE.read_text())
+
+    def install(self, version: str | None = None) -> None:
+        if version is not None:
+            self.package(version)
+        install_golden(self.golden, self.root)
+
+    @property
+    def current(self) -> Path:
+        return self.root / "current"
+
+    @property
+    def config_file(self) -> Path:
+        return self.current / "config" / "config.json"
+
+    def config(self) -> Config:
+        return Config.load_from_string(self.config_file.read_text())
+
+    def edit_config(self, section: str, value: object) -> None:
+        content = json.loads(self.config_file.read_text())
+        content[section] = value
+        self.config_file.write_text(json.dumps(content))
+
+    def imported_version(self) -> str:
+        """What Python finds as `ivy`, when called as /usr/bin/ivy calls it."""
+        python = str(self.current / ".venv" / "bin" / "python3")
+        command = [python, "-P", "-c", "import ivy; print(ivy.VERSION)"]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    def names(self) -> set[str]:
+        return {path.name for path in self.root.iterdir()}
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Machine:
+    return Machine(tmp_path)
+
+
+def test_a_new_node_gets_a_release_and_a_config_of_its_own(machine: Machine) -> None:
+    machine.install()
+    assert machine.names() == {"1.0.0", "current", "data"}
+    assert machine.current.readlink() == Path("1.0.0")
+    assert machine.imported_version() == "1.0.0"
+    assert machine.config().general.system_identifier == socket.gethostname()
+    assert machine.config().backend is None
+    assert machine.config_file.stat().st_mode & 0o777 == 0o640
+    assert machine.config_file.stat().st_gid == (machine.root / "data").stat().st_gid
+    assert machine.current.stat().st_mode & 0o777 == 0o755
+
+
+def test_the_code_is_compiled_although_no_service_can_write_bytecode(machine: Machine) -> None:
+    machine.install()
+    assert list((machine.current / "ivy" / "__pycache__").glob("__init__.*.pyc"))
+
+
+def test_what_is_the_packages_own_is_not_copied(machine: Machine) -> None:
+    (machine.golden / "config" / "config.json").symlink_to("/nowhere/config.json")
+    (machine.golden / "ivy" / "__pycache__").mkdir()
+    (machine.golden / "ivy" / "__pycache__" / "old.pyc").touch()
+    machine.install()
+    assert not machine.config_file.is_symlink()
+    assert not (machine.current / "ivy" / "__pycache__" / "old.pyc").exists()
+
+
+def test_an_upgrade_carries_the_config_over(machine: Machine) -> None:
+    machine.install()
+    machine.edit_config("dummy_procedure", {"seconds_between_datapoints": 77})
+    (machine.current / "config" / ".env").write_text("TZ=UTC\n")
+    machine.install("1.1.0")
+    assert machine.imported_version() == "1.1.0"
+    assert machine.config().general.software_version == Version("1.1.0")
+    assert machine.config().dummy_procedure.seconds_between_datapoints == 77
+    assert (machine.current / "config" / ".env").read_text() == "TZ=UTC\n"
+    old = Config.load_from_string((machine.root / "1.0.0" / "config" / "config.json").read_text())
+    assert old.general.software_version == Version("1.0.0")
+
+
+def test_a_reinstall_replaces_the_code_and_keeps_the_config(machine: Machine) -> None:
+    machine.install()
+    machine.config_file.write_text("{ not even JSON")
+    (machine.current / "ivy" / "stale.py").touch()
+    machine.install()
+    assert machine.config_file.read_text() == "{ not even JSON"
+    assert machine.config_file.stat().st_mode & 0o777 == 0o640
+    assert not (machine.current / "ivy" / "stale.py").exists()
+    assert machine.names() == {"1.0.0", "current", "data"}
+
+
+def test_a_config_that_the_new_version_rejects_leaves_the_old_one_running(machine: Machine) -> None:
+    machine.install()
+    machine.edit_config("a_section_of_the_future", {})
+    with pytest.raises(ReleaseError, match="a_section_of_the_future"):
+        machine.install("1.1.0")
+    assert machine.names() == {"1.0.0", "current", "data"}
+    assert machine.imported_version() == "1.0.0"
+
+
+@pytest.mark.parametrize("newer", ["1.1.0", "1.0.1-alpha.1"])
+def test_a_newer_release_goes_on_running(machine: Machine, newer: str, capsys: pytest.CaptureFixture[str]) -> None:
+    machine.install(newer)
+    machine.install("1.0.0")
+    assert current_version(machine.root) == Version(newer)
+    assert f"ivy {newer} runs" in capsys.readouterr().out
+    assert machine.names() == {newer, "current", "data"}
+
+
+def test_a_final_release_follows_its_candidates(machine: Machine) -> None:
+    machine.install("1.1.0-rc.10")
+    machine.install("1.1.0")
+    assert current_version(machine.root) == Version("1.1.0")
+
+
+def test_a_release_that_was_rolled_back_gets_the_config_that_works(machine: Machine) -> None:
+    machine.install()
+    machine.install("1.1.0")
+    machine.edit_config("dummy_procedure", {"seconds_between_datapoints": 1})
+    machine.current.unlink()
+    machine.current.symlink_to("1.0.0")
+    machine.install("1.1.0")
+    assert machine.config().dummy_procedure.seconds_between_datapoints == 10
+
+
+def _dangle(machine: Machine) -> None:
+    machine.current.unlink()
+    machine.current.symlink_to("9.9.9")
+
+
+def _name_no_version(machine: Machine) -> None:
+    machine.current.resolve().rename(machine.root / "hello")
+    machine.current.unlink()
+    machine.current.symlink_to("hello")
+
+
+@pytest.mark.parametrize("damage", [_dangle, _name_no_version])
+def test_a_link_that_names_no_release_is_mended(machine: Machine, damage: Callable[[Machine], None]) -> None:
+    machine.install()
+    damage(machine)
+    assert current_version(machine.root) is None
+    machine.install()
+    assert machine.imported_version() == "1.0.0"
+
+
+def test_what_an_interrupted_installation_left_is_removed(machine: Machine) -> None:
+    (machine.root / ".0.9.0.new" / "ivy").mkdir(parents=True)
+    (machine.root / ".current.new").symlink_to("0.9.0")
+    machine.install()
+    assert machine.names() == {"1.0.0", "current", "data"}
+
+
+def _killed_at(step: int, machine: Machine) -> bool:
+    """Install in a process that dies at its n-th step. Returns: whether it died, and did not come to its end."""
+    child = os.fork()
+    if child == 0:
+        steps = iter(range(step))
+        sys.addaudithook(lambda _event, _arguments: None if next(steps, None) is not None else os._exit(1))
+        try:
+            install_golden(machine.golden, machine.root)
+            os._exit(0)
+        finally:
+            os._exit(2)
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    assert status in (0, 1)
+    return status == 1
+
+
+def _is_whole(release: Path) -> bool:
+    if not release.exists():
+        return False
+    parts = ("ivy/__init__.py", "pyproject.toml", "config/config.json", ".venv/bin/python3")
+    assert all((release / part).exists() for part in parts), f"half a release: {release}"
+    return True
+
+
+@pytest.mark.parametrize("before", [None, "1.0.0", "1.1.0"], ids=["new", "upgrade", "reinstall"])
+def test_killed_at_any_step_it_leaves_the_old_release_or_the_new_one(tmp_path: Path, before: str | None) -> None:
+    step = 0
+    while True:
+        machine = Machine(tmp_path / str(step))
+        if before is not None:
+            machine.install(before)
+        machine.package("1.1.0")
+        died = _killed_at(step, machine)
+        assert _is_whole(machine.current) or before is None
+        if not died:
+            return
+        install_golden(machine.golden, machine.root)
+        assert current_version(machine.root) == Version("1.1.0")
+        assert machine.names() == {"current", "data", "1.1.0"} | ({before} if before else set())
+        step += 7  # one by one takes half a minute

@@ -1,0 +1,154 @@
+"""The unit files agree with the code and with each other, and the programs beside them do what they say."""
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from ivy import constants
+from ivy.types.config import BackendConfig
+
+PROJECT = Path(__file__).parents[2]
+UNITS = PROJECT / "units"
+SHARED = sorted((UNITS / "ivy-.service.d").iterdir())
+PROCEDURES = {path.stem.replace("_", "-") for path in (PROJECT / "ivy" / "procedures").glob("[!_]*.py")}
+BACKENDS = {path.stem.removesuffix("_backend") for path in (PROJECT / "ivy" / "backend").glob("*_backend.py")}
+SERVICES = sorted(PROCEDURES | BACKENDS)
+
+
+def settings(*paths: Path) -> dict[str, list[str]]:
+    """All settings of unit files, each with its values in the order in which they stand."""
+    found: dict[str, list[str]] = {}
+    for path in paths:
+        text = path.read_text(encoding="utf-8").replace("\\\n", " ")
+        for name, value in re.findall(r"^(\w+)=(.*)$", text, re.MULTILINE):
+            found.setdefault(name, []).append(value)
+    return found
+
+
+def of_service(name: str) -> dict[str, list[str]]:
+    return settings(UNITS / f"ivy-{name}.service")
+
+
+def test_each_procedure_and_backend_has_a_unit_and_each_unit_something_to_run() -> None:
+    assert {path.stem.removeprefix("ivy-") for path in UNITS.glob("*.service")} == {*SERVICES, "updater"}
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_a_unit_says_only_what_is_its_own(name: str) -> None:
+    unit = of_service(name)
+    repeated = unit.keys() & settings(*SHARED).keys() - {"RestrictAddressFamilies"}  # which is a list that grows
+    assert not repeated, "stands in a shared drop-in, which wins"
+    assert unit["ExecStart"] == [f"/usr/bin/ivy run {name}"]
+    assert unit["PartOf"] == ["ivy.target"]
+    assert unit["Documentation"] == ["man:ivy(1)"]
+
+
+@pytest.mark.parametrize("name", sorted(PROCEDURES))
+def test_a_procedure_has_no_network(name: str) -> None:
+    assert of_service(name)["PrivateNetwork"] == ["yes"]
+    assert "RestrictAddressFamilies" not in of_service(name)
+
+
+@pytest.mark.parametrize("name", sorted(BACKENDS))
+def test_a_backend_has_the_internet_and_does_not_wait_for_it(name: str) -> None:
+    assert of_service(name)["RestrictAddressFamilies"] == ["AF_INET AF_INET6"]
+    assert of_service(name)["After"] == ["network.target"]
+
+
+def test_the_updater_outlives_the_target() -> None:
+    assert "PartOf" not in of_service("updater")
+    assert of_service("updater")["Type"] == ["oneshot"]
+    replaced = settings(UNITS / "ivy-updater.service.d" / "20-supervision.conf")
+    assert replaced.keys() == {"ExecStopPost"}
+
+
+def test_the_supervision_is_that_of_the_code() -> None:
+    shared = settings(*SHARED)
+    assert shared["WatchdogSec"] == [str(constants.WATCHDOG_SECONDS)]
+    assert shared["TimeoutStopSec"] == [str(constants.SECONDS_PER_GRACEFUL_PROCEDURE_TEARDOWN)]
+    assert shared["RestartPreventExitStatus"] == [str(constants.EXIT_CONFIG_ERROR)]
+    assert shared["User"] == [constants.NAME]
+
+
+def test_the_generators_drain_time_is_that_of_the_config() -> None:
+    generator = settings_of_generator()
+    assert generator["DEFAULT_DRAIN_TIME"] == BackendConfig.model_fields["max_drain_time"].default
+    bounds = BackendConfig.model_json_schema()["properties"]["max_drain_time"]
+    assert generator["LONGEST_DRAIN_TIME"] == bounds["maximum"]
+
+
+def settings_of_generator() -> dict[str, int]:
+    text = (UNITS / "ivy-generator").read_text(encoding="utf-8")
+    return {name: int(value) for name, value in re.findall(r"^([A-Z_]+) = ([0-9_]+)$", text, re.MULTILINE)}
+
+
+def test_backoff_begins_anew_only_after_twice_the_longest_delay() -> None:
+    script = (UNITS / "ivy-reset-backoff").read_text(encoding="utf-8")
+    enough = re.search(r"^enough=([0-9]+)", script, re.MULTILINE)
+    assert enough is not None
+    assert int(enough[1]) == 2 * int(settings(*SHARED)["RestartMaxDelaySec"][0]) * 10**6
+
+
+MINUTE = 60 * 10**6
+
+
+@pytest.mark.parametrize(
+    ("result", "began", "entered", "left", "begins_anew"),
+    [
+        ("signal", 5, 10, 30 * MINUTE, True),
+        ("watchdog", 5, 10, 10 + 10 * MINUTE, True),
+        ("signal", 5, 10, 9 * MINUTE, False),
+        ("exit-code", 40 * MINUTE, 10, 30 * MINUTE, False),  # it did not start; the times are those of a run before
+        ("timeout", 5, 0, 0, False),  # it has never been active
+        ("success", 5, 10, 30 * MINUTE, False),
+    ],
+)
+def test_backoff_begins_anew_after_a_good_run(
+    tmp_path: Path, result: str, began: int, entered: int, left: int, begins_anew: bool
+) -> None:
+    properties = (
+        f"InactiveExitTimestampMonotonic={began}\n"
+        f"ActiveEnterTimestampMonotonic={entered}\n"
+        f"ActiveExitTimestampMonotonic={left}\n"
+    )
+    systemctl = tmp_path / "systemctl"
+    systemctl.write_text(f'#!/bin/sh\nif [ "$1" = show ]; then echo "{properties}"; else echo "$@"; fi\n')
+    systemctl.chmod(0o755)
+    environment = {"PATH": f"{tmp_path}:/usr/bin:/bin", "SERVICE_RESULT": result}
+    command = ["/bin/sh", str(UNITS / "ivy-reset-backoff"), "ivy-x.service"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout == ("reset-failed ivy-x.service\n" if begins_anew else "")
+
+
+def launch(root: Path) -> subprocess.CompletedProcess[str]:
+    command = ["/bin/sh", str(PROJECT / "debian" / "ivy.sh"), "info", "two words"]
+    environment = {"PATH": "/usr/bin:/bin", "IVY_ROOT_DIR": str(root)}
+    return subprocess.run(command, env=environment, capture_output=True, text=True)
+
+
+@pytest.fixture
+def release(tmp_path: Path) -> Path:
+    """A release whose interpreter only says how it was called."""
+    environment = tmp_path / "1.1.0" / ".venv"
+    (environment / "bin").mkdir(parents=True)
+    (environment / "lib" / "python3.99" / "site-packages").mkdir(parents=True)
+    (environment / "lib" / "python3.99" / "site-packages" / "ivy.pth").touch()
+    interpreter = tmp_path / "python3.99"
+    interpreter.write_text('#!/bin/sh\necho "$0"; printf "%s\\n" "$@"\n')
+    interpreter.chmod(0o755)
+    (environment / "bin" / "python3").symlink_to(interpreter)
+    (tmp_path / "current").symlink_to("1.1.0")
+    return tmp_path / "1.1.0"
+
+
+def test_the_command_runs_the_current_release(release: Path) -> None:
+    called = launch(release.parent).stdout.splitlines()
+    assert called == [f"{release}/.venv/bin/python3", "-P", "-m", "ivy", "info", "two words"]
+
+
+@pytest.mark.parametrize("lost", ["current", "python3.99", "1.1.0/.venv/lib/python3.99/site-packages/ivy.pth"])
+def test_the_command_does_not_run_a_release_that_cannot_be_run(release: Path, lost: str) -> None:
+    (release.parent / lost).unlink()
+    assert str(release) not in launch(release.parent).stdout
