@@ -4,7 +4,7 @@ Not for whole directories (see `ivy.utils.releases`).
 """
 
 import os
-import tempfile
+import threading
 from pathlib import Path
 
 
@@ -66,7 +66,10 @@ def write_atomically(path: Path, content: str, *, mode: int = 0o640, durable: bo
     """
     path = path.resolve()
     owner = path.stat() if path.exists() else path.parent.stat()
-    descriptor, beside = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    # Not by tempfile, which brings compression and random numbers into the memory of every service.
+    beside = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}")
+    beside.unlink(missing_ok=True)  # of a process that was killed, and whose number is used again
+    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             os.fchmod(descriptor, mode)
@@ -76,9 +79,9 @@ def write_atomically(path: Path, content: str, *, mode: int = 0o640, durable: bo
             file.flush()
             if durable:
                 os.fsync(descriptor)
-        os.rename(beside, path)
+        beside.rename(path)
     except BaseException:
-        os.unlink(beside)
+        beside.unlink(missing_ok=True)
         raise
     if durable:
         sync_directory(path.parent)

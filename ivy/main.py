@@ -1,12 +1,11 @@
 """Finds and runs the services of this release. What supervises them is systemd."""
 
 import importlib
-import importlib.util
-import pkgutil
+import sys
+from pathlib import Path
 from typing import NoReturn
 
-import ivy.backend
-import ivy.procedures
+from ivy import constants
 from ivy.types.messages import ConfigMessageBody
 from ivy.utils import service
 from ivy.utils.logger import Logger
@@ -34,11 +33,10 @@ def run() -> None:
 
 def service_names() -> list[str]:
     """The services that `run_service` can run: `dummy-procedure`, `tenta` and so on, sorted."""
-    procedures = [module.name for module in pkgutil.iter_modules(ivy.procedures.__path__)]
+    package = Path(constants.PROJECT_DIR, "ivy")
+    procedures = [module.stem for module in (package / "procedures").glob("[!_]*.py")]
     backends = [
-        module.name.removesuffix(_BACKEND_SUFFIX)
-        for module in pkgutil.iter_modules(ivy.backend.__path__)
-        if module.name.endswith(_BACKEND_SUFFIX)
+        module.stem.removesuffix(_BACKEND_SUFFIX) for module in (package / "backend").glob(f"*{_BACKEND_SUFFIX}.py")
     ]
     return sorted(name.replace("_", "-") for name in [*procedures, *backends, "updater"])
 
@@ -50,15 +48,15 @@ def run_service(name: str) -> NoReturn:
         name: One of `service_names()`.
 
     Raises:
-        SystemExit: Always; see `ivy.utils.service` for the statuses.
-        LookupError: There is no such service.
+        SystemExit: Always: with 2 if there is no such service; else see `ivy.utils.service` for the statuses.
     """
     module = name.replace("-", "_")
     if name not in service_names():
-        raise LookupError(f"there is no service {name!r}; there are: {', '.join(service_names())}")
+        print(f"ivy run: no service {name!r}; there are: {', '.join(service_names())}", file=sys.stderr)
+        raise SystemExit(2)
     if name == "updater":
         run()
         raise SystemExit(0)
-    if importlib.util.find_spec(f"ivy.procedures.{module}"):
+    if Path(constants.PROJECT_DIR, "ivy", "procedures", f"{module}.py").exists():
         service.run_procedure(importlib.import_module(f"ivy.procedures.{module}").run, name)
     service.run_backend(importlib.import_module(f"ivy.backend.{module}{_BACKEND_SUFFIX}").run, name)

@@ -53,12 +53,12 @@ def pack(topic: str, elements: Iterable[tuple[int, str]]) -> list[Publication]:
     """
     publications: list[Publication] = []
     batch: list[tuple[int, str]] = []
-    size = 0
+    size = len("[")
     for identifier, text in elements:
-        length = len(text.encode()) + 1
+        length = len(text.encode()) + len(",")  # or the closing bracket
         if batch and size + length > LARGEST_BATCH:
             publications.append(_publication(topic, batch))
-            batch, size = [], 0
+            batch, size = [], len("[")
         batch.append((identifier, text))
         size += length
     return [*publications, _publication(topic, batch)] if batch else publications

@@ -3,10 +3,9 @@
 One loop owns all state: acknowledged messages are removed first, then the window is filled again with the newest.
 """
 
-import multiprocessing.synchronize
 import sqlite3
 import time
-from typing import Optional
+from typing import TYPE_CHECKING, Optional
 
 from ivy.backend import offers
 from ivy.backend.dialect import Dialect
@@ -18,6 +17,9 @@ from ivy.utils.logger import Logger
 from ivy.utils.messaging_agent import MessagingAgent
 from ivy.utils.wakeup import Listener
 
+if TYPE_CHECKING:  # a service's own memory has no use for it
+    import multiprocessing.synchronize
+
 _SECONDS_BETWEEN_LOOKS = 10.0  # at the queue, were a ring of the doorbell ever lost
 _SECONDS_UNTIL_STALLED = 60.0
 _SECONDS_BETWEEN_REPORTS = 5.0
@@ -27,7 +29,7 @@ def run(
     dialect: Dialect,
     config: Config,
     logger: Logger,
-    teardown_indicator: multiprocessing.synchronize.Event,
+    teardown_indicator: "multiprocessing.synchronize.Event",
 ) -> None:
     """Forward messages until told to stop; then send what is left, as long as the config allows and the link holds.
 
@@ -48,8 +50,8 @@ def run(
             forwarder.turn()
         logger.debug("Stopping: sending what is left in the queue")
         deadline = time.monotonic() + config.backend.max_drain_time
-        while forwarder.has_hope() and time.monotonic() < deadline:
-            forwarder.turn()
+        while forwarder.has_hope() and (rest := deadline - time.monotonic()) > 0:
+            forwarder.turn(rest)
     finally:
         forwarder.close()
 
@@ -73,16 +75,17 @@ class _Forwarder:
         self._next_try = 0.0
         self._queue_trouble = ""
         self._bad_offer = b""
+        self._is_behind = False  # whether there may be more to send than the last turn could
+        self._publish_link_state(False, "not connected yet")
 
-    def turn(self) -> None:
-        """Wait for something to happen, and deal with it."""
-        for event in self._link.wait(self._listener, self._patience()):
+    def turn(self, longest: float = _SECONDS_BETWEEN_LOOKS) -> None:
+        """Wait for something to happen, for `longest` seconds at most, and deal with it."""
+        for event in self._link.wait(self._listener, min(longest, self._patience())):
             self._handle(event)
         self._listener.clear()
         try:
             self._remove_acknowledged()
-            while self._fill_window():
-                pass
+            self._is_behind = self._fill_window()
             self._report()
         except sqlite3.Error as error:
             self._endure(error)
@@ -95,7 +98,9 @@ class _Forwarder:
     def has_hope(self) -> bool:
         """Whether there is something left to send, and a link to send it over."""
         try:
-            return self._link.is_connected and bool(self._in_flight or self._queue.get_queue_length())
+            return self._link.is_connected and (
+                bool(self._in_flight) or self._queue.get_oldest_timestamp() is not None
+            )
         except sqlite3.Error as error:
             self._endure(error)
             return False
@@ -108,7 +113,7 @@ class _Forwarder:
         self._queue.teardown()
 
     def _patience(self) -> float:
-        return min(_SECONDS_BETWEEN_LOOKS, max(0.0, self._next_report - time.monotonic()))
+        return 0.0 if self._is_behind else max(0.0, self._next_report - time.monotonic())
 
     def _handle(self, event: Event) -> None:
         match event:
@@ -141,6 +146,8 @@ class _Forwarder:
             self._bad_offer = payload
         except OSError as error:  # the broker sends it again at the next connect
             self._link.break_off(f"a config offer could not be stored: {error}")
+        except sqlite3.Error as error:  # it is stored; only the answer to it is missing
+            self._endure(error)
 
     def _remove_acknowledged(self) -> None:
         if self._acknowledged:
@@ -176,6 +183,7 @@ class _Forwarder:
         if text != self._queue_trouble:
             self._journal.error(text)
         self._queue_trouble = text
+        self._is_behind = False  # no use in trying again at once
         notify.status(text)
         self._next_report = time.monotonic() + _SECONDS_BETWEEN_REPORTS
 

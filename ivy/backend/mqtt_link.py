@@ -3,26 +3,24 @@
 Knows nothing of messages and configs. paho's callbacks only enqueue events; its network thread is not used.
 """
 
+from __future__ import annotations
+
 import collections
 import contextlib
 import dataclasses
 import os
 import select
-import sys
 import threading
 import time
-from typing import Any, Optional, Protocol, Union
+from typing import TYPE_CHECKING, Any, Optional, Protocol, Union
 
-# ruff: noqa: E402 (what follows must come before paho is loaded)
-# Where dnspython is installed, paho loads it for SRV look-ups that ivy does not make: 6 MB.
-sys.modules.setdefault("dns", None)  # type: ignore[arg-type]  # None means "not to be imported"
-
-import paho.mqtt.client as paho
-from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
-from paho.mqtt.reasoncodes import ReasonCode
-
+from ivy import lean
 from ivy.backend.backoff import Backoff
 from ivy.types.config import MQTTBrokerConfig
+
+if TYPE_CHECKING:  # it is loaded when a link is made, with OpenSSL or without
+    import paho.mqtt.client as paho
+    from paho.mqtt.reasoncodes import ReasonCode
 
 _KEEPALIVE = 60
 _SECONDS_TO_CONNECT = 30
@@ -81,6 +79,8 @@ class MQTTLink:
             settings: Where to connect, and as whom.
             subscriptions: Topics to subscribe to with QoS 1.
         """
+        if not settings.tls.enabled:
+            lean.leave_out_encryption()
         self.is_connected = False
         self._settings = settings
         self._subscriptions = subscriptions
@@ -148,7 +148,7 @@ class MQTTLink:
             self._opening = _Opening(self._make_client, self._settings)
             self._changed = now
 
-    def _take_over(self, opening: "_Opening") -> None:
+    def _take_over(self, opening: _Opening) -> None:
         if not opening.done.is_set():
             return
         opening.close()
@@ -172,9 +172,15 @@ class MQTTLink:
         readable, writable, _ = select.select(readers, writers, [], self._shortened(timeout))
         client = self._client
         if client is not None and network is not None and (network in readable or timeout == 0):
-            client.loop_read()
+            self._read(client)
         if client is not None and network in writable:
             client.loop_write()
+
+    def _read(self, client: paho.Client) -> None:
+        try:
+            client.loop_read()
+        except Exception as error:  # paho's parser raises whatever a malformed packet leads it to
+            self._loss = f"{self.address} does not speak MQTT: {type(error).__name__}: {error}"
 
     def _shortened(self, timeout: float) -> float:
         if self._client is None and self._opening is None:
@@ -199,14 +205,23 @@ class MQTTLink:
 
     def _make_client(self) -> paho.Client:
         """A new client for each connection: paho would send again what it had in flight, window or not."""
+        import paho.mqtt.client as paho
+        from paho.mqtt.enums import CallbackAPIVersion
+
         settings = self._settings
         client = paho.Client(
-            CallbackAPIVersion.VERSION2, client_id=settings.client_id, protocol=paho.MQTTv311, clean_session=True
+            CallbackAPIVersion.VERSION2,
+            client_id=settings.client_id,
+            protocol=paho.MQTTv311,
+            clean_session=True,
+            reconnect_on_failure=False,  # it would, blocking, with an older MQTT
         )
         client.username_pw_set(settings.username, settings.password)
         client.max_inflight_messages_set(0)  # the forwarder keeps the window
         client.connect_timeout = _SECONDS_TO_CONNECT
         if settings.tls.enabled:
+            for path in filter(None, (settings.tls.ca_file, settings.tls.certificate_file, settings.tls.key_file)):
+                open(path, "rb").close()  # its error names the file; that of tls_set does not
             client.tls_set(settings.tls.ca_file, settings.tls.certificate_file, settings.tls.key_file)
         client.on_connect = self._on_connect
         client.on_subscribe = self._on_subscribe
@@ -271,14 +286,16 @@ class _Opening:
     def _open(self) -> None:
         address = f"{self._settings.host}:{self._settings.port}"
         try:
+            import paho.mqtt.client as paho
+
             client: paho.Client = self._make_client()
             code = client.connect(self._settings.host, self._settings.port, _KEEPALIVE)
-            if code == MQTTErrorCode.MQTT_ERR_SUCCESS:
+            if code == paho.MQTT_ERR_SUCCESS:
                 self.client = client
             else:
                 self.error = f"cannot connect to {address}: {paho.error_string(code)}"
         except (OSError, ValueError) as error:  # network, name look-up, TLS, a missing or bad certificate file
             self.error = f"cannot connect to {address}: {error}"
         finally:
-            self.done.set()
             os.eventfd_write(self._bell, 1)
+            self.done.set()  # last: whoever sees it closes the bell

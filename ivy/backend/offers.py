@@ -1,12 +1,16 @@
 """Takes config offers from a backend into the state, where the updater finds them. Decides nothing about them."""
 
-from ivy.types.config import Config, ForeignConfig
+import pydantic
+
+from ivy.types.config import Config, ForeignConfig, describe
 from ivy.types.messages import ConfigMessageBody
+from ivy.types.state import State
 from ivy.utils.logger import Logger
 from ivy.utils.messaging_agent import MessagingAgent
 from ivy.utils.state_interface import StateInterface
 
 _MOST_PENDING = 16
+_LARGEST_OFFER = 1_000_000  # bytes; with as many as may be pending, the state stays quick to load
 
 
 def store(offer: ForeignConfig, config: Config, logger: Logger) -> None:
@@ -18,8 +22,11 @@ def store(offer: ForeignConfig, config: Config, logger: Logger) -> None:
         logger: Where to log.
 
     Raises:
+        ValueError: The state would not carry it.
         OSError: The state cannot be written (or is locked: `TimeoutError`); nothing was stored.
+        sqlite3.Error: It was stored, but the answer could not be queued.
     """
+    _check_storable(offer)
     revision = offer.general.config_revision
     with StateInterface.update() as state:
         known = [config.general.config_revision, *(c.general.config_revision for c in state.pending_configs)]
@@ -33,3 +40,16 @@ def store(offer: ForeignConfig, config: Config, logger: Logger) -> None:
     messaging_agent = MessagingAgent()
     messaging_agent.add_message(ConfigMessageBody(status="received", config=offer))
     messaging_agent.teardown()
+
+
+def _check_storable(offer: ForeignConfig) -> None:
+    """An offer nested too deep to be read again would make the whole state unreadable."""
+    text = State(pending_configs=[offer]).model_dump_json()
+    if len(text) > _LARGEST_OFFER:
+        raise ValueError(f"it has {len(text)} bytes, more than {_LARGEST_OFFER}")
+    try:
+        [stored] = State.model_validate_json(text).pending_configs
+    except pydantic.ValidationError as error:
+        raise ValueError(describe(error)) from None
+    if stored != offer:
+        raise ValueError("it holds a number that is infinite or none")

@@ -2,18 +2,20 @@
 
 import json
 import math
-import multiprocessing.synchronize
 import re
 from collections.abc import Sequence
-from typing import Any, Optional, Union
+from typing import TYPE_CHECKING, Any, Optional, Union
 
 import pydantic
 
 from ivy.backend import forwarder
 from ivy.backend.dialect import Dialect, Encoded, pack
-from ivy.types.config import Config, ForeignConfig, describe
+from ivy.types.config import Config, ConfigError, ForeignConfig, describe
 from ivy.types.messages import ConfigMessageBody, DataMessageBody, LogMessageBody, MessageQueueItem
 from ivy.utils.logger import Logger
+
+if TYPE_CHECKING:  # a service's own memory has no use for it
+    import multiprocessing.synchronize
 
 _LARGEST_REVISION = 2**31 - 1
 _LONGEST_KEY = 64
@@ -22,7 +24,7 @@ _CUT_MARK = "\n[cut]"
 _SEVERITIES = {"DEBUG": "info", "INFO": "info", "WARNING": "warning", "ERROR": "error", "EXCEPTION": "error"}
 
 
-def run(config: Config, logger: Logger, teardown_indicator: multiprocessing.synchronize.Event) -> None:
+def run(config: Config, logger: Logger, teardown_indicator: "multiprocessing.synchronize.Event") -> None:
     """Exchange messages and configs with a Tenta server, until told to stop.
 
     Args:
@@ -34,12 +36,18 @@ def run(config: Config, logger: Logger, teardown_indicator: multiprocessing.sync
 
 
 def make_dialect(config: Config) -> Dialect:
-    """The dialect for the node that a config is for. Source of the forms: Tenta's server, 2025-01."""
+    """The dialect for the node that a config is for. Source of the forms: Tenta's server, 2025-01.
+
+    Raises:
+        ConfigError: The node's name cannot be part of a topic; some such name subscribes to other nodes' configs.
+    """
     sensor = config.general.system_identifier
+    if re.search(r"[+#\0]", sensor):
+        raise ConfigError("general.system_identifier: is part of MQTT topics, so it must not contain +, # or NUL")
     revision = config.general.config_revision
     return Dialect(
         subscriptions=(f"configurations/{sensor}",),
-        encode=lambda items: _encode(items, sensor, revision if revision >= 0 else None),
+        encode=lambda items: _encode(items, sensor, revision if 0 <= revision <= _LARGEST_REVISION else None),
         decode=lambda _topic, payload: _decode(payload),
     )
 
@@ -122,6 +130,8 @@ class _Offer(pydantic.BaseModel):
 
 def _decode(payload: bytes) -> Optional[ForeignConfig]:
     """The config of an offer. Its number stands beside it, not in it."""
+    if not payload:  # a retained offer was taken back
+        return None
     try:
         offer = _Offer.model_validate_json(payload)
         general = offer.configuration.get("general")

@@ -9,8 +9,8 @@ from typing import Any
 from ivy import constants
 
 _EPILOG = """\
-exit status: 0 done, and for `status` all is well; 1 failed, not running, or not well;
-2 wrong use; 78 the config is not usable. See also ivy(1), and systemctl status 'ivy-*'."""
+exit status: 0 done, and for `status` all is well; 1 failed, or not well;
+2 wrong use; 78 the config is not usable. More: man ivy"""
 
 
 def main() -> None:
@@ -57,7 +57,7 @@ def _add_node_commands(commands: Any) -> None:
     )
     status.add_argument("--json", action="store_true", help="print JSON")
     _add(commands, "start", "services:start", "start all services, as release and config want them")
-    _add(commands, "stop", "services:stop", "stop all services; the backend sends what is queued before it ends")
+    _add(commands, "stop", "services:stop", "stop all services; what is queued is sent first")
     _add(commands, "restart", "services:restart", "stop and start all services, e.g. after a change of the config")
     _add(commands, "is-running", "services:is_running", "exit with 0 if the services run, with 1 if not")
     logs = _add(commands, "logs", "services:logs", "show the journal of all services, or of one")

@@ -8,15 +8,10 @@ from typing import NoReturn
 from ivy import constants
 
 
-def run(arguments: argparse.Namespace) -> int:
+def run(arguments: argparse.Namespace) -> NoReturn:
     """Run a service in the foreground."""
-    from ivy import main  # what follows below is not for a service to carry
+    from ivy import main
 
-    if arguments.name not in main.service_names():
-        print(
-            f"ivy run: no service {arguments.name!r}; there are: {', '.join(main.service_names())}", file=sys.stderr
-        )
-        return 2
     main.run_service(arguments.name)
 
 

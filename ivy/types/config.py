@@ -2,6 +2,7 @@
 
 import json
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, Optional, TypeVar
 
@@ -215,6 +216,10 @@ class ForeignConfig(pydantic.BaseModel):
     model_config = pydantic.ConfigDict(extra="allow", frozen=True)
 
     general: ForeignGeneralConfig
+
+    def __repr_args__(self) -> Iterator[tuple[str, Any]]:
+        """Only what is known here: among the rest there are secrets, under names that another version gave them."""
+        yield "general", self.general
 
     @staticmethod
     def load_from_string(c: str) -> "ForeignConfig":

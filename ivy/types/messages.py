@@ -13,6 +13,14 @@ RESERVED_KEYS = frozenset({"logging", "configuration"})
 _SECRET = re.compile(r"(password|passphrase|token|secret|username)$", re.IGNORECASE)
 
 
+def _without_surrogates(text: str) -> str:
+    """What a sensor says in no known encoding must not end its procedure: JSON and UTF-8 cannot carry it."""
+    return text.encode(errors="replace").decode()
+
+
+Text = Annotated[str, pydantic.AfterValidator(_without_surrogates)]
+
+
 def _reject_reserved_keys(data: dict[str, Union[float, int, str]]) -> dict[str, Union[float, int, str]]:
     reserved = sorted(RESERVED_KEYS & data.keys())
     if reserved:
@@ -23,7 +31,7 @@ def _reject_reserved_keys(data: dict[str, Union[float, int, str]]) -> dict[str, 
 def _without_secrets(value: Any) -> Any:
     if isinstance(value, dict):
         return {
-            key: "***" if isinstance(inner, str) and _SECRET.search(key) else _without_secrets(inner)
+            key: "***" if inner is not None and _SECRET.search(key) else _without_secrets(inner)
             for key, inner in value.items()
         }
     return [_without_secrets(inner) for inner in value] if isinstance(value, list) else value
@@ -38,7 +46,7 @@ class DataMessageBody(_Body):
     """The body of a data message: one sample of any number of quantities."""
 
     variant: Literal["data"] = "data"
-    data: Annotated[dict[str, Union[float, int, str]], pydantic.AfterValidator(_reject_reserved_keys)]
+    data: Annotated[dict[Text, Union[float, int, Text]], pydantic.AfterValidator(_reject_reserved_keys)]
 
 
 class LogMessageBody(_Body):
@@ -46,8 +54,8 @@ class LogMessageBody(_Body):
 
     variant: Literal["log"] = "log"
     level: LogLevel
-    subject: str
-    body: str
+    subject: Text
+    body: Text
 
 
 class ConfigMessageBody(_Body):

@@ -37,15 +37,17 @@ def send(
     if not is_attached():
         print(f"{origin} - {level} - {text}", file=sys.stderr)
         return
-    from systemd import journal  # not at the top: by hand, and in tests, there may be no journal
+    # The part of the library that sends: the rest of it brings Python's logging, half a megabyte for each service.
+    # Not at the top: by hand, and in tests, there may be no such library.
+    from systemd import _journal
 
     try:
-        journal.send(
-            text,
-            PRIORITY=_PRIORITIES[level],
-            SYSLOG_IDENTIFIER=f"ivy-{origin}" if origin != "ivy" else origin,
-            IVY_LEVEL=level,
-            IVY_ORIGIN=origin,
+        _journal.sendv(
+            f"MESSAGE={text}",
+            f"PRIORITY={_PRIORITIES[level]}",
+            f"SYSLOG_IDENTIFIER={f'ivy-{origin}' if origin != 'ivy' else origin}",
+            f"IVY_LEVEL={level}",
+            f"IVY_ORIGIN={origin}",
         )
     except OSError:
         print(text, file=sys.stderr)  # journald is being restarted: this stream it takes up again

@@ -9,6 +9,8 @@ from ivy.utils import units
 SCRIPT_PATH: str = os.path.join(constants.PROJECT_DIR, "ivy", "__main__.py")
 """The program that the units run."""
 
+_CONTROL_GROUPS = "/sys/fs/cgroup"
+
 
 class MainloopToggle:
     """Starts and stops all of ivy. Each method raises `CommandError` where systemd refuses or is not there."""
@@ -20,7 +22,7 @@ class MainloopToggle:
         for unit in units.wanted_by_target():
             group = units.show(unit, "ControlGroup").get("ControlGroup", "")
             if group:
-                pids |= _pids_in(Path(f"/sys/fs/cgroup{group}"))
+                pids |= _pids_in(Path(_CONTROL_GROUPS + group))
         return sorted(pids)
 
     @staticmethod

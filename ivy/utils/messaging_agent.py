@@ -1,14 +1,11 @@
 """The message queue: what every procedure writes to and the backend reads from. Knows no network."""
 
-import contextlib
 import datetime
 import json
 import os
-import signal
 import sqlite3
 import threading
 import time
-from collections.abc import Generator
 from typing import Any, Optional, Union
 
 from ivy import constants, files
@@ -19,7 +16,7 @@ from ivy.types.messages import (
     MessageArchiveItem,
     MessageQueueItem,
 )
-from ivy.utils import journal, message_archive, notify
+from ivy.utils import journal, message_archive, notify, signals
 from ivy.utils.wakeup import Doorbell
 
 ACTIVE_QUEUE_FILE: str = os.path.join(constants.IVY_DATA_DIR, "active-message-queue.sqlite3")
@@ -63,6 +60,8 @@ class MessagingAgent:
         self._database = sqlite3.connect(
             ACTIVE_QUEUE_FILE, timeout=2, isolation_level=None, check_same_thread=False
         )
+        # A byte that rotted on the card must cost one character, not the head of the queue for ever.
+        self._database.text_factory = lambda raw: raw.decode(errors="replace")
         self._execute("PRAGMA journal_mode = WAL")
         self._execute("PRAGMA synchronous = FULL")  # in WAL mode, NORMAL may forget commits in a power cut
         self._execute("PRAGMA cache_size = -256")  # KiB; the default of 2 MiB buys nothing at both ends of a table
@@ -85,7 +84,7 @@ class MessagingAgent:
         """
         timestamp = time.time()
         body = message_body.model_dump_json()
-        with self._lock, _sigterm_deferred():
+        with signals.deferred(), self._lock:  # a message stands in both places, or was never added
             try:
                 self._execute("INSERT INTO QUEUE (timestamp, message_body) VALUES (?, ?)", (timestamp, body))
                 self._doorbell.ring()
@@ -209,13 +208,3 @@ class MessagingAgent:
         with self._lock:
             self._database.close()
             self._doorbell.close()
-
-
-@contextlib.contextmanager
-def _sigterm_deferred() -> Generator[None, None, None]:
-    """Let a procedure's SIGTERM wait, so that a message stands in both places or was never added."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -8,25 +8,27 @@ import time
 import sdnotify
 
 from ivy import constants
+from ivy.utils import signals
 
 _SECONDS_BETWEEN_HEARTBEATS = constants.WATCHDOG_SECONDS / 4
+_LONGEST_STATUS = 1000  # systemd ignores a datagram of more than 4096 bytes
 _notifier = sdnotify.SystemdNotifier()
 _last_heartbeat = -_SECONDS_BETWEEN_HEARTBEATS
 
 
 def ready() -> None:
     """The service has started."""
-    _notifier.notify("READY=1")
+    _notify("READY=1")
 
 
 def stopping() -> None:
     """The service is about to end."""
-    _notifier.notify("STOPPING=1")
+    _notify("STOPPING=1")
 
 
 def status(text: str) -> None:
     """Show a line in `systemctl status`: what matters to a person right now."""
-    _notifier.notify("STATUS=" + text.replace("\n", " "))
+    _notify("STATUS=" + text.replace("\n", " ")[:_LONGEST_STATUS])
 
 
 def heartbeat() -> None:
@@ -35,7 +37,7 @@ def heartbeat() -> None:
     now = time.monotonic()
     if now - _last_heartbeat >= _SECONDS_BETWEEN_HEARTBEATS / 2:
         _last_heartbeat = now
-        _notifier.notify("WATCHDOG=1")
+        _notify("WATCHDOG=1")
 
 
 def sleep(seconds: float) -> None:
@@ -45,3 +47,8 @@ def sleep(seconds: float) -> None:
         heartbeat()
         time.sleep(min(rest, _SECONDS_BETWEEN_HEARTBEATS))
     heartbeat()
+
+
+def _notify(text: str) -> None:
+    with signals.deferred():  # sdnotify swallows every exception, even the one by which a signal ends the service
+        _notifier.notify(text)

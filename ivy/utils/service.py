@@ -4,22 +4,23 @@ Supervision itself (restart, watchdog, time limits) is systemd's, see `units/`.
 """
 
 import faulthandler
-import multiprocessing.synchronize
 import signal
-import threading
 import types
 import warnings
 from collections.abc import Callable
-from typing import NoReturn, cast
+from typing import TYPE_CHECKING, NoReturn, cast
 
 from ivy import constants
 from ivy.types.config import Config, ConfigError, ConfigWarning
-from ivy.utils import journal, notify
+from ivy.utils import journal, notify, signals
 from ivy.utils.logger import Logger
 from ivy.utils.wakeup import Doorbell
 
+if TYPE_CHECKING:  # a service's own memory has no use for it
+    import multiprocessing.synchronize
+
 Procedure = Callable[[Config, Logger], None]
-Backend = Callable[[Config, Logger, multiprocessing.synchronize.Event], None]
+Backend = Callable[[Config, Logger, "multiprocessing.synchronize.Event"], None]
 
 
 def load_config(origin: str) -> Config:
@@ -62,8 +63,7 @@ def run_backend(entrypoint: Backend, origin: str) -> NoReturn:
     Raises:
         SystemExit: Always: with 0 if the backend returned after the signal, 78 after a config error, else 1.
     """
-    # Not a multiprocessing.Event, whose semaphore can deadlock when it is set in a signal handler.
-    indicator = threading.Event()
+    indicator = signals.SignalEvent()
     doorbell = Doorbell()
 
     def tear_down(_signal: int, _frame: types.FrameType | None) -> None:
@@ -74,7 +74,7 @@ def run_backend(entrypoint: Backend, origin: str) -> NoReturn:
     signal.signal(signal.SIGTERM, tear_down)
     signal.signal(signal.SIGINT, tear_down)
     config, logger = _start(origin)
-    _run(lambda: entrypoint(config, logger, cast(multiprocessing.synchronize.Event, indicator)), logger)
+    _run(lambda: entrypoint(config, logger, cast("multiprocessing.synchronize.Event", indicator)), logger)
     if not indicator.is_set():
         logger.error("The backend ended although it was not told to")
     raise SystemExit(0 if indicator.is_set() else 1)
