@@ -16,6 +16,10 @@ class Backoff:
         """The connection held: the next wait is none again."""
         self._failures = 0
 
+    def ease(self) -> None:
+        """The connection was of some use before it broke: the next wait is the shortest one, but not none."""
+        self._failures = min(self._failures, 1)
+
     def next_delay(self) -> float:
         """Seconds to wait before the next try."""
         failures, self._failures = self._failures, min(self._failures + 1, 20)

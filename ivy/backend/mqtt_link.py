@@ -86,6 +86,7 @@ class MQTTLink:
         self._subscriptions = subscriptions
         self._events: collections.deque[Event] = collections.deque()
         self._backoff = Backoff()
+        self._was_useful = False  # whether this connection has delivered anything
         self._client: Optional[paho.Client] = None
         self._opening: Optional[_Opening] = None
         self._next_try = time.monotonic() + self._backoff.next_delay()
@@ -190,6 +191,9 @@ class MQTTLink:
     def _lose(self, reason: str) -> None:
         if self.is_connected and time.monotonic() - self._changed > _SECONDS_UNTIL_STABLE:
             self._backoff.reset()
+        elif self._was_useful:
+            self._backoff.ease()
+        self._was_useful = False
         self._drop_client()
         delay = self._backoff.next_delay()
         self._next_try = time.monotonic() + delay
@@ -258,6 +262,7 @@ class MQTTLink:
         self._loss = self._loss or f"the connection to {self.address} broke: {code}"
 
     def _on_publish(self, _client: paho.Client, _data: Any, mid: int, _code: ReasonCode, _properties: Any) -> None:
+        self._was_useful = True
         self._events.append(Acknowledged(mid))
 
     def _on_message(self, _client: paho.Client, _data: Any, message: paho.MQTTMessage) -> None:

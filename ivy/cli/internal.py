@@ -34,7 +34,9 @@ def _count(unit: str) -> str:
 
 def install(_arguments: argparse.Namespace) -> int:
     """Make a release of what the package brought, and switch to it if it is newer than what runs."""
+    from ivy.utils.functions import with_automation_lock
     from ivy.utils.releases import install_golden
 
-    install_golden()
+    with with_automation_lock():
+        install_golden()
     return 0

@@ -6,6 +6,7 @@ import sys
 from typing import NoReturn
 
 from ivy import constants
+from ivy.types.config import Config, ConfigError
 
 
 def run(arguments: argparse.Namespace) -> NoReturn:
@@ -43,7 +44,12 @@ def stop(_arguments: argparse.Namespace) -> int:
 
 
 def restart(arguments: argparse.Namespace) -> int:
-    """Stop and start all services."""
+    """Stop and start all services, unless that would end in none: with a config that they cannot use."""
+    try:
+        Config.load()
+    except ConfigError as error:
+        print(f"ivy: nothing was stopped, as nothing could be started again: {error}", file=sys.stderr)
+        return constants.EXIT_CONFIG_ERROR
     return stop(arguments) or start(arguments)
 
 

@@ -44,7 +44,11 @@ def test_a_wrong_config_stops_with_78_says_why_and_does_not_loop(node: Node) -> 
     config = read_config(node)
     config["dummy_procedure"]["seconds_between_datapoints"] = 0
     write_config(node, config)
-    node.run(["ivy", "restart"], check=False)
+    refused = node.run(["ivy", "restart"], check=False)
+    assert refused.returncode == 78
+    assert "dummy_procedure.seconds_between_datapoints" in refused.stderr
+    assert unit_property(node, "ivy-dummy-procedure", "SubState") == "running", "it should sample on"
+    node.run(["systemctl", "restart", "ivy.target"], check=False)
     for service in ("ivy-dummy-procedure", "ivy-system-checks"):
         node.wait_for(lambda s=service: unit_property(node, s, "ActiveState") == "failed", 10, "it to give up")  # type: ignore[misc]
         assert unit_property(node, service, "ExecMainStatus") == "78"

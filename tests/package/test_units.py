@@ -98,8 +98,8 @@ MINUTE = 60 * 10**6
     ("result", "began", "entered", "left", "begins_anew"),
     [
         ("signal", 5, 10, 30 * MINUTE, True),
-        ("watchdog", 5, 10, 10 + 10 * MINUTE, True),
-        ("signal", 5, 10, 9 * MINUTE, False),
+        ("watchdog", 5, 10, 10 + 2 * MINUTE, True),
+        ("signal", 5, 10, 2 * MINUTE, False),
         ("exit-code", 40 * MINUTE, 10, 30 * MINUTE, False),  # it did not start; the times are those of a run before
         ("timeout", 5, 0, 0, False),  # it has never been active
         ("success", 5, 10, 30 * MINUTE, False),
