@@ -16,7 +16,6 @@ _EMPTY = (
     "importlib.metadata",  # pydantic would look for plugins
     "urllib.request",  # paho asks it about proxies, if there is a module socks
 )
-_ENCRYPTION = ("ssl", "_hashlib")  # OpenSSL: 3 MB
 _is_wanted = False
 
 
@@ -32,6 +31,10 @@ def keep_memory_small() -> None:
 
 
 def leave_out_encryption() -> None:
-    """Make OpenSSL unavailable too, if memory is to be kept small: for a link that is not encrypted."""
-    for name in _ENCRYPTION if _is_wanted else ():
-        sys.modules.setdefault(name, None)  # type: ignore[arg-type]  # as above
+    """Make OpenSSL (3 MB) unavailable too, if memory is to be kept small: for a link that is not encrypted."""
+    if _is_wanted and "ssl" not in sys.modules:
+        ssl = types.ModuleType("ssl")
+        # paho names these two each time that a socket, of whatever kind, has nothing to read.
+        ssl.SSLWantReadError = ssl.SSLWantWriteError = type("NeverRaised", (OSError,), {})  # type: ignore[attr-defined]
+        sys.modules["ssl"] = ssl
+        sys.modules.setdefault("_hashlib", None)  # type: ignore[arg-type]  # as above

@@ -1,0 +1,38 @@
+"""Prints a table of what ivy does on this machine, and what the machine itself can do, measured in the same run."""
+
+import argparse
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from testbed.broker import Broker
+
+from tests.benchmarks import limits, queueing, resources, sending
+from tests.benchmarks.row import Row, Sizes
+from tests.broker.conftest import free_port
+from tests.broker.node import PASSWORD, SENSOR
+
+FULL = Sizes(added=1000, queued=1_000_000, backlog=100_000, samples=300, idle_seconds=60)
+QUICK = Sizes(added=200, queued=100_000, backlog=20_000, samples=50, idle_seconds=15)
+
+Measurement = Callable[[Path, Broker, Sizes], Iterator[Row]]
+MEASUREMENTS: list[Measurement] = [limits.measure, queueing.measure, sending.measure, resources.measure]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="tests/benchmarks/run", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="smaller numbers: 1 minute instead of 3")
+    parser.add_argument("--directory", default="/var/tmp", help="on the disk to measure; not a tmpfs")
+    arguments = parser.parse_args()
+    sizes = QUICK if arguments.quick else FULL
+    print(f"{'':<58} {'measured':>14}   {'wanted':>10}")
+    with tempfile.TemporaryDirectory(prefix="ivy-", dir=arguments.directory) as scratch:
+        users = {SENSOR: PASSWORD, "operator": PASSWORD}
+        with Broker("127.0.0.1", free_port(), users, directory=Path(scratch, "broker")) as broker:
+            for number, measure in enumerate(MEASUREMENTS):
+                for row in measure(Path(scratch, str(number)), broker, sizes):
+                    print(row, flush=True)
+
+
+if __name__ == "__main__":
+    main()

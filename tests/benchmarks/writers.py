@@ -1,0 +1,45 @@
+"""Starts processes that add messages, and lets them begin together. What they do is in `writer.py`."""
+
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.broker.node import Node, Process
+
+_PROGRAM = Path(__file__).with_name("writer.py")
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a writer found out."""
+
+    seconds: float
+    bytes_to_disk: int
+
+
+def write(node: Node, writers: int, count: int, pause: float = 0) -> list[Result]:
+    """Let several processes add messages at the same time.
+
+    Args:
+        node: Whose queue takes them.
+        writers: How many processes.
+        count: How many messages each of them adds.
+        pause: Seconds after each message.
+    """
+    processes = [_start(node, count, pause) for _ in range(writers)]
+    for process in processes:
+        process.stdout.readline()  # type: ignore[union-attr]  # it is ready
+    for process in processes:
+        process.stdin.write("\n")  # type: ignore[union-attr]
+        process.stdin.flush()  # type: ignore[union-attr]
+    return [_result(process) for process in processes]
+
+
+def _start(node: Node, count: int, pause: float) -> Process:
+    return node.spawn([str(_PROGRAM), str(count), str(pause)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+
+def _result(process: Process) -> Result:
+    output, _ = process.communicate()
+    seconds, bytes_to_disk = output.split()
+    return Result(float(seconds), int(bytes_to_disk))

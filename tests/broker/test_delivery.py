@@ -1,0 +1,159 @@
+"""From the queue to a real broker: nothing is lost or waits behind what cannot be sent; the newest goes first."""
+
+import collections
+import csv
+import json
+from collections.abc import Iterable
+from typing import Any
+
+from testbed.broker import Broker
+from testbed.waiting import wait_for
+
+from tests.broker.conftest import MakeNode
+from tests.broker.fake import SparingBroker
+from tests.broker.node import SENSOR, Node, config_message, data_message
+from tests.node.recorder import Recorder
+from tests.validators import tenta
+
+OFTEN = {"forwarder._SECONDS_BETWEEN_REPORTS": 0.1}
+LOG = {"variant": "log", "level": "ERROR", "subject": "s", "body": "b"}
+
+
+def _numbers(elements: Iterable[dict[str, Any]]) -> list[int]:
+    return [element["value"]["number"] for element in elements if "number" in element.get("value", {})]
+
+
+def _backlog(length: int) -> list[dict[str, Any]]:
+    return [data_message(number=number) for number in range(length)]
+
+
+def _wait_for_turns(node: Node) -> None:
+    """Wait until the backend has looked at everything there is: it reports in every turn, when started `OFTEN`."""
+    seen = len(node.status.texts)
+    wait_for(lambda: len(node.status.texts) >= seen + 3, 10, "the backend to report")
+
+
+def test_everything_arrives_in_tentas_form_with_qos_1(node: Node, recorder: Recorder) -> None:
+    node.add(data_message(number=1, text="left out"), LOG, config_message("accepted", 2), data_message(number=2))
+    node.start()
+    node.wait_until_empty()
+    kinds = ("measurements", "logs", "acknowledgments")
+    wait_for(lambda: [len(recorder.elements(kind)) for kind in kinds] == [2, 1, 1], 5, "all messages")
+    for arrival in recorder.arrivals:
+        tenta.check(arrival.topic, arrival.payload, arrival.qos, SENSOR)
+
+
+def test_timestamps_are_those_of_the_sampling(node: Node, recorder: Recorder) -> None:
+    node.add(data_message(number=1), LOG)
+    node.start()
+    node.wait_until_empty()
+    wait_for(lambda: recorder.elements("measurements") and recorder.elements("logs"), 5, "both messages")
+    sampled = [float(row["timestamp"]) for row in csv.DictReader(node.archive().splitlines())]
+    sent = [recorder.elements(kind)[0]["timestamp"] for kind in ("measurements", "logs")]
+    assert sent == sampled
+
+
+def test_a_message_leaves_the_queue_only_when_it_is_acknowledged(
+    node: Node, broker: Broker, recorder: Recorder
+) -> None:
+    node.start(hurry=OFTEN)
+    node.wait_until_connected()
+    broker.pause()
+    node.add(*_backlog(20))
+    _wait_for_turns(node)
+    assert node.queue_length() == 20
+    broker.resume()
+    node.wait_until_empty()
+    wait_for(lambda: len(recorder.elements("measurements")) >= 20, 5, "all messages")
+    assert sorted(_numbers(recorder.elements("measurements"))) == list(range(20))
+
+
+def test_what_tenta_has_no_word_for_stands_in_nobodys_way(node: Node, recorder: Recorder) -> None:
+    node.fill(config_message("startup", 2) for _ in range(300))
+    node.fill(data_message(text="no number") for _ in range(300))
+    node.start()
+    node.add(data_message(number=1))
+    recorder.wait_for_element("measurements", 5, "the sample", '"number": 1')
+    node.wait_until_empty()
+    assert _numbers(recorder.elements("measurements")) == [1]
+    assert recorder.elements("logs") == []  # and nothing is said of it where it would cost traffic
+
+
+def test_the_newest_go_first(node: Node, recorder: Recorder) -> None:
+    node.fill(_backlog(20_000))
+    node.start()
+    wait_for(lambda: recorder.arrivals, 10, "the first messages")
+    node.add(data_message(number=-1))
+    node.wait_until_empty(60)
+    wait_for(lambda: len(recorder.elements("measurements")) == 20_001, 10, "all messages", interval=0.5)
+    numbers = _numbers(recorder.elements("measurements"))
+    assert numbers[:50] == list(range(19_950, 20_000))  # one window: oldest first among the newest
+    assert numbers.index(-1) < 19_000
+    assert sorted(numbers) == list(range(-1, 20_000))
+
+
+def test_no_more_than_the_window_is_ever_unacknowledged(make_node: MakeNode) -> None:
+    with SparingBroker() as broker:
+        node = make_node(broker.port, max_parallel_messages=7)
+        node.fill([*_backlog(20), LOG, config_message("accepted", 3), LOG, *_backlog(20)])
+        node.start(hurry=OFTEN)
+        wait_for(lambda: broker.unacknowledged == 7, 10, "a full window")
+        node.add(*_backlog(20))
+        _wait_for_turns(node)
+        while len(broker.received) < 63:
+            broker.acknowledge_one()
+            wait_for(lambda: broker.unacknowledged > 0, 10, "more messages")
+        broker.generous = True
+        while broker.unacknowledged:
+            broker.acknowledge_one()
+        node.wait_until_empty()
+        assert broker.most_unacknowledged == 7
+
+
+def test_at_most_one_window_comes_twice_when_the_connection_breaks(make_node: MakeNode) -> None:
+    with SparingBroker() as broker:
+        node = make_node(broker.port, max_parallel_messages=10)
+        node.fill(_backlog(100))
+        node.start()
+        wait_for(lambda: broker.unacknowledged == 10, 10, "a full window")
+        broker.generous = True
+        broker.cut()
+        node.wait_until_empty()
+        times = collections.Counter(_numbers(broker.received))
+        assert sorted(times) == list(range(100))
+        assert sum(times.values()) == 110
+        assert broker.most_unacknowledged == 10
+
+
+def test_duplicates_after_a_kill_of_the_broker_are_bounded_by_one_window(
+    node: Node, broker: Broker, recorder: Recorder
+) -> None:
+    node.fill(_backlog(20_000))
+    node.start()
+    wait_for(lambda: recorder.arrivals, 10, "the first messages")
+    broker.kill()
+    assert node.queue_length() > 0
+    broker.start()
+    node.wait_until_empty(30)
+    times = collections.Counter(_numbers(recorder.elements("measurements")))
+    assert sum(times.values()) - len(times) <= 50
+
+
+def test_at_most_one_window_comes_twice_when_the_backend_is_killed(node: Node, recorder: Recorder) -> None:
+    node.fill(_backlog(20_000))
+    first = node.start()
+    wait_for(lambda: recorder.arrivals, 10, "the first messages")
+    first.kill()
+    assert node.queue_length() > 0
+    node.start()
+    node.wait_until_empty(30)
+    wait_for(lambda: set(_numbers(recorder.elements("measurements"))) == set(range(20_000)), 10, "all", 0.5)
+    assert len(recorder.elements("measurements")) <= 20_050
+
+
+def test_a_sample_wakes_the_backend(node: Node, recorder: Recorder) -> None:
+    node.start(hurry={"forwarder._SECONDS_BETWEEN_REPORTS": 60, "forwarder._SECONDS_BETWEEN_LOOKS": 60})
+    node.wait_until_connected()
+    node.add(data_message(number=1))
+    recorder.wait_for_element("measurements", 5, "the sample", '"number": 1')
+    assert json.loads(recorder.arrivals[0].payload)[0]["value"] == {"number": 1}

@@ -1,0 +1,127 @@
+"""Config offers from a real broker: taken into the state, or refused without harm."""
+
+import json
+from typing import Any
+
+import pytest
+from testbed.broker import Broker
+from testbed.waiting import wait_for
+
+from tests.broker.node import SENSOR, Node
+from tests.node.recorder import Recorder
+
+TOPIC = f"configurations/{SENSOR}"
+
+
+def offer(revision: int, **more: Any) -> str:
+    """An offer as Tenta sends it."""
+    configuration = {"general": {"software_version": "1.0.1", "system_identifier": SENSOR}, **more}
+    return json.dumps({"revision": revision, "configuration": configuration})
+
+
+def _revisions(node: Node) -> list[int]:
+    return [config["general"]["config_revision"] for config in node.pending()]
+
+
+def _wait_for_revisions(node: Node, *revisions: int) -> None:
+    wait_for(lambda: _revisions(node) == list(revisions), 10, f"the offers {revisions}")
+
+
+def test_an_offer_becomes_pending(node: Node, recorder: Recorder) -> None:
+    node.start()
+    node.wait_until_connected()
+    recorder.publish(TOPIC, offer(3, more={"a": [1, None]}))
+    _wait_for_revisions(node, 3)
+    [config] = node.pending()
+    general = {"software_version": "1.0.1", "system_identifier": SENSOR, "config_revision": 3}
+    assert config == {"general": general, "more": {"a": [1, None]}}
+    wait_for(lambda: '""status"":""received""' in node.archive(), 5, "the answer")
+
+
+def test_an_offer_from_before_the_start_becomes_pending(node: Node, recorder: Recorder) -> None:
+    recorder.publish(TOPIC, offer(3), retain=True)
+    node.start()
+    _wait_for_revisions(node, 3)
+
+
+def test_only_newer_offers_are_taken(node: Node, recorder: Recorder) -> None:
+    node.start()  # with a config of revision 2
+    node.wait_until_connected()
+    for revision in (1, 2, 4, 4, 3, 5):
+        recorder.publish(TOPIC, offer(revision))
+    _wait_for_revisions(node, 4, 5)
+
+
+def test_an_offer_arrives_after_a_blip_of_the_broker(node: Node, broker: Broker, recorder: Recorder) -> None:
+    node.start()
+    node.wait_until_connected()
+    before = node.link["since"]
+    broker.restart()
+    wait_for(lambda: node.link["connected"] and node.link["since"] > before, 10, "the connection to come back")
+    recorder.publish(TOPIC, offer(3))
+    _wait_for_revisions(node, 3)
+
+
+MALFORMED = {
+    "no JSON": "{",
+    "an array": "[]",
+    "deep nesting": "[" * 100_000,
+    "no version": json.dumps({"revision": 3, "configuration": {"general": {}}}),
+    "too deep for the state": offer(3, x=json.loads("[" * 199 + "]" * 199)),
+    "NaN": offer(3, x=float("nan")),
+    "infinity": offer(3, x=1.5).replace("1.5", "1e999"),
+    "too large": offer(3, x="x" * 1_000_000),
+}
+
+
+@pytest.mark.parametrize("payload", MALFORMED.values(), ids=MALFORMED.keys())
+def test_what_is_no_offer_is_reported_and_does_no_harm(node: Node, recorder: Recorder, payload: str) -> None:
+    process = node.start()
+    node.wait_until_connected()
+    recorder.publish(TOPIC, payload)
+    recorder.publish(TOPIC, payload)
+    recorder.publish(TOPIC, offer(4))
+    _wait_for_revisions(node, 4)
+    recorder.wait_for_element("logs", 5, "the report", "A config offer was ignored")
+    assert node.log.count("A config offer was ignored") == 1
+    assert process.poll() is None
+    assert [path.name for path in node.data.glob("state.json*")] == ["state.json"]
+
+
+def test_bytes_that_are_no_text_do_no_harm(node: Node, recorder: Recorder) -> None:
+    process = node.start()
+    node.wait_until_connected()
+    recorder.publish(TOPIC, b"\xff\xfe\x00")
+    recorder.publish(TOPIC, offer(4))
+    _wait_for_revisions(node, 4)
+    assert process.poll() is None
+
+
+def test_a_retained_malformed_offer_is_reported_once(node: Node, broker: Broker, recorder: Recorder) -> None:
+    recorder.publish(TOPIC, "{", retain=True)
+    node.start()
+    wait_for(lambda: "A config offer was ignored" in node.log, 10, "the report")
+    before = node.link["since"]
+    broker.restart()
+    wait_for(lambda: node.link["connected"] and node.link["since"] > before, 10, "the connection to come back")
+    recorder.publish(TOPIC, offer(3))
+    _wait_for_revisions(node, 3)
+    assert node.log.count("A config offer was ignored") == 1
+
+
+def test_an_offer_that_was_taken_back_is_no_trouble(node: Node, recorder: Recorder) -> None:
+    node.start()
+    node.wait_until_connected()
+    recorder.publish(TOPIC, "", retain=True)
+    recorder.publish(TOPIC, offer(3))
+    _wait_for_revisions(node, 3)
+    assert "ignored" not in node.log
+
+
+def test_offers_do_not_pile_up_without_bound(node: Node, recorder: Recorder) -> None:
+    node.start()
+    node.wait_until_connected()
+    for revision in range(3, 40):
+        recorder.publish(TOPIC, offer(revision))
+    wait_for(lambda: "Ignored a config offer of revision 39" in node.log, 10, "the last to be ignored")
+    assert _revisions(node) == list(range(3, 19))
