@@ -3,6 +3,7 @@
 One loop owns all state: acknowledged messages are removed first, then the window is filled again with the newest.
 """
 
+import math
 import sqlite3
 import time
 from typing import TYPE_CHECKING, Optional
@@ -20,9 +21,8 @@ from ivy.utils.wakeup import Listener
 if TYPE_CHECKING:  # a service's own memory has no use for it
     import multiprocessing.synchronize
 
-_SECONDS_BETWEEN_LOOKS = 10.0  # at the queue, were a ring of the doorbell ever lost
 _SECONDS_UNTIL_STALLED = 60.0
-_SECONDS_BETWEEN_REPORTS = 5.0
+_SECONDS_BETWEEN_REPORTS = 5.0  # and between looks at the queue, were a ring of the doorbell ever lost
 
 
 def run(
@@ -37,7 +37,7 @@ def run(
         dialect: How to speak to the platform.
         config: `backend` must not be null.
         logger: For what the operator should know of; trouble with the link itself goes to the journal only.
-        teardown_indicator: Set when it is time to stop. Looked at every 10 seconds, or when the doorbell rings.
+        teardown_indicator: Set when it is time to stop. Looked at every 5 seconds, or when the doorbell rings.
 
     Raises:
         ValueError: `config.backend` is null.
@@ -78,7 +78,7 @@ class _Forwarder:
         self._is_behind = False  # whether there may be more to send than the last turn could
         self._publish_link_state(False, "not connected yet")
 
-    def turn(self, longest: float = _SECONDS_BETWEEN_LOOKS) -> None:
+    def turn(self, longest: float = math.inf) -> None:
         """Wait for something to happen, for `longest` seconds at most, and deal with it."""
         for event in self._link.wait(self._listener, min(longest, self._patience())):
             self._handle(event)
@@ -113,7 +113,9 @@ class _Forwarder:
         self._queue.teardown()
 
     def _patience(self) -> float:
-        return 0.0 if self._is_behind else max(0.0, self._next_report - time.monotonic())
+        if self._is_behind:
+            return 0.0
+        return min(notify.SECONDS_BETWEEN_HEARTBEATS, max(0.0, self._next_report - time.monotonic()))
 
     def _handle(self, event: Event) -> None:
         match event:

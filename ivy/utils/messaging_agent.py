@@ -58,7 +58,10 @@ class MessagingAgent:
         self._doorbell = Doorbell()
         self._lock = threading.RLock()
         self._database = sqlite3.connect(
-            ACTIVE_QUEUE_FILE, timeout=2, isolation_level=None, check_same_thread=False
+            ACTIVE_QUEUE_FILE,
+            timeout=min(2, notify.SECONDS_BETWEEN_HEARTBEATS),
+            isolation_level=None,
+            check_same_thread=False,
         )
         # A byte that rotted on the card must cost one character, not the head of the queue for ever.
         self._database.text_factory = lambda raw: raw.decode(errors="replace")

@@ -3,6 +3,7 @@
 Heartbeats come from the work loop only, through `heartbeat` and `sleep`: they prove progress.
 """
 
+import os
 import time
 
 import sdnotify
@@ -10,10 +11,14 @@ import sdnotify
 from ivy import constants
 from ivy.utils import signals
 
-_SECONDS_BETWEEN_HEARTBEATS = constants.WATCHDOG_SECONDS / 4
+_watchdog_seconds = int(os.environ.get("WATCHDOG_USEC", "0")) / 1e6 or constants.WATCHDOG_SECONDS
+
+SECONDS_BETWEEN_HEARTBEATS: float = _watchdog_seconds / 4
+"""How long a work loop may rest at most; follows from the unit's `WatchdogSec=`, see sd_watchdog_enabled(3)."""
+
 _LONGEST_STATUS = 1000  # systemd ignores a datagram of more than 4096 bytes
 _notifier = sdnotify.SystemdNotifier()
-_last_heartbeat = -_SECONDS_BETWEEN_HEARTBEATS
+_last_heartbeat = -SECONDS_BETWEEN_HEARTBEATS
 
 
 def ready() -> None:
@@ -35,7 +40,7 @@ def heartbeat() -> None:
     """The work loop has come round. May be called as often as that: it sends no more than is needed."""
     global _last_heartbeat
     now = time.monotonic()
-    if now - _last_heartbeat >= _SECONDS_BETWEEN_HEARTBEATS / 2:
+    if now - _last_heartbeat >= SECONDS_BETWEEN_HEARTBEATS / 2:
         _last_heartbeat = now
         _notify("WATCHDOG=1")
 
@@ -45,7 +50,7 @@ def sleep(seconds: float) -> None:
     deadline = time.monotonic() + seconds
     while (rest := deadline - time.monotonic()) > 0:
         heartbeat()
-        time.sleep(min(rest, _SECONDS_BETWEEN_HEARTBEATS))
+        time.sleep(min(rest, SECONDS_BETWEEN_HEARTBEATS))
     heartbeat()
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from testbed.bed import Node
 from testbed.broker import Broker
 
-from tests.node.conftest import use_tenta
+from tests.node.conftest import unit_property, use_tenta
 from tests.node.recorder import Recorder
 from tests.node.sampling import add_sampler, arrived, be_impatient, sampled
 
@@ -23,8 +23,14 @@ def faults(node: Node, broker: Broker, chance: random.Random) -> list[Fault]:
     """All of them, in random order."""
 
     def signal(name: str, service: str) -> Fault:
-        command = ["systemctl", "kill", "--kill-whom=main", f"--signal={name}", service]
-        return f"SIG{name} {service}", lambda: void(node.run(command, check=False))
+        def fault() -> None:
+            old = unit_property(node, service, "MainPID")
+            node.run(["systemctl", "kill", "--kill-whom=main", f"--signal={name}", service], check=False)
+            node.wait_for(
+                lambda: unit_property(node, service, "MainPID") not in (old, "0"), 60, f"{service} to be restarted"
+            )
+
+        return f"SIG{name} {service}", fault
 
     def power_cut() -> None:
         node.cut()
@@ -87,7 +93,3 @@ def has_new(recorder: Recorder, since: int) -> bool:
 def pause(seconds: float) -> None:
     """Let the fault last: the random moment and length are what is tested, nothing is waited for."""
     time.sleep(seconds)
-
-
-def void(_result: object) -> None:
-    """Take a result that nobody needs."""
