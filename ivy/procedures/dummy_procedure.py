@@ -1,6 +1,7 @@
 """A procedure without a sensor: a random walk. The pattern for your own; remove it in your project."""
 
 import random
+from typing import Optional
 
 from ivy.types.config import Config
 from ivy.types.messages import DataMessageBody
@@ -30,7 +31,7 @@ def run(config: Config, logger: Logger) -> None:
     notify.status(f"sampling every {interval} s")
     while True:
         notify.sleep(get_time_to_next_datapoint(interval))
-        load = StateInterface.load().system.last_5_min_load
+        load = _known_load(logger)
         if load is not None and load > _HIGHEST_LOAD:
             if not paused:
                 logger.warning(f"Pausing: the load is {load:.0f} %, above {_HIGHEST_LOAD:.0f} %")
@@ -43,3 +44,12 @@ def run(config: Config, logger: Logger) -> None:
         position += random.uniform(-1, 1)
         messaging_agent.add_message(DataMessageBody(data={"random_walk_position": position}))
         notify.status(f"sampling every {interval} s, at {position:.2f} now")
+
+
+def _known_load(logger: Logger) -> Optional[float]:
+    """The load that `system_checks` found; None where it is not known, which is no reason not to sample."""
+    try:
+        return StateInterface.load().system.last_5_min_load
+    except OSError as error:  # also a TimeoutError: whoever holds the state hangs
+        logger.warning(f"The load is not known: {error}")
+        return None

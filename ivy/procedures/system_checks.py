@@ -26,7 +26,10 @@ def run(config: Config, logger: Logger) -> None:
     logger.info("Starting the system checks")
     while True:
         load, disk = vitals.load_percent(), vitals.disk_percent()
-        _update_state(load)
+        try:
+            _update_state(load)
+        except OSError as error:  # a full disk, say: the checks are wanted all the more
+            logger.warning(f"The state could not be updated: {error}")
         messaging_agent.add_message(DataMessageBody(data=_vital_signs(load, disk)))
         if disk > _FULL_DISK and not disk_was_full:
             logger.warning(f"The disk is {disk:.0f} % full")

@@ -1,5 +1,6 @@
 """Log lines of procedures and backends: to the journal or the terminal, and to the operator as messages."""
 
+import contextlib
 import datetime
 import traceback
 from typing import Literal, Optional
@@ -108,9 +109,9 @@ class Logger:
         elif log_level_is_visible(verbosity.console_prints, level):
             now = datetime.datetime.now().astimezone()
             stamp = f"{now:%Y-%m-%d %H:%M:%S}.{now.microsecond // 1000:03d} UTC{_utc_offset(now)}"
-            print(f"{stamp} - {self._origin:<16} - {level:<9} - {subject}")
-            if blocks:
-                print(f"{_format(blocks)}\n{'-' * _DETAILS_WIDTH}", flush=True)
+            below = f"\n{_format(blocks)}\n{'-' * _DETAILS_WIDTH}" if blocks else ""
+            with contextlib.suppress(OSError, ValueError):  # a terminal that is gone, or knows no such character
+                print(f"{stamp} - {self._origin:<16} - {level:<9} - {subject}{below}", flush=True)
 
     def _queue(self, level: _Level, subject: str, blocks: list[tuple[str, str]]) -> None:
         message = LogMessageBody(level=level, subject=f"{self._origin} - {level} - {subject}", body=_format(blocks))

@@ -1,0 +1,91 @@
+"""What only a whole machine shows: what reaches the disk before a call returns, and who owns what root makes."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).parents[2]
+ADD = """
+import os
+from ivy.types.messages import DataMessageBody
+from ivy.utils.messaging_agent import MessagingAgent
+agent = MessagingAgent()
+agent.add_message(DataMessageBody(data={"a": 1}))
+os.write(1, b"opened and warm")
+agent.add_message(DataMessageBody(data={"a": 2}))
+os.write(1, b"returned")
+"""
+UPDATE = """
+from ivy.utils.state_interface import StateInterface
+with StateInterface.update() as state:
+    state.system.last_5_min_load = 1
+"""
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> dict[str, str]:
+    """The environment of a process with an empty data directory."""
+    (tmp_path / "data").mkdir()
+    places = {"IVY_ROOT_DIR": str(tmp_path), "IVY_DATA_DIR": str(tmp_path / "data")}
+    return {**os.environ, "PYTHONPATH": str(PROJECT), "PYTHONDONTWRITEBYTECODE": "1", **places}
+
+
+def traced(code: str, environment: dict[str, str], tmp_path: Path) -> list[str]:
+    """The system calls of a Python program that have to do with files."""
+    calls = "trace=write,pwrite64,fsync,fdatasync,rename,renameat,renameat2,sendto"
+    trace = tmp_path / "trace"
+    command = ["strace", "--follow-forks", "--decode-fds=path", "--output", str(trace), "-e", calls]
+    subprocess.run([*command, sys.executable, "-c", code], env=environment, cwd=tmp_path, check=True)
+    return trace.read_text().splitlines()
+
+
+def first(pattern: str, lines: list[str]) -> int:
+    """The number of the first line that matches."""
+    for number, line in enumerate(lines):
+        if re.search(pattern, line):
+            return number
+    raise AssertionError(f"no {pattern} in:\n" + "\n".join(lines))
+
+
+def test_a_message_is_on_the_disk_when_add_message_returns(environment: dict[str, str], tmp_path: Path) -> None:
+    lines = traced(ADD, environment, tmp_path)
+    lines = lines[first("opened and warm", lines) : first('"returned"', lines)]
+    wal = r"<[^>]*active-message-queue\.sqlite3-wal>"
+    archive = r"<[^>]*/messages/[^>]*\.csv>"
+    last_write = max(number for number, line in enumerate(lines) if re.search(rf"pwrite64\(\d+{wal}", line))
+    assert first(rf"f(data)?sync\(\d+{wal}\) += 0", lines) > last_write
+    assert first(rf"f(data)?sync\(\d+{archive}\) += 0", lines) > first(rf"write\(\d+{archive}", lines)
+
+
+def test_the_backend_is_woken_after_the_commit(environment: dict[str, str], tmp_path: Path) -> None:
+    lines = traced(ADD, environment, tmp_path)
+    lines = lines[first("opened and warm", lines) : first('"returned"', lines)]
+    assert first("sendto.*forwarder.sock", lines) > first(r"f(data)?sync\(.*sqlite3-wal>\) += 0", lines)
+
+
+def test_the_state_is_on_the_disk_before_it_takes_the_place_of_the_old(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    lines = traced(UPDATE, environment, tmp_path)
+    data = re.escape(str(tmp_path / "data"))
+    synced = first(rf"fsync\(\d+<{data}/\.state\.json\.[\w-]+>\) += 0", lines)
+    renamed = first(r"rename\w*\(.*/state\.json", lines)
+    directory = first(rf"fsync\(\d+<{data}>\) += 0", lines)
+    assert first(rf"write\(\d+<{data}/\.state\.json\.", lines) < synced < renamed < directory
+
+
+def test_what_root_makes_belongs_to_the_owner_of_the_data_directory(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    """As when the admin calls `ivy status` on a new node, and the services come later."""
+    data = tmp_path / "data"
+    owner = 4711 if os.geteuid() == 0 else os.geteuid()
+    os.chown(data, owner, -1)
+    subprocess.run([sys.executable, "-c", ADD + UPDATE], env=environment, cwd=tmp_path, check=True)
+    made = [data / name for name in ("state.json", "state.lock", "messages", "messages.lock")]
+    made += [*data.glob("active-message-queue.sqlite3*"), *data.glob("messages/*")]
+    assert {path.stat().st_uid for path in made} == {owner}

@@ -1,0 +1,91 @@
+"""Every test finds an empty data directory and leaves nothing behind."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import hypothesis
+import pytest
+
+from ivy import constants
+from ivy.types.config import Config
+from ivy.utils.logger import Logger
+from ivy.utils.messaging_agent import MessagingAgent
+from tests.unit.helpers import Node, NotifySocket
+
+hypothesis.settings.register_profile(
+    "ivy",
+    database=None,
+    deadline=None,
+    derandomize=True,  # a package builds, or it does not
+    # The directories are the same for all examples of a test, which is meant.
+    suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture, hypothesis.HealthCheck.too_slow],
+)
+hypothesis.settings.load_profile("ivy")
+
+
+@pytest.fixture(autouse=True)
+def root_dir() -> Iterator[Path]:
+    """`IVY_ROOT_DIR`, with an empty data directory in it and nothing else."""
+    root = Path(constants.IVY_ROOT_DIR)
+    (root / "data").mkdir(parents=True)
+    yield root
+    shutil.rmtree(root)
+
+
+@pytest.fixture
+def data_dir(root_dir: Path) -> Path:
+    """`IVY_DATA_DIR`, empty."""
+    return root_dir / "data"
+
+
+@pytest.fixture
+def agent() -> Iterator[MessagingAgent]:
+    """An open queue."""
+    agent = MessagingAgent()
+    yield agent
+    agent.teardown()
+
+
+@pytest.fixture
+def node(root_dir: Path) -> Iterator[Node]:
+    """A release to run programs of. Always in the same place, where its bytecode is found again."""
+    home = root_dir.parent
+    node = Node(home / "node", bytecode=home / "bytecode")
+    yield node
+    node.close()
+    shutil.rmtree(home / "node")
+
+
+@pytest.fixture
+def notify_socket(root_dir: Path, node: Node) -> Iterator[NotifySocket]:
+    """What the node's services say to systemd."""
+    (root_dir / "systemd").mkdir()
+    notify_socket = NotifySocket(f"{root_dir}/systemd/notify")
+    node.environment["NOTIFY_SOCKET"] = notify_socket.path
+    yield notify_socket
+    notify_socket.close()
+
+
+class ClosingLogger(Logger):
+    """A logger whose queue can be closed, which no service ever needs to."""
+
+    def close(self) -> None:
+        """Close the queue, if a message was sent."""
+        if self._messaging_agent is not None:
+            self._messaging_agent.teardown()
+
+
+@pytest.fixture
+def make_logger() -> Iterator[type[Logger]]:
+    """The class `Logger`, whose instances are closed when the test ends."""
+    made: list[ClosingLogger] = []
+
+    class Remembered(ClosingLogger):
+        def __init__(self, config: Config, origin: str = "test") -> None:
+            super().__init__(config, origin)
+            made.append(self)
+
+    yield Remembered
+    for logger in made:
+        logger.close()

@@ -1,0 +1,392 @@
+"""The `ivy` command, as people and scripts call it."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ivy import constants
+from ivy.types.config import Config
+from ivy.types.messages import ConfigMessageBody, DataMessageBody, LogMessageBody
+from ivy.utils.link_report import LinkReport
+from ivy.utils.messaging_agent import ACTIVE_QUEUE_FILE, MessagingAgent
+from tests.unit.helpers import ARCHIVE_DIR, BACKEND, UPDATER, Node
+
+
+def unit(active: str, sub: str, status: str = "", result: str = "success", kind: str = "notify") -> str:
+    """What the fake `systemctl` answers about a unit."""
+    properties = {"ActiveState": active, "SubState": sub, "StatusText": status, "NRestarts": "2"}
+    lines = [f"'{key}={value}'" for key, value in {**properties, "Result": result, "Type": kind}.items()]
+    return f"printf '%s\\n' {' '.join(lines)}"
+
+
+def wants(node: Node, **units: str) -> None:
+    """Let `ivy.target` want these services, in these states."""
+    names = {f"ivy-{name.replace('_', '-')}.service": state for name, state in units.items()}
+    target = {"show*ivy.target": f"echo 'Wants={' '.join(names)}'"}
+    node.fake("systemctl", {**target, **{f"show*{name}": state for name, state in names.items()}})
+
+
+RUNNING = unit("active", "running", "sampling every 10 s")
+
+
+def test_the_help_fits_on_a_screen(node: Node) -> None:
+    status, output, _ = node.ivy("--help")
+    assert status == 0
+    assert len(output.splitlines()) <= 24
+    assert max(map(len, output.splitlines())) <= 80
+
+
+@pytest.mark.parametrize("command", ["report-exit", "install"])
+def test_the_help_lists_nothing_internal(node: Node, command: str) -> None:
+    assert command not in node.ivy("--help")[1]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["surprise"],
+        ["status", "--surprise"],
+        ["config"],
+        ["config", "surprise"],
+        ["run"],
+        ["run", "surprise"],
+        ["run", "../dummy-procedure"],
+        ["run", "dummy_procedure"],
+        ["messages", "--date", "yesterday"],
+        ["messages", "--date"],
+    ],
+)
+def test_wrong_use_exits_with_2_and_a_reason(node: Node, arguments: list[str]) -> None:
+    node.write_config()
+    status, output, errors = node.ivy(*arguments)
+    assert (status, output) == (2, "")
+    assert errors.strip() and "Traceback" not in errors
+
+
+def test_an_unknown_service_names_those_that_there_are(node: Node) -> None:
+    _, _, errors = node.ivy("run", "surprise")
+    assert "no service 'surprise'" in errors and "dummy-procedure, system-checks, tenta" in errors
+
+
+def test_the_version(node: Node) -> None:
+    assert node.ivy("--version")[1] == f"ivy {constants.VERSION}\n"
+
+
+def test_info_names_the_places(node: Node, root_dir: Path) -> None:
+    status, output, _ = node.ivy("info")
+    assert status == 0
+    for text in (str(constants.VERSION), node.release, root_dir, f"{root_dir}/data"):
+        assert str(text) in output
+
+
+def test_status_of_a_well_node(node: Node) -> None:
+    node.write_config()
+    wants(node, dummy_procedure=RUNNING, updater=unit("inactive", "dead", kind="oneshot"))
+    MessagingAgent().teardown()
+    status, output, errors = node.ivy("status", "--json")
+    assert (status, errors) == (0, "")
+    found = json.loads(output)
+    disk = found.pop("disk")
+    assert 0 <= disk["used_percent"] <= 100 and disk["free_megabytes"] >= 0
+    assert found == {
+        "well": True,
+        "problems": [],
+        "version": str(constants.VERSION),
+        "system_identifier": "node-1",
+        "config_revision": 3,
+        "units": [
+            {
+                "name": "ivy-dummy-procedure.service",
+                "state": "active (running)",
+                "status": "sampling every 10 s",
+                "restarts": 2,
+            },
+            {"name": "ivy-updater.service", "state": "done", "status": "", "restarts": 2},
+        ],
+        "queue": {"length": 0, "oldest_seconds": None},
+        "backend": None,
+    }
+
+
+def test_status_for_people(node: Node) -> None:
+    node.write_config()
+    wants(node, dummy_procedure=RUNNING)
+    MessagingAgent().teardown()
+    status, output, _ = node.ivy("status")
+    assert status == 0
+    assert output.splitlines()[0] == f"ivy {constants.VERSION} on node-1, config revision 3"
+    assert "sampling every 10 s" in output and output.endswith("all is well\n")
+
+
+def test_status_counts_the_queue(node: Node) -> None:
+    node.write_config()
+    wants(node, dummy_procedure=RUNNING)
+    agent = MessagingAgent()
+    for _ in range(3):
+        agent.add_message(DataMessageBody(data={"a": 1}))
+    agent._execute("UPDATE QUEUE SET timestamp = timestamp - 100")
+    agent.teardown()
+    queue = json.loads(node.ivy("status", "--json")[1])["queue"]
+    assert queue["length"] == 3 and 100 <= queue["oldest_seconds"] <= 160
+
+
+def problems(node: Node) -> list[str]:
+    """What the status complains about; the exit status must agree."""
+    status, output, errors = node.ivy("status", "--json")
+    found: dict[str, Any] = json.loads(output)
+    assert (status == 0) is found["well"] is (not found["problems"]) and status in (0, 1), errors
+    readable = node.ivy("status")
+    assert readable[0] == status and all(f"PROBLEM:  {problem}" in readable[1] for problem in found["problems"])
+    return list(found["problems"])
+
+
+@pytest.mark.parametrize(
+    ("state", "problem"),
+    [
+        (unit("failed", "failed", "Config error: x"), "failed (failed), Config error: x"),
+        (unit("activating", "auto-restart", result="exit-code"), "activating (auto-restart)"),
+        (unit("inactive", "dead"), "inactive (dead)"),
+        (unit("failed", "failed", result="exit-code", kind="oneshot"), "failed (failed)"),
+    ],
+)
+def test_status_of_a_service_that_is_not_well(node: Node, data_dir: Path, state: str, problem: str) -> None:
+    node.write_config()
+    wants(node, dummy_procedure=state, system_checks=RUNNING)
+    assert problems(node) == [f"ivy-dummy-procedure.service: {problem}"]
+
+
+def test_status_without_a_usable_config(node: Node, data_dir: Path) -> None:
+    wants(node, dummy_procedure=RUNNING)
+    [problem] = problems(node)
+    assert problem.startswith(f"config: {node.release}/config/config.json: does not exist")
+
+
+def test_status_without_systemd(node: Node, data_dir: Path) -> None:
+    node.write_config()
+    node.environment["PATH"] = str(node.programs)
+    [problem] = problems(node)
+    assert problem.startswith("services: `systemctl")
+
+
+def test_status_without_services(node: Node, data_dir: Path) -> None:
+    node.write_config()
+    wants(node)
+    [problem] = problems(node)
+    assert "ivy.target wants none" in problem
+
+
+def test_status_with_a_broken_queue(node: Node, data_dir: Path) -> None:
+    node.write_config()
+    wants(node, dummy_procedure=RUNNING)
+    Path(ACTIVE_QUEUE_FILE).write_text("no database, but long enough to be taken for one" * 100)
+    [problem] = problems(node)
+    assert problem.startswith(f"queue: {ACTIVE_QUEUE_FILE}: ")
+
+
+def test_status_with_a_backend(node: Node, data_dir: Path) -> None:
+    node.write_config(backend=BACKEND)
+    wants(node, tenta=RUNNING)
+    assert problems(node) == ["backend: not connected: it has not started yet"]
+    (data_dir / "run").mkdir()
+    report = LinkReport(broker="localhost:1", connected=False, since=1.5, reason="refused")
+    report.write()
+    assert problems(node) == ["backend: not connected: refused"]
+    report.model_copy(update={"connected": True, "reason": None}).write()
+    assert problems(node) == []
+    assert json.loads(node.ivy("status", "--json")[1])["backend"] == {
+        "provider": "tenta",
+        "broker": "localhost:1",
+        "connected": True,
+        "since": 1.5,
+        "reason": None,
+    }
+
+
+def test_a_damaged_report_of_the_link_is_none(node: Node, data_dir: Path) -> None:
+    node.write_config(backend=BACKEND)
+    wants(node, tenta=RUNNING)
+    (data_dir / "run").mkdir()
+    (data_dir / "run" / "link.json").write_bytes(b"\xff")
+    assert problems(node) == ["backend: not connected: it has not started yet"]
+
+
+def test_start_stop_and_restart(node: Node) -> None:
+    node.write_config()
+    node.fake("systemctl", {})
+    for command in ("start", "stop", "restart"):
+        assert node.ivy(command)[0] == 0
+    changes = [call for call in node.calls() if " show " not in call]
+    start = ["systemctl daemon-reload", "systemctl start -- ivy.target"]
+    stop = ["systemctl stop -- ivy.target"]
+    assert changes == [*start, *stop, *stop, *start]
+
+
+def test_a_restart_that_would_end_in_nothing_stops_nothing(node: Node) -> None:
+    node.fake("systemctl", {})
+    status, _, errors = node.ivy("restart")
+    assert status == 78 and "nothing was stopped" in errors and node.calls() == []
+
+
+def test_a_refusal_of_systemd_exits_with_1_and_its_reason(node: Node) -> None:
+    node.fake("systemctl", {"daemon-reload": "echo 'Access denied' >&2; exit 4"})
+    status, _, errors = node.ivy("start")
+    assert status == 1 and "Access denied" in errors and "Traceback" not in errors
+
+
+def test_is_running_when_it_is_not(node: Node) -> None:
+    node.fake("systemctl", {})
+    assert node.ivy("is-running")[:2] == (1, "ivy is not running\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "call"),
+    [
+        ([], "journalctl --unit=ivy-*.service"),
+        (["tenta"], "journalctl --unit=ivy-tenta.service"),
+        (["dummy_procedure", "-f"], "journalctl --unit=ivy-dummy-procedure.service --follow"),
+    ],
+)
+def test_logs_are_the_journals(node: Node, arguments: list[str], call: str) -> None:
+    node.fake("journalctl", {"*": "exit 5"})
+    assert node.ivy("logs", *arguments)[0] == 5
+    assert node.calls() == [call]
+
+
+def test_the_config_is_shown_without_its_secrets(node: Node) -> None:
+    node.write_config(backend=BACKEND, updater=UPDATER)
+    status, output, _ = node.ivy("config", "show")
+    assert status == 0 and "hidden" not in output
+    shown = json.loads(output)
+    assert shown["backend"]["mqtt_connection"]["host"] == "localhost"
+    assert shown["backend"]["mqtt_connection"]["password"] == "***"
+    assert shown["updater"]["access_token"] == "***"
+
+
+def test_the_schema_is_that_of_the_config(node: Node) -> None:
+    status, output, _ = node.ivy("config", "schema")
+    assert status == 0 and json.loads(output) == Config.model_json_schema()
+
+
+def test_a_valid_config(node: Node) -> None:
+    node.write_config()
+    assert node.ivy("config", "validate") == (0, "the config is valid\n", "")
+    (node.home / "offer.json").write_text((node.release / "config" / "config.json").read_text())
+    assert node.ivy("config", "validate", "offer.json") == (0, "the config is valid\n", "")
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"{}", "general: Field required"),
+        (b"\xff", "is not UTF-8"),
+        (b'{"general": {"config_revision": "hidden"}}', "general.config_revision: "),
+    ],
+)
+def test_an_invalid_config_exits_with_78_and_its_faults(node: Node, content: bytes, reason: str) -> None:
+    (node.home / "offer.json").write_bytes(content)
+    status, output, errors = node.ivy("config", "validate", "offer.json")
+    assert (status, output) == (78, "")
+    assert errors.startswith("ivy: offer.json: ") and reason in errors and "hidden" not in errors
+    (node.release / "config" / "config.json").write_bytes(content)
+    for command in ("validate", "show"):
+        status, output, errors = node.ivy("config", command)
+        assert (status, output) == (78, "")
+        assert errors.startswith(f"ivy: {node.release}/config/config.json: ") and "Traceback" not in errors
+
+
+def test_a_config_that_does_not_exist_is_no_invalid_one(node: Node) -> None:
+    status, _, errors = node.ivy("config", "validate", "missing.json")
+    assert status == 1 and "missing.json" in errors and "Traceback" not in errors
+
+
+@pytest.fixture
+def messages(node: Node) -> list[str]:
+    """An archive of today with one message of each kind; their bodies as JSON."""
+    foreign = {"general": {"config_revision": 7, "software_version": "1.0.0"}}
+    bodies: list[DataMessageBody | LogMessageBody | ConfigMessageBody] = [
+        DataMessageBody(data={"temperature": 21.5, "state": "ok"}),
+        LogMessageBody(level="ERROR", subject="tenta - ERROR - trouble", body="details"),
+        ConfigMessageBody.model_validate({"status": "accepted", "config": foreign}),
+    ]
+    agent = MessagingAgent()
+    for body in bodies:
+        agent.add_message(body)
+    agent.teardown()
+    return [body.model_dump_json() for body in bodies]
+
+
+def test_messages_for_people(node: Node, messages: list[str]) -> None:
+    status, output, errors = node.ivy("messages")
+    assert (status, errors) == (0, "")
+    assert [line[20:] for line in output.splitlines()] == [
+        "data   temperature=21.5, state=ok",
+        "log    tenta - ERROR - trouble",
+        "config revision 7 accepted",
+    ]
+
+
+def test_messages_for_programs(node: Node, messages: list[str]) -> None:
+    status, output, _ = node.ivy("messages", "--json")
+    assert status == 0
+    lines = [json.loads(line) for line in output.splitlines()]
+    assert [line["message_body"] for line in lines] == [json.loads(text) for text in messages]
+    assert all(isinstance(line["timestamp"], float) for line in lines)
+
+
+def test_messages_of_another_day(node: Node, messages: list[str]) -> None:
+    [today] = ARCHIVE_DIR.iterdir()
+    lines = today.read_text().splitlines(keepends=True)
+    (ARCHIVE_DIR / "2020-02-29.csv").write_text("".join(lines[:2]))
+    assert len(node.ivy("messages", "--date", "2020-02-29")[1].splitlines()) == 1
+    assert node.ivy("messages", "--date", "2020-03-01") == (0, "", "")
+
+
+def test_messages_are_followed_as_they_come(node: Node, messages: list[str]) -> None:
+    process = node.start("-m", "ivy", "messages", "--follow", "--json")
+    assert process.stdout
+    assert [json.loads(process.stdout.readline())["message_body"] for _ in messages] == [
+        json.loads(text) for text in messages
+    ]
+    agent = MessagingAgent()
+    agent.add_message(DataMessageBody(data={"new": 1}))
+    agent.teardown()
+    assert json.loads(process.stdout.readline())["message_body"]["data"] == {"new": 1}
+
+
+def test_a_reader_that_had_enough_is_no_error(node: Node, messages: list[str]) -> None:
+    process = node.start("-m", "ivy", "messages", "--follow")
+    assert process.stdout and process.stderr and process.stdout.readline()
+    process.stdout.close()
+    agent = MessagingAgent()
+    agent.add_message(DataMessageBody(data={"new": 1}))
+    agent.teardown()
+    process.wait(timeout=20)
+    assert process.stderr.read() == ""
+
+
+def test_the_end_of_a_service_reaches_the_operator(node: Node) -> None:
+    node.write_config(backend=BACKEND)
+    node.fake("systemctl", {"show*": "echo NRestarts=4"})
+    node.environment |= {"SERVICE_RESULT": "watchdog", "EXIT_CODE": "killed", "EXIT_STATUS": "ABRT"}
+    assert node.ivy("report-exit", "ivy-tenta.service")[0] == 0
+    agent = MessagingAgent()
+    [item] = agent.get_n_latest_messages(10, [])
+    agent.teardown()
+    assert isinstance(item.message_body, LogMessageBody) and item.message_body.level == "ERROR"
+    for part in ("ivy-tenta.service", "watchdog", "killed ABRT", "time 5"):
+        assert part in item.message_body.subject
+
+
+def test_the_end_of_a_service_is_reported_without_systemd_too(node: Node) -> None:
+    node.write_config(backend=BACKEND)
+    node.environment["PATH"] = str(node.programs)
+    status, output, _ = node.ivy("report-exit", "ivy-tenta.service")
+    assert status == 0 and "ended unexpectedly: unknown" in output
+
+
+def test_without_a_config_there_is_nobody_to_report_to(node: Node, data_dir: Path) -> None:
+    assert node.ivy("report-exit", "ivy-tenta.service") == (0, "", "")
+    assert list(data_dir.iterdir()) == []

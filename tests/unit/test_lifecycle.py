@@ -1,0 +1,178 @@
+"""`LifecycleManager`, `MainloopToggle` and `commands`: handles on systemd, here on a fake `systemctl`."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ivy import constants
+from ivy.backend import tenta_backend
+from ivy.procedures import dummy_procedure
+from ivy.utils import commands, mainloop_toggle
+from ivy.utils.commands import CommandError
+from ivy.utils.lifecycle_manager import LifecycleManager
+from ivy.utils.mainloop_toggle import SCRIPT_PATH, MainloopToggle
+from tests.unit.helpers import Node, make_config
+
+UNIT = "ivy-dummy-procedure.service"
+
+
+@pytest.fixture(autouse=True)
+def path(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fake programs are found first."""
+    monkeypatch.setenv("PATH", node.environment["PATH"])
+
+
+def manager(name: str = "dummy_procedure") -> LifecycleManager:
+    """A handle on the dummy procedure."""
+    return LifecycleManager(make_config(), dummy_procedure.run, name, "procedure")
+
+
+def says(active: str, sub: str = "", result: str = "success") -> dict[str, str]:
+    """What the fake `systemctl` answers about the unit."""
+    return {f"show*{UNIT}": f"printf '%s\\n' ActiveState={active} SubState={sub} Result={result}"}
+
+
+@pytest.mark.parametrize("name", ["dummy_procedure", "dummy-procedure"])
+def test_the_unit_follows_from_the_name(node: Node, name: str) -> None:
+    node.fake("systemctl", says("inactive"))
+    manager(name).teardown()
+    assert node.calls() == [f"systemctl stop -- {UNIT}"]
+
+
+@pytest.mark.parametrize(
+    ("entrypoint", "variant"),
+    [(dummy_procedure.run, "backend"), (tenta_backend.run, "procedure")],
+)
+def test_an_entrypoint_of_another_variant_is_refused(entrypoint: Any, variant: Any) -> None:
+    with pytest.raises(ValueError, match="entrypoint"):
+        LifecycleManager(make_config(), entrypoint, "name", variant)
+
+
+def test_entrypoints_of_their_variant_are_accepted() -> None:
+    LifecycleManager(make_config(), dummy_procedure.run, "dummy-procedure", "procedure")
+    LifecycleManager(make_config(), tenta_backend.run, "tenta", "backend")
+
+
+@pytest.mark.parametrize(
+    ("state", "runs"),
+    [("active", True), ("activating", True), ("reloading", True), ("inactive", False), ("failed", False)],
+)
+def test_whether_it_runs(node: Node, state: str, runs: bool) -> None:
+    node.fake("systemctl", says(state))
+    assert manager().procedure_is_running() is runs
+
+
+def test_start(node: Node) -> None:
+    node.fake("systemctl", says("inactive"))
+    manager().start_procedure()
+    assert node.calls()[-1] == f"systemctl start -- {UNIT}"
+
+
+def test_starting_what_runs_is_a_mistake(node: Node) -> None:
+    node.fake("systemctl", says("active"))
+    with pytest.raises(RuntimeError, match="running already"):
+        manager().start_procedure()
+    assert not [call for call in node.calls() if "start" in call.split()]
+
+
+def test_checking_what_was_never_started_is_a_mistake(node: Node) -> None:
+    node.fake("systemctl", says("inactive", "dead"))
+    with pytest.raises(RuntimeError, match="not been started"):
+        manager().check_procedure_status()
+
+
+@pytest.mark.parametrize(
+    ("active", "sub"), [("failed", "failed"), ("activating", "auto-restart"), ("activating", "auto-restart-queued")]
+)
+def test_an_unexpected_death_is_logged(
+    node: Node, capsys: pytest.CaptureFixture[str], active: str, sub: str
+) -> None:
+    node.fake("systemctl", says(active, sub, "watchdog"))
+    manager().check_procedure_status()
+    assert "ERROR     - dummy_procedure died unexpectedly: watchdog" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("active", "sub"), [("active", "running"), ("activating", "start")])
+def test_of_the_living_nothing_is_logged(
+    node: Node, capsys: pytest.CaptureFixture[str], active: str, sub: str
+) -> None:
+    node.fake("systemctl", says(active, sub))
+    manager().check_procedure_status()
+    assert capsys.readouterr().out == ""
+
+
+def test_what_systemd_refuses_is_an_error_that_says_why(node: Node) -> None:
+    node.fake("systemctl", {**says("inactive"), "start*": "echo 'Access denied' >&2; exit 4"})
+    with pytest.raises(CommandError, match=rf"`systemctl start -- {UNIT}` exited with 4: Access denied"):
+        manager().start_procedure()
+
+
+def test_without_systemd_there_is_an_error(monkeypatch: pytest.MonkeyPatch, node: Node) -> None:
+    monkeypatch.setenv("PATH", str(node.programs))
+    with pytest.raises(CommandError, match="cannot be run"):
+        manager().procedure_is_running()
+
+
+@pytest.fixture
+def groups(node: Node, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Control groups: of the two services that the target wants, one runs."""
+    node.fake(
+        "systemctl",
+        {
+            "show*ivy.target": "echo 'Wants=ivy-tenta.service ivy-dummy-procedure.service other.socket'",
+            "show*ivy-tenta.service": "echo ControlGroup=/system.slice/tenta",
+            "show*ivy-dummy-procedure.service": "echo ControlGroup=",
+        },
+    )
+    monkeypatch.setattr(mainloop_toggle, "_CONTROL_GROUPS", str(tmp_path))
+    group = tmp_path / "system.slice" / "tenta"
+    group.mkdir(parents=True)
+    (group / "cgroup.procs").write_text("77\n13\n")
+    return group
+
+
+def test_process_ids(groups: Path) -> None:
+    assert MainloopToggle.get_mainloop_pids() == [13, 77]
+
+
+def test_what_ended_meanwhile_has_no_process_ids(groups: Path) -> None:
+    (groups / "cgroup.procs").unlink()
+    assert MainloopToggle.get_mainloop_pids() == []
+
+
+def test_start_looks_at_release_and_config_first(
+    groups: Path, node: Node, capsys: pytest.CaptureFixture[str]
+) -> None:
+    MainloopToggle.start_mainloop()
+    assert node.calls()[:2] == ["systemctl daemon-reload", "systemctl start -- ivy.target"]
+    assert capsys.readouterr().out == "Started ivy, process IDs 13, 77\n"
+
+
+def test_stop_says_what_was_stopped(groups: Path, node: Node, capsys: pytest.CaptureFixture[str]) -> None:
+    MainloopToggle.stop_mainloop()
+    assert node.calls()[-1] == "systemctl stop -- ivy.target"
+    (groups / "cgroup.procs").write_text("")
+    MainloopToggle.stop_mainloop()
+    assert capsys.readouterr().out == "Stopped ivy, process IDs 13, 77\nivy was not running\n"
+
+
+def test_the_program_that_the_units_run() -> None:
+    assert os.path.join(constants.PROJECT_DIR, "ivy", "__main__.py") == SCRIPT_PATH and os.path.isfile(SCRIPT_PATH)
+
+
+def test_a_command_that_takes_too_long_is_killed() -> None:
+    with pytest.raises(CommandError, match=r"did not end within 0 s"):
+        commands.run([sys.executable, "-c", "import time; time.sleep(1000)"], timeout=0.1)
+
+
+def test_arguments_are_never_read_by_a_shell() -> None:
+    text = "a b; echo $HOME `id` '\""
+    assert commands.run([sys.executable, "-c", "import sys; print(sys.argv[1])", text], timeout=20) == f"{text}\n"
+
+
+def test_output_in_any_encoding_is_taken() -> None:
+    code = r"import sys; sys.stdout.buffer.write(b'a\xffb')"
+    assert commands.run([sys.executable, "-c", code], timeout=20) == "a\N{REPLACEMENT CHARACTER}b"

@@ -1,0 +1,291 @@
+"""`ivy.utils.logger` and `ivy.utils.journal`: each line where its level is wanted, and never an exception."""
+
+import contextlib
+import datetime
+import io
+import os
+import re
+import sys
+import types
+from typing import Any, get_args
+
+import pytest
+
+from ivy.types.config import Config, LogLevel
+from ivy.types.messages import LogMessageBody
+from ivy.utils import journal
+from ivy.utils.logger import Logger
+from ivy.utils.messaging_agent import ACTIVE_QUEUE_FILE, MessagingAgent
+from tests.unit.helpers import ARCHIVE_DIR, BACKEND, Node, make_config
+
+LEVELS: tuple[LogLevel, ...] = get_args(LogLevel)
+STAMP = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3} UTC[+-]\d+(\.\d+)?"
+
+
+def verbose(
+    journal: LogLevel | None = None,
+    console: LogLevel | None = None,
+    messages: LogLevel | None = None,
+    backend: dict[str, Any] | None = BACKEND,
+) -> Config:
+    """A config that shows these levels at these places."""
+    verbosity = {"file_archive": journal, "console_prints": console, "message_sending": messages}
+    return make_config(logging_verbosity=verbosity, backend=backend)
+
+
+def queued() -> list[LogMessageBody]:
+    """The log messages in the queue."""
+    agent = MessagingAgent()
+    bodies = [item.message_body for item in agent.get_n_latest_messages(100, [])]
+    agent.teardown()
+    return [body for body in bodies if isinstance(body, LogMessageBody)]
+
+
+def log(logger: Logger, level: LogLevel) -> None:
+    """Write a line of a level."""
+    if level == "EXCEPTION":
+        logger.exception(ValueError("bad"))
+    else:
+        getattr(logger, level.lower())("message")
+
+
+def raised() -> Exception:
+    """An exception with a traceback."""
+    try:
+        raise ZeroDivisionError("division by zero")
+    except ZeroDivisionError as error:
+        return error
+
+
+def test_a_line_on_the_terminal(make_logger: type[Logger], capsys: pytest.CaptureFixture[str]) -> None:
+    make_logger(verbose(console="DEBUG"), "origin").info("test message")
+    assert re.fullmatch(STAMP + r" - origin           - INFO      - test message\n", capsys.readouterr().out)
+
+
+def test_details_stand_below_their_line(make_logger: type[Logger], capsys: pytest.CaptureFixture[str]) -> None:
+    make_logger(verbose(console="DEBUG"), "origin").warning("test message", details="test\ndetails\n")
+    assert capsys.readouterr().out.splitlines()[1:] == [
+        "--- details ----------------------------",
+        "test",
+        "details",
+        "----------------------------------------",
+    ]
+
+
+def test_an_exception_on_the_terminal(make_logger: type[Logger], capsys: pytest.CaptureFixture[str]) -> None:
+    make_logger(verbose(console="DEBUG"), "origin").exception(raised(), details="test details")
+    first, *others = capsys.readouterr().out.splitlines()
+    assert first.endswith(" - EXCEPTION - ZeroDivisionError: division by zero")
+    assert others[:4] == [
+        "--- exception details ------------------",
+        "test details",
+        "--- traceback --------------------------",
+        "Traceback (most recent call last):",
+    ]
+    assert others[-2:] == ["ZeroDivisionError: division by zero", "----------------------------------------"]
+
+
+def test_the_label_of_an_exception_stands_before_it(
+    make_logger: type[Logger], capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_logger(verbose(console="DEBUG")).exception(raised(), label="dividing")
+    first, second, *_ = capsys.readouterr().out.splitlines()
+    assert first.endswith(" - dividing, ZeroDivisionError: division by zero")
+    assert second == "--- traceback --------------------------"
+
+
+@pytest.mark.parametrize("fill", ["-", "=", ".", "_"])
+def test_a_horizontal_line(make_logger: type[Logger], capsys: pytest.CaptureFixture[str], fill: Any) -> None:
+    make_logger(verbose(console="DEBUG", messages="DEBUG")).horizontal_line(fill)
+    assert fill * 40 in capsys.readouterr().out
+    assert queued() == []  # it says nothing to somebody far away
+
+
+@pytest.mark.parametrize(
+    ("hours", "shown"), [(0, "+0"), (2, "+2"), (-3.5, "-3.5"), (5.75, "+5.75"), (-11, "-11"), (14, "+14")]
+)
+def test_the_difference_to_utc(hours: float, shown: str) -> None:
+    from ivy.utils.logger import _utc_offset
+
+    zone = datetime.timezone(datetime.timedelta(hours=hours))
+    assert _utc_offset(datetime.datetime.now(zone)) == shown
+
+
+@pytest.mark.parametrize("least", [*LEVELS, None])
+def test_levels_on_the_terminal(
+    make_logger: type[Logger], capsys: pytest.CaptureFixture[str], least: LogLevel | None
+) -> None:
+    logger = make_logger(verbose(journal="DEBUG", console=least))
+    for level in LEVELS:
+        log(logger, level)
+    shown = re.findall(rf"^{STAMP} - .* - (\w+) +- ", capsys.readouterr().out, re.MULTILINE)
+    assert [match[-1] for match in shown] == list(LEVELS[LEVELS.index(least) :] if least else [])
+
+
+@pytest.mark.parametrize("least", [*LEVELS, None])
+def test_levels_in_the_queue(make_logger: type[Logger], least: LogLevel | None) -> None:
+    logger = make_logger(verbose(messages=least))
+    for level in LEVELS:
+        log(logger, level)
+    assert [body.level for body in queued()] == list(LEVELS[LEVELS.index(least) :] if least else [])
+
+
+def test_a_message_says_who_and_what(make_logger: type[Logger]) -> None:
+    make_logger(verbose(messages="DEBUG"), "origin").error("subject", details="more")
+    [body] = queued()
+    assert body.subject == "origin - ERROR - subject"
+    assert body.body == "--- details ----------------------------\nmore"
+
+
+def test_a_message_about_an_exception_has_its_traceback(make_logger: type[Logger]) -> None:
+    make_logger(verbose(messages="DEBUG"), "origin").exception(raised(), label="dividing", details="more")
+    [body] = queued()
+    assert body.subject == "origin - EXCEPTION - dividing, ZeroDivisionError: division by zero"
+    assert "more\n--- traceback --" in body.body and "in raised" in body.body
+
+
+def test_without_a_backend_nothing_is_queued(make_logger: type[Logger]) -> None:
+    """Nobody would ever take it out again."""
+    make_logger(verbose(messages="DEBUG", backend=None)).error("subject")
+    assert not os.path.exists(ACTIVE_QUEUE_FILE)
+
+
+def test_trouble_with_the_backend_is_not_queued(
+    make_logger: type[Logger], capsys: pytest.CaptureFixture[str]
+) -> None:
+    logger = make_logger(verbose(console="DEBUG", messages="DEBUG"), "origin").without_messages()
+    logger.error("no connection")
+    assert not os.path.exists(ACTIVE_QUEUE_FILE)
+    assert "origin           - ERROR     - no connection" in capsys.readouterr().out
+
+
+def test_a_broken_queue_is_reported_and_no_more(node: Node) -> None:
+    with open(ACTIVE_QUEUE_FILE, "w") as file:
+        file.write("no database, but long enough to be taken for one" * 100)
+    node.write_config(backend=BACKEND)
+    code = "from ivy.types.config import *; from ivy.utils.logger import *; Logger(Config.load()).error('{}')"
+    process = node.start("-c", code.format("the message itself"))
+    _, errors = process.communicate(timeout=20)
+    assert process.returncode == 0
+    assert "a log message could not be queued: DatabaseError" in errors and "the message itself" in errors
+
+
+def test_a_queue_that_can_be_used_again_is(make_logger: type[Logger], capsys: pytest.CaptureFixture[str]) -> None:
+    logger = make_logger(verbose(messages="DEBUG"))
+    os.mkdir(ACTIVE_QUEUE_FILE)
+    logger.error("first")
+    os.rmdir(ACTIVE_QUEUE_FILE)
+    logger.error("second")
+    assert [body.subject for body in queued()] == ["test - ERROR - second"]
+    assert "first" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["\ud800", "a\0b", "\udcff\udcfe", "\x1b[2J", "", "é\u2028", "x" * 1_000_000])
+def test_any_text_is_logged(make_logger: type[Logger], capsys: pytest.CaptureFixture[str], text: str) -> None:
+    logger = make_logger(verbose(console="DEBUG", messages="DEBUG"))
+    logger.error(text, details=text)
+    logger.exception(ValueError(text), label=text, details=text)
+    assert len(queued()) == 2
+    assert "\0" not in capsys.readouterr().out
+
+
+def test_archive_and_queue_hold_the_same_line(make_logger: type[Logger]) -> None:
+    make_logger(verbose(messages="DEBUG")).error("subject")
+    [file] = ARCHIVE_DIR.iterdir()
+    assert "subject" in file.read_text()
+
+
+def attach(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """Connect standard error to the journal. (No fixture: between those and the test, pytest exchanges it.)
+
+    Returns: The entries that will be sent to it.
+    """
+    entries: list[dict[str, Any]] = []
+    module = types.ModuleType("systemd")
+    module._journal = types.SimpleNamespace(  # type: ignore[attr-defined]
+        sendv=lambda *fields: entries.append(dict(field.split("=", 1) for field in fields))
+    )
+    monkeypatch.setitem(sys.modules, "systemd", module)
+    status = os.fstat(2)
+    monkeypatch.setenv("JOURNAL_STREAM", f"{status.st_dev}:{status.st_ino}")
+    return entries
+
+
+def test_the_journal_is_known_by_its_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    attach(monkeypatch)
+    assert journal.is_attached()
+    monkeypatch.setenv("JOURNAL_STREAM", "1:2")  # as inherited by a program whose output goes elsewhere
+    assert not journal.is_attached()
+    monkeypatch.delenv("JOURNAL_STREAM")
+    assert not journal.is_attached()
+
+
+@pytest.mark.parametrize(
+    ("level", "priority"), [("DEBUG", 7), ("INFO", 6), ("WARNING", 4), ("ERROR", 3), ("EXCEPTION", 3)]
+)
+def test_the_fields_of_an_entry(
+    make_logger: type[Logger], monkeypatch: pytest.MonkeyPatch, level: LogLevel, priority: int
+) -> None:
+    entries = attach(monkeypatch)
+    log(make_logger(verbose(journal="DEBUG"), "system-checks"), level)
+    [entry] = entries
+    subject = entry.pop("MESSAGE").splitlines()[0]
+    assert subject == ("ValueError: bad" if level == "EXCEPTION" else "message")
+    assert entry == {
+        "PRIORITY": str(priority),
+        "SYSLOG_IDENTIFIER": "ivy-system-checks",
+        "IVY_LEVEL": level,
+        "IVY_ORIGIN": "system-checks",
+    }
+
+
+def test_details_stand_in_the_same_entry(make_logger: type[Logger], monkeypatch: pytest.MonkeyPatch) -> None:
+    entries = attach(monkeypatch)
+    logger = make_logger(verbose(journal="DEBUG"))
+    logger.info("subject", details="more")
+    logger.exception(raised(), details="more")
+    assert entries[0]["MESSAGE"] == "subject\nmore"
+    assert "more\n--- traceback --" in entries[1]["MESSAGE"]
+
+
+@pytest.mark.parametrize("least", [*LEVELS, None])
+def test_levels_in_the_journal(
+    make_logger: type[Logger],
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    least: LogLevel | None,
+) -> None:
+    entries = attach(monkeypatch)
+    logger = make_logger(verbose(journal=least, console="DEBUG"))
+    for level in LEVELS:
+        log(logger, level)
+    assert [entry["IVY_LEVEL"] for entry in entries] == list(LEVELS[LEVELS.index(least) :] if least else [])
+    assert capfd.readouterr().out == ""  # a service has no terminal
+
+
+def test_a_journal_that_restarts_loses_no_line(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    attach(monkeypatch)
+
+    def refuse(*_fields: str) -> None:
+        raise ConnectionRefusedError
+
+    monkeypatch.setattr(sys.modules["systemd"]._journal, "sendv", refuse)
+    journal.send("ERROR", "subject", "more")
+    assert capfd.readouterr().err == "subject\nmore\n"
+
+
+def test_a_terminal_that_is_gone_ends_nothing(
+    make_logger: type[Logger], agent: MessagingAgent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    logger = make_logger(verbose(console="DEBUG", messages="DEBUG"))
+    with monkeypatch.context() as patched:
+        for terminal in (os.fdopen(writer, "w"), io.TextIOWrapper(io.BytesIO(), encoding="ascii")):
+            patched.setattr(sys, "stdout", terminal)
+            logger.info("20 \N{DEGREE SIGN}C")
+            with contextlib.suppress(BrokenPipeError):
+                terminal.close()
+    assert len(agent.get_n_latest_messages(10, [])) == 2

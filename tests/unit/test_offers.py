@@ -1,0 +1,92 @@
+"""Config offers on their way into the state."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ivy.backend import offers
+from ivy.types.config import Config, ConfigError, ForeignConfig
+from ivy.utils.logger import Logger
+from ivy.utils.state_interface import StateInterface
+
+CONFIG = Config.model_validate(
+    {
+        "general": {"config_revision": 2, "software_version": "1.0.0", "system_identifier": "s"},
+        "logging_verbosity": {"file_archive": None, "console_prints": None, "message_sending": None},
+        "dummy_procedure": {"seconds_between_datapoints": 1},
+        "system_checks": {"seconds_between_checks": 1},
+    }
+)
+
+_JSON = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=5)),
+    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=5), inner, max_size=3)),
+    max_leaves=6,
+)
+
+
+def _store(anything: Any, revision: int = 3) -> ForeignConfig:
+    general = {"config_revision": revision, "software_version": "1.0.0"}
+    offer = ForeignConfig.load_from_string(json.dumps({"general": general, "x": anything}))
+    offers.store(offer, CONFIG, Logger(CONFIG))
+    return offer
+
+
+def _damaged(root_dir: Path) -> list[str]:
+    return [path.name for path in root_dir.glob("data/state.json.damaged*")]
+
+
+@given(st.lists(_JSON, max_size=4))
+def test_what_is_stored_can_be_read_again(root_dir: Path, anything: list[Any]) -> None:
+    (root_dir / "data" / "state.json").unlink(missing_ok=True)
+    try:
+        offer = _store(anything)
+    except ValueError:  # infinity and the like, which JSON does not know
+        assert StateInterface.load().pending_configs == []
+        return
+    assert StateInterface.load().pending_configs == [offer]
+
+
+def test_no_depth_makes_the_state_unreadable(root_dir: Path) -> None:
+    refused = []
+    for depth in range(185, 200):  # what a JSON parser takes ends somewhere here
+        try:
+            _store(json.loads("[" * depth + "]" * depth), revision=depth)
+        except ConfigError:
+            break  # no parser took it, so it was never an offer
+        except ValueError:
+            refused.append(depth)
+        StateInterface.load()
+    assert refused != []  # else this test has missed the depths that matter
+    assert _damaged(root_dir) == []
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), -float("inf")])
+def test_a_number_that_the_state_would_change_is_refused(number: float) -> None:
+    with pytest.raises(ValueError, match="infinite"):
+        _store({"a": [number]})
+    assert StateInterface.load().pending_configs == []
+
+
+def test_an_enormous_offer_is_refused() -> None:
+    with pytest.raises(ValueError, match="bytes"):
+        _store("x" * 1_000_000)
+    assert StateInterface.load().pending_configs == []
+
+
+def test_what_is_not_newer_is_ignored() -> None:
+    for revision in (2, 1, 5, 5, 4, 6):
+        _store(None, revision)
+    stored = [config.general.config_revision for config in StateInterface.load().pending_configs]
+    assert stored == [5, 6]
+
+
+def test_offers_are_bounded_in_number() -> None:
+    for revision in range(3, 30):
+        _store(None, revision)
+    stored = [config.general.config_revision for config in StateInterface.load().pending_configs]
+    assert stored == list(range(3, 19))

@@ -1,0 +1,195 @@
+"""`ivy.procedures`: what they sample, and what they tell each other through the state."""
+
+import datetime
+import os
+import random
+import subprocess
+from collections.abc import Callable
+
+import psutil
+import pytest
+
+from ivy.types.messages import DataMessageBody, LogMessageBody
+from ivy.utils import vitals
+from ivy.utils.locks import file_lock
+from ivy.utils.messaging_agent import MessagingAgent
+from ivy.utils.state_interface import STATE_FILE_LOCK, StateInterface
+from tests.unit.helpers import BACKEND, Node, wait_until
+
+# The real service, but for its patience.
+RUN = """
+import random
+from ivy import main
+from ivy.procedures import dummy_procedure, system_checks
+for module in (dummy_procedure, system_checks):
+    module.get_time_to_next_datapoint = lambda seconds: 0.01
+random.seed(7)
+{}
+main.run_service("{}")
+"""
+
+
+@pytest.fixture
+def start(node: Node) -> Callable[..., subprocess.Popen[str]]:
+    """Starts a procedure of a node that has a backend."""
+    node.write_config(backend=BACKEND)
+
+    def run(name: str, patch: str = "") -> subprocess.Popen[str]:
+        return node.start("-c", RUN.format(patch, name))
+
+    return run
+
+
+def samples(agent: MessagingAgent) -> list[DataMessageBody]:
+    """The data in the queue."""
+    bodies = [item.message_body for item in agent.get_n_latest_messages(10_000, [])]
+    return [body for body in bodies if isinstance(body, DataMessageBody)]
+
+
+def log_lines(agent: MessagingAgent) -> list[str]:
+    """The subjects of the log messages in the queue."""
+    bodies = [item.message_body for item in agent.get_n_latest_messages(10_000, [])]
+    return [body.subject for body in bodies if isinstance(body, LogMessageBody)]
+
+
+def set_load(load: float) -> None:
+    """Let the state say what the load is."""
+    with StateInterface.update() as state:
+        state.system.last_5_min_load = load
+
+
+def test_the_dummy_procedure_is_a_random_walk(
+    start: Callable[..., subprocess.Popen[str]], agent: MessagingAgent
+) -> None:
+    process = start("dummy-procedure")
+    wait_until(lambda: len(samples(agent)) >= 20)
+    process.terminate()
+    process.communicate(timeout=20)
+    assert process.returncode == 0
+    position, steps = 0.0, random.Random(7)
+    for sample in samples(agent):
+        position += steps.uniform(-1, 1)
+        assert sample.data == {"random_walk_position": position}
+
+
+def test_the_dummy_procedure_pauses_while_the_load_is_high(
+    start: Callable[..., subprocess.Popen[str]], agent: MessagingAgent
+) -> None:
+    set_load(75.1)
+    start("dummy-procedure")
+    wait_until(lambda: log_lines(agent))
+    assert log_lines(agent) == ["dummy-procedure - WARNING - Pausing: the load is 75 %, above 75 %"]
+    assert samples(agent) == []
+    set_load(75)
+    wait_until(lambda: len(samples(agent)) >= 2)
+    set_load(100)
+    wait_until(lambda: len(log_lines(agent)) >= 2)  # said again, because it had gone on
+    paused_at = len(samples(agent))
+    set_load(0)
+    wait_until(lambda: len(samples(agent)) > paused_at)
+    positions = [sample.data["random_walk_position"] for sample in samples(agent)]
+    position, steps = 0.0, random.Random(7)
+    for found in positions:  # no step is made in a pause, and none is forgotten
+        position += steps.uniform(-1, 1)
+        assert found == position
+
+
+def test_the_dummy_procedure_says_once_that_it_pauses(
+    start: Callable[..., subprocess.Popen[str]], agent: MessagingAgent
+) -> None:
+    set_load(99)
+    turns = "real = dummy_procedure.StateInterface.load\n"
+    turns += "dummy_procedure.StateInterface.load = lambda: print('turn', flush=True) or real()"
+    process = start("dummy-procedure", turns)
+    assert process.stdout
+    seen = 0
+    while seen < 20:
+        seen += process.stdout.readline() == "turn\n"
+    assert len(log_lines(agent)) == 1
+
+
+@pytest.mark.parametrize("name", ["dummy-procedure", "system-checks"])
+def test_a_state_that_another_process_holds_stops_no_sampling(
+    start: Callable[..., subprocess.Popen[str]], agent: MessagingAgent, name: str
+) -> None:
+    with file_lock(STATE_FILE_LOCK, timeout=1):
+        start(name, "from ivy.utils import state_interface; state_interface._SECONDS_TO_WAIT = 0.01")
+        wait_until(lambda: len(samples(agent)) >= 3)
+    assert any("locked by another process" in line for line in log_lines(agent))
+
+
+def test_system_checks_write_state_and_data(
+    start: Callable[..., subprocess.Popen[str]], agent: MessagingAgent
+) -> None:
+    start("system-checks")
+    wait_until(lambda: len(samples(agent)) >= 2)
+    state = StateInterface.load()
+    boot_time = datetime.datetime.fromtimestamp(psutil.boot_time(), datetime.UTC)
+    assert state.system.last_boot_time and abs(state.system.last_boot_time - boot_time).total_seconds() < 5
+    assert state.system.last_5_min_load is not None and state.system.last_5_min_load >= 0
+    data = samples(agent)[-1].data
+    data.pop("temperature_celsius", None)  # where there is a sensor
+    assert data.keys() == {
+        "last_5_min_load_percent",
+        "memory_usage_percent",
+        "disk_usage_percent",
+        "disk_free_megabytes",
+        "seconds_since_boot",
+        "clock_synchronised",
+    }
+    assert all(isinstance(value, (int, float)) and value >= 0 for value in data.values())
+    assert data["clock_synchronised"] in (0, 1)
+    assert data["last_5_min_load_percent"] == state.system.last_5_min_load
+
+
+def test_load_is_in_per_cent_of_all_cores(
+    start: Callable[..., subprocess.Popen[str]], agent: MessagingAgent
+) -> None:
+    before = os.getloadavg()[1]
+    start("system-checks", "import os; os.cpu_count = lambda: 50")
+    wait_until(lambda: samples(agent))
+    load = StateInterface.load().system.last_5_min_load
+    assert load is not None and load == pytest.approx(before * 100 / 50, rel=0.3, abs=0.5)
+
+
+def test_system_checks_keep_what_others_wrote_into_the_state(
+    start: Callable[..., subprocess.Popen[str]], agent: MessagingAgent
+) -> None:
+    with StateInterface.update() as state:
+        state.other = "kept"  # type: ignore[attr-defined]
+    start("system-checks")
+    wait_until(lambda: samples(agent))
+    assert StateInterface.load().model_dump()["other"] == "kept"
+
+
+@pytest.mark.parametrize(("disk", "warned"), [(90, 0), (91, 1)])
+def test_a_full_disk_is_told_once(
+    start: Callable[..., subprocess.Popen[str]], agent: MessagingAgent, disk: int, warned: int
+) -> None:
+    start("system-checks", f"from ivy.utils import vitals; vitals.disk_percent = lambda: {disk}")
+    wait_until(lambda: len(samples(agent)) >= 5)
+    assert log_lines(agent) == ["system-checks - WARNING - The disk is 91 % full"] * warned
+
+
+def test_a_boot_time_that_jitters_is_not_written_again() -> None:
+    """A card bears only so many writes."""
+    from ivy.procedures import system_checks
+
+    boot_time = vitals.boot_time()
+    with StateInterface.update() as state:
+        state.system.last_boot_time = boot_time - datetime.timedelta(seconds=1)
+    system_checks._update_state(1)
+    assert StateInterface.load().system.last_boot_time == boot_time - datetime.timedelta(seconds=1)
+    with StateInterface.update() as state:
+        state.system.last_boot_time = boot_time - datetime.timedelta(days=1)
+    system_checks._update_state(1)
+    found = StateInterface.load().system.last_boot_time
+    assert found and abs(found - boot_time).total_seconds() < 5
+
+
+@pytest.mark.parametrize("readings", [{}, {"cpu": []}])
+def test_without_a_sensor_there_is_no_temperature(
+    monkeypatch: pytest.MonkeyPatch, readings: dict[str, list[object]]
+) -> None:
+    monkeypatch.setattr(psutil, "sensors_temperatures", lambda: readings)
+    assert vitals.temperature() is None

@@ -1,0 +1,302 @@
+"""`ivy.utils.service` and `ivy.utils.notify`: what a service and systemd say to each other."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from typing import Any
+
+import pytest
+
+from ivy.types.messages import LogMessageBody
+from ivy.utils import notify, signals
+from ivy.utils.messaging_agent import MessagingAgent
+from tests.unit.helpers import BACKEND, Node, NotifySocket
+
+PROCEDURE = """
+from ivy import constants
+constants.WATCHDOG_SECONDS = 0.2  # so that nobody waits for a quarter of a minute
+from ivy.utils import notify, service
+def run(config, logger):
+    {}
+service.run_procedure(run, "example")
+"""
+BACKEND_CODE = """
+from ivy.utils import service
+def run(config, logger, teardown_indicator):
+    {}
+service.run_backend(run, "example")
+"""
+
+
+def ended(process: subprocess.Popen[str]) -> tuple[int, str]:
+    """Status and error output of a process that ends."""
+    _, errors = process.communicate(timeout=20)
+    return process.returncode, errors
+
+
+@pytest.fixture(autouse=True)
+def config_with_backend(node: Node) -> None:
+    """A config with a backend, for messages to be queued."""
+    node.write_config(backend=BACKEND)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_the_life_of_a_procedure(node: Node, notify_socket: NotifySocket, number: signal.Signals) -> None:
+    process = node.start("-c", PROCEDURE.format("notify.status('working')\n    notify.sleep(1000)"))
+    heard = notify_socket.until("STATUS=")
+    assert set(heard[:-1]) == {"WATCHDOG=1", "READY=1"}
+    assert heard[-1] == "STATUS=working"
+    process.send_signal(number)
+    assert "STOPPING=1" in notify_socket.until("STOPPING=1")
+    assert ended(process) == (0, "")
+
+
+def test_a_procedure_that_works_sends_heartbeats(node: Node, notify_socket: NotifySocket) -> None:
+    node.start("-c", PROCEDURE.format("notify.sleep(1000)"))
+    notify_socket.until("READY=1")
+    assert [notify_socket.next() for _ in range(5)] == ["WATCHDOG=1"] * 5
+
+
+def test_heartbeats_keep_up_with_an_impatient_unit(node: Node, notify_socket: NotifySocket) -> None:
+    node.environment["WATCHDOG_USEC"] = "400000"  # as an admin's drop-in may want it
+    node.start("-c", PROCEDURE.format("notify.status('resting'); notify.sleep(1000)"))
+    notify_socket.until("STATUS=resting")
+    assert [notify_socket.next(seconds=0.4) for _ in range(5)] == ["WATCHDOG=1"] * 5
+
+
+def test_a_procedure_that_hangs_sends_none(node: Node, notify_socket: NotifySocket) -> None:
+    process = node.start("-c", PROCEDURE.format("notify.status('hanging')\n    import time; time.sleep(1000)"))
+    notify_socket.until("STATUS=hanging")
+    assert notify_socket.next(seconds=1) == ""  # five times the patience of the watchdog
+    assert process.poll() is None
+
+
+def test_a_hung_procedure_shows_where_it_hangs(node: Node, notify_socket: NotifySocket) -> None:
+    code = "notify.status('hanging')\n    import threading; threading.Event().wait()"
+    process = node.start("-c", PROCEDURE.format(code))
+    notify_socket.until("STATUS=hanging")
+    process.send_signal(signal.SIGABRT)  # what the watchdog sends
+    status, errors = ended(process)
+    assert status == -signal.SIGABRT
+    assert "Fatal Python error: Aborted" in errors and " in run" in errors
+
+
+def test_an_exception_ends_a_procedure_with_1_and_reaches_the_operator(
+    node: Node, notify_socket: NotifySocket
+) -> None:
+    process = node.start("-c", PROCEDURE.format("raise ValueError('no sensor')"))
+    assert notify_socket.until("STATUS=")[-1] == "STATUS=Failed: ValueError: no sensor"
+    assert ended(process)[0] == 1
+    agent = MessagingAgent()
+    [item] = agent.get_n_latest_messages(10, [])
+    agent.teardown()
+    assert isinstance(item.message_body, LogMessageBody)
+    assert item.message_body.subject == "example - EXCEPTION - ValueError: no sensor"
+    assert "in run" in item.message_body.body
+
+
+@pytest.mark.parametrize("code", [PROCEDURE, BACKEND_CODE])
+def test_a_return_is_an_error(node: Node, code: str) -> None:
+    process = node.start("-c", code.format("pass"))
+    output, _ = process.communicate(timeout=20)
+    assert process.returncode == 1
+    assert "ended although" in output
+
+
+@pytest.mark.parametrize("code", [PROCEDURE, BACKEND_CODE])
+@pytest.mark.parametrize("config", ['{"general": ', '{"general": {"config_revision": "hidden"}}', None])
+def test_a_config_error_ends_a_service_with_78_before_it_is_ready(
+    node: Node, notify_socket: NotifySocket, code: str, config: str | None
+) -> None:
+    file = node.release / "config" / "config.json"
+    file.write_text(config) if config else file.unlink()
+    process = node.start("-c", code.format("raise SystemExit(99)"))
+    first = notify_socket.next()
+    assert first.startswith(f"STATUS=Config error: {file}: ")
+    assert "\n" not in first and "hidden" not in first
+    status, errors = ended(process)
+    assert status == 78
+    assert f"example - ERROR - config error, not starting: {file}: " in errors and "hidden" not in errors
+
+
+def test_a_warning_about_the_config_is_logged_and_no_more(node: Node, notify_socket: NotifySocket) -> None:
+    updater = {"repository": "a/b", "provider": "github", "provider_host": "github.com"}
+    node.write_config(updater={**updater, "source_conflict_behaviour": "reuse"})
+    process = node.start("-c", PROCEDURE.format("notify.sleep(1000)"))
+    notify_socket.until("READY=1")
+    process.terminate()
+    status, errors = ended(process)
+    assert status == 0
+    assert "example - WARNING - updater.source_conflict_behaviour has no effect" in errors
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_backend_ends_in_its_own_time(node: Node, notify_socket: NotifySocket, number: signal.Signals) -> None:
+    work = "teardown_indicator.wait(); input(); print('drained', flush=True)"
+    process = node.start("-c", BACKEND_CODE.format(work))
+    notify_socket.until("READY=1")
+    process.send_signal(number)
+    notify_socket.until("STOPPING=1")
+    assert process.poll() is None
+    output, errors = process.communicate("go\n", timeout=20)
+    assert (process.returncode, output, errors) == (0, "drained\n", "")
+
+
+@pytest.mark.parametrize("step", [3, 5, 7, 9])
+def test_sigterm_may_come_while_a_backend_looks_at_its_indicator(node: Node, step: int) -> None:
+    """Python's own events deadlock if they are set while their lock is held."""
+    work = (
+        "import itertools, signal, sys; steps = itertools.count()\n"
+        f"    trace = lambda *_: next(steps) == {step} and signal.raise_signal(signal.SIGTERM) or trace\n"
+        "    sys.settrace(trace)\n"
+        "    while not teardown_indicator.wait(0.01): pass"
+    )
+    assert ended(node.start("-c", BACKEND_CODE.format(work)))[0] == 0
+
+
+def test_sigterm_wakes_a_backend_that_waits_for_messages(node: Node, notify_socket: NotifySocket) -> None:
+    work = (
+        "import select; from ivy.utils.wakeup import Listener; listener = Listener()\n"
+        "    from ivy.utils import notify; notify.status('waiting')\n"
+        "    while not teardown_indicator.is_set(): select.select([listener], [], [], 1000)"
+    )
+    process = node.start("-c", BACKEND_CODE.format(work))
+    notify_socket.until("STATUS=waiting")
+    process.terminate()
+    assert ended(process)[0] == 0
+
+
+def test_an_exception_ends_a_backend_with_1(node: Node) -> None:
+    assert ended(node.start("-c", BACKEND_CODE.format("raise ValueError")))[0] == 1
+
+
+def test_an_exception_while_draining_is_an_error_too(node: Node, notify_socket: NotifySocket) -> None:
+    process = node.start("-c", BACKEND_CODE.format("teardown_indicator.wait(); raise ValueError"))
+    notify_socket.until("READY=1")
+    process.terminate()
+    assert ended(process)[0] == 1
+
+
+def test_where_nobody_listens_nothing_fails(node: Node) -> None:
+    """As when run by hand."""
+    process = node.start(
+        "-c", PROCEDURE.format("notify.status('x'); print('running', flush=True); notify.sleep(1000)")
+    )
+    assert process.stdout and process.stdout.readline() == "running\n"
+    process.terminate()
+    assert ended(process) == (0, "")
+
+
+@pytest.fixture
+def said(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What `notify` says."""
+    said: list[str] = []
+    monkeypatch.setattr(notify._notifier, "notify", said.append)
+    monkeypatch.setattr(notify, "_last_heartbeat", float("-inf"))
+    return said
+
+
+def test_a_stop_signal_during_a_notification_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The library swallows every exception, and with it the one by which a procedure ends."""
+
+    class Socket:
+        def sendall(self, _text: bytes) -> None:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def stop(*_: object) -> None:
+        raise SystemExit(0)
+
+    monkeypatch.setattr(notify._notifier, "socket", Socket())
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        with pytest.raises(SystemExit):
+            notify.status("text")
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_the_teardown_indicator_may_be_set_at_any_moment() -> None:
+    """Python's own events deadlock if the signal comes while their lock is held."""
+    for moment in range(200):
+        event = signals.SignalEvent()
+        left = moment
+
+        def interrupt(*_: object) -> Any:
+            nonlocal left
+            left -= 1
+            if left == 0:
+                event.set()  # noqa: B023 (of this round)
+            return interrupt
+
+        sys.settrace(interrupt)
+        try:
+            event.wait(0)
+            event.is_set()
+            event.set()
+        finally:
+            sys.settrace(None)
+        assert event.is_set() and event.wait(0) and event.wait()
+
+
+def test_waiting_for_the_teardown_indicator_ends_in_time() -> None:
+    event = signals.SignalEvent()
+    assert not event.wait(0.01) and not event.is_set()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_deferred_signals_come_later_and_once(number: signal.Signals) -> None:
+    got: list[int] = []
+    before = signal.signal(number, lambda number, _: got.append(number))
+    try:
+        with signals.deferred():
+            with signals.deferred():
+                signal.raise_signal(number)
+            assert got == []
+        assert got == [number]
+        signal.raise_signal(number)
+        assert got == [number, number]
+    finally:
+        signal.signal(number, before)
+
+
+def test_a_status_is_one_short_line(said: list[str]) -> None:
+    notify.status("a\nb" + "é" * 10_000)
+    [line] = said
+    assert line.startswith("STATUS=a b") and len(line.encode()) < 4096  # systemd ignores what is longer
+
+
+def test_heartbeats_are_as_many_as_needed(said: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    for _ in range(600):  # ten minutes of a busy loop
+        notify.heartbeat()
+        now += 1
+    assert 600 / 60 * 2 <= len(said) <= 600 / 5
+
+
+def test_a_long_sleep_is_cut_into_heartbeats(said: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    naps: list[float] = []
+
+    def nap(seconds: float) -> None:
+        nonlocal now
+        now += seconds
+        naps.append(seconds)
+
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    monkeypatch.setattr(time, "sleep", nap)
+    notify.sleep(7200)
+    assert now == pytest.approx(7200) and max(naps) <= 60 / 2
+    assert len(said) >= len(naps)
+
+
+def test_the_startup_message_names_the_config(node: Node) -> None:
+    status, _, errors = node.ivy("run", "updater")
+    assert status == 0, errors
+    agent = MessagingAgent()
+    texts = [item.message_body.model_dump_json() for item in agent.get_n_latest_messages(10, [])]
+    agent.teardown()
+    [startup] = [text for text in texts if '"status":"startup"' in text]
+    assert '"config_revision":3' in startup and "hidden" not in startup

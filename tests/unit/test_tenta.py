@@ -1,0 +1,324 @@
+"""Tenta's dialect, judged by the validator that knows nothing of it."""
+
+import json
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ivy.backend import tenta_backend
+from ivy.backend.dialect import Dialect, Encoded
+from ivy.types.config import Config, ConfigError, ForeignConfig
+from ivy.types.messages import (
+    RESERVED_KEYS,
+    ConfigMessageBody,
+    DataMessageBody,
+    LogMessageBody,
+    MessageBody,
+    MessageQueueItem,
+)
+from tests.validators import tenta
+
+SENSOR = "81bf7042-e20f-4a97-ac44-c15853e3618f"
+TOPIC = f"configurations/{SENSOR}"
+LARGEST_REVISION = 2**31 - 1
+
+_TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
+_KEYS = _TEXT.filter(lambda key: key not in RESERVED_KEYS)
+_NUMBERS = st.one_of(st.floats(), st.integers(), st.integers(10**300, 10**400))
+_DATA = st.builds(DataMessageBody, data=st.dictionaries(_KEYS, st.one_of(_NUMBERS, _TEXT), max_size=8))
+_LOGS = st.builds(
+    LogMessageBody,
+    level=st.sampled_from(["DEBUG", "INFO", "WARNING", "ERROR", "EXCEPTION"]),
+    subject=_TEXT,
+    body=st.one_of(_TEXT, st.integers(16_000, 17_000).map(lambda size: "\N{SNOWMAN}" * size)),
+)
+_REVISIONS = st.one_of(st.integers(-1, 10), st.integers(LARGEST_REVISION - 2, LARGEST_REVISION + 2))
+
+
+def _foreign_config(revision: int) -> ForeignConfig:
+    return ForeignConfig.model_validate({"general": {"config_revision": revision, "software_version": "1.0.0"}})
+
+
+_CONFIGS = st.builds(
+    ConfigMessageBody,
+    status=st.sampled_from(["received", "accepted", "rejected", "startup"]),
+    config=_REVISIONS.map(_foreign_config),
+)
+_TIMES = st.floats(1e9, 3e9)
+_ITEMS = st.lists(st.tuples(_TIMES, st.one_of(_DATA, _LOGS, _CONFIGS)), max_size=20).map(
+    lambda pairs: [_item(body, number, time) for number, (time, body) in enumerate(pairs, start=1)]
+)
+_JSON = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False, allow_infinity=False), _TEXT),
+    lambda inner: st.one_of(st.lists(inner, max_size=4), st.dictionaries(_TEXT, inner, max_size=4)),
+    max_leaves=12,
+)
+
+
+def _item(body: MessageBody, identifier: int = 1, timestamp: float = 1.7e9) -> MessageQueueItem:
+    return MessageQueueItem(identifier=identifier, timestamp=timestamp, message_body=body)
+
+
+def _dialect(revision: int = 2, sensor: str = SENSOR) -> Dialect:
+    return tenta_backend.make_dialect(
+        Config.model_validate(
+            {
+                "general": {
+                    "config_revision": revision,
+                    "software_version": "1.0.0",
+                    "system_identifier": sensor,
+                },
+                "logging_verbosity": {"file_archive": None, "console_prints": None, "message_sending": None},
+                "dummy_procedure": {"seconds_between_datapoints": 1},
+                "system_checks": {"seconds_between_checks": 1},
+            }
+        )
+    )
+
+
+def _elements(encoded: Encoded) -> list[dict[str, Any]]:
+    return [
+        element
+        for publication in encoded.publications
+        for element in tenta.check(publication.topic, publication.payload, 1, SENSOR)
+    ]
+
+
+def _only(body: MessageBody, revision: int = 2) -> dict[str, Any]:
+    """The one element that a body becomes."""
+    [element] = _elements(_dialect(revision).encode([_item(body)]))
+    return element
+
+
+def _value(data: dict[str, Any]) -> dict[str, Any]:
+    value: dict[str, Any] = _only(DataMessageBody(data=data))["value"]
+    return value
+
+
+def _offer(configuration: Any, revision: Any = 3) -> bytes:
+    return json.dumps({"revision": revision, "configuration": configuration}).encode()
+
+
+CONFIGURATION = {"general": {"software_version": "1.2.3", "system_identifier": "x"}, "other": [1, {"a": None}]}
+
+
+@given(_ITEMS, _REVISIONS)
+def test_whatever_is_sent_is_in_tentas_form(items: Sequence[MessageQueueItem], revision: int) -> None:
+    encoded = _dialect(revision).encode(items)
+    assert len(_elements(encoded)) == sum(len(p.message_ids) for p in encoded.publications)
+
+
+@given(_ITEMS)
+def test_each_message_is_sent_once_or_cannot_be_sent(items: Sequence[MessageQueueItem]) -> None:
+    encoded = _dialect().encode(items)
+    sent = [identifier for publication in encoded.publications for identifier in publication.message_ids]
+    assert sorted([*sent, *encoded.unsendable]) == [item.identifier for item in items]
+    assert all(encoded.unsendable.values())
+
+
+@given(_ITEMS)
+def test_elements_stand_in_the_order_of_their_identifiers(items: Sequence[MessageQueueItem]) -> None:
+    times = {item.identifier: item.timestamp for item in items}
+    for publication in _dialect().encode(items).publications:
+        assert list(publication.message_ids) == sorted(publication.message_ids)
+        elements = tenta.check(publication.topic, publication.payload, 1, SENSOR)
+        assert [e["timestamp"] for e in elements] == [times[identifier] for identifier in publication.message_ids]
+
+
+def test_a_sample() -> None:
+    body = DataMessageBody(data={"temperature": 23.1, "count": 4})
+    assert _only(body) == {"value": {"temperature": 23.1, "count": 4}, "timestamp": 1.7e9, "revision": 2}
+
+
+def test_what_is_no_finite_number_is_left_out_of_a_sample() -> None:
+    assert _value({"a": math.nan, "b": math.inf, "c": -math.inf, "d": "text", "e": 10**400, "f": 0.0}) == {"f": 0.0}
+
+
+@pytest.mark.parametrize("data", [{}, {"a": "text"}, {"a": math.nan}, {"!": 1.0, "": 2.0}])
+def test_a_sample_without_any_number_cannot_be_sent(data: Any) -> None:
+    encoded = _dialect().encode([_item(DataMessageBody(data=data))])
+    assert encoded.publications == []
+    assert list(encoded.unsendable) == [1]
+
+
+@pytest.mark.parametrize(
+    ("key", "spelt"),
+    [
+        ("temperature", "temperature"),
+        ("CO2 (ppm)", "co2_ppm"),
+        ("_a__b_", "a_b"),
+        ("Größe", "gr_e"),
+        ("x" * 70, "x" * 64),
+        ("x" * 63 + "_y", "x" * 63),
+    ],
+)
+def test_keys_are_spelt_as_tenta_wants_them(key: str, spelt: str) -> None:
+    assert _value({key: 1.0}) == {spelt: 1.0}
+
+
+def test_keys_that_are_spelt_alike_stay_apart() -> None:
+    assert _value({"a b": 1, "a_b": 2, "A-B": 3}) == {"a_b": 1, "a_b_2": 2, "a_b_3": 3}
+    assert sorted(_value({"x" * 64 + "1": 1, "x" * 64 + "2": 2}).values()) == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("level", "severity"),
+    [
+        ("DEBUG", "info"),
+        ("INFO", "info"),
+        ("WARNING", "warning"),
+        ("ERROR", "error"),
+        ("EXCEPTION", "error"),
+    ],
+)
+def test_a_log_line(level: Any, severity: str) -> None:
+    body = LogMessageBody(level=level, subject="subject", body="body")
+    expected = {"message": "subject\nbody", "severity": severity, "timestamp": 1.7e9, "revision": 2}
+    assert _only(body) == expected
+
+
+def test_a_long_log_line_is_cut_and_says_so() -> None:
+    message = _only(LogMessageBody(level="INFO", subject="s", body="b" * 20_000))["message"]
+    assert len(message) == 16_384
+    assert message.startswith("s\nbbb")
+    assert message.endswith("b\n[cut]")
+
+
+def test_a_log_line_that_just_fits_is_whole() -> None:
+    body = "b" * (16_384 - len("s\n"))
+    assert _only(LogMessageBody(level="INFO", subject="s", body=body))["message"] == f"s\n{body}"
+
+
+def test_a_log_line_has_no_nul() -> None:
+    assert _only(LogMessageBody(level="INFO", subject="a\0b", body=""))["message"] == "a\N{REPLACEMENT CHARACTER}b"
+
+
+@pytest.mark.parametrize(("revision", "sent"), [(-1, None), (0, 0), (LARGEST_REVISION, LARGEST_REVISION)])
+def test_the_revision_of_samples_and_logs(revision: int, sent: int | None) -> None:
+    assert _only(DataMessageBody(data={"a": 1}), revision)["revision"] == sent
+    assert _only(LogMessageBody(level="INFO", subject="s", body=""), revision)["revision"] == sent
+
+
+def test_a_revision_that_tenta_cannot_store_is_left_out() -> None:
+    assert _only(DataMessageBody(data={"a": 1}), LARGEST_REVISION + 1)["revision"] is None
+
+
+@pytest.mark.parametrize(("status", "success"), [("accepted", True), ("rejected", False)])
+def test_a_verdict_on_a_config(status: Any, success: bool) -> None:
+    body = ConfigMessageBody(status=status, config=_foreign_config(0))
+    assert _only(body) == {"success": success, "timestamp": 1.7e9, "revision": 0}
+
+
+@pytest.mark.parametrize(
+    ("status", "revision"),
+    [("received", 3), ("startup", 3), ("accepted", -1), ("rejected", LARGEST_REVISION + 1)],
+)
+def test_config_messages_that_tenta_has_no_word_for(status: Any, revision: int) -> None:
+    encoded = _dialect().encode([_item(ConfigMessageBody(status=status, config=_foreign_config(revision)))])
+    assert encoded.publications == []
+    assert list(encoded.unsendable) == [1]
+
+
+def test_it_subscribes_to_its_own_configs() -> None:
+    assert _dialect().subscriptions == (TOPIC,)
+
+
+@pytest.mark.parametrize("name", ["#", "+", "a/+/b", "a\0b"])
+def test_a_name_that_would_match_other_topics_is_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match=r"general\.system_identifier"):
+        _dialect(sensor=name)
+
+
+def test_an_offer_becomes_a_config_with_its_revision_in_it() -> None:
+    config = _dialect().decode(TOPIC, _offer(CONFIGURATION))
+    assert config is not None
+    assert config.general.config_revision == 3
+    assert config.model_dump(mode="json") == {
+        **CONFIGURATION,
+        "general": {"software_version": "1.2.3", "system_identifier": "x", "config_revision": 3},
+    }
+
+
+def test_the_revision_beside_the_config_is_the_one_that_counts() -> None:
+    general = {"software_version": "1.2.3", "config_revision": 99}
+    config = _dialect().decode(TOPIC, _offer({"general": general}))
+    assert config is not None
+    assert config.general.config_revision == 3
+
+
+def test_an_offer_that_was_taken_back_offers_nothing() -> None:
+    assert _dialect().decode(TOPIC, b"") is None
+
+
+HOSTILE = {
+    "an array": b"[]",
+    "an array around it": b"[" + _offer(CONFIGURATION) + b"]",
+    "a string": b'"configuration"',
+    "null": b"null",
+    "NaN": b"NaN",
+    "a space": b" ",
+    "half of it": _offer(CONFIGURATION)[:-1],
+    "more behind it": _offer(CONFIGURATION) + b"x",
+    "no UTF-8": _offer(CONFIGURATION).replace(b"other", b"oth\xff\xfe"),
+    "a lone surrogate": _offer(CONFIGURATION).replace(b"other", b"\\ud800"),
+    "UTF-16": _offer(CONFIGURATION).decode().encode("utf-16"),
+    "deep nesting": b"[" * 100_000,
+    "deep nesting, closed": _offer(0).replace(b"0", b"[" * 10_000 + b"]" * 10_000),
+    "deep objects": _offer(0).replace(b"0", b'{"a":' * 10_000 + b"1" + b"}" * 10_000),
+    "a number of many digits": _offer(CONFIGURATION, 7).replace(b"7", b"9" * 1_000_000),
+    "a number of many digits inside": _offer({**CONFIGURATION, "n": 77}).replace(b"77", b"9" * 1_000_000),
+    "an infinite revision": _offer(CONFIGURATION, 7).replace(b"7", b"1e999"),
+    "a revision that is NaN": _offer(CONFIGURATION, math.nan),
+    "no revision": json.dumps({"configuration": CONFIGURATION}).encode(),
+    "a negative revision": _offer(CONFIGURATION, -1),
+    "a revision that is too large": _offer(CONFIGURATION, LARGEST_REVISION + 1),
+    "a revision in a string": _offer(CONFIGURATION, "3"),
+    "a fractional revision": _offer(CONFIGURATION, 3.5),
+    "a revision that is true": _offer(CONFIGURATION, True),
+    "no configuration": b'{"revision":3}',
+    "a configuration in a string": _offer(json.dumps(CONFIGURATION)),
+    "an array as configuration": _offer([CONFIGURATION]),
+    "null as configuration": _offer(None),
+    "no general": _offer({"other": 1}),
+    "an array as general": _offer({"general": []}),
+    "no version": _offer({"general": {}}),
+    "a version that is a path": _offer({"general": {"software_version": "../../etc"}}),
+    "a version with a line break": _offer({"general": {"software_version": "1.2.3\n"}}),
+    "a version that is a number": _offer({"general": {"software_version": 1.2}}),
+}
+
+
+@pytest.mark.parametrize("payload", HOSTILE.values(), ids=HOSTILE.keys())
+def test_what_is_no_offer_is_refused_with_a_reason(payload: bytes) -> None:
+    with pytest.raises(ValueError, match=r"\S") as refusal:
+        _dialect().decode(TOPIC, payload)
+    assert type(refusal.value) is ValueError  # subclasses of libraries say too much: the values found there
+    assert len(str(refusal.value)) < 1000
+
+
+def test_a_refusal_repeats_no_secret() -> None:
+    with pytest.raises(ValueError, match="software_version") as refusal:
+        _dialect().decode(TOPIC, _offer({"general": {"software_version": "hunter2"}, "password": "hunter2"}))
+    assert "hunter2" not in str(refusal.value)
+
+
+@given(st.one_of(st.binary(), _JSON.map(json.dumps).map(str.encode), _JSON.map(_offer)))
+def test_nothing_else_comes_out_of_any_payload(payload: bytes) -> None:
+    try:
+        offer = _dialect().decode(TOPIC, payload)
+    except ValueError:
+        return
+    assert offer is None or isinstance(offer, ForeignConfig)
+
+
+@given(_JSON, st.integers(0, LARGEST_REVISION))
+def test_any_config_comes_through_unchanged(anything: Any, revision: int) -> None:
+    configuration = {"general": {"software_version": "1.0.0"}, "x": anything}
+    offer = _dialect().decode(TOPIC, _offer(configuration, revision))
+    assert offer is not None
+    assert offer.general.config_revision == revision
+    assert json.dumps(offer.model_dump(mode="json")["x"]) == json.dumps(anything)
