@@ -20,6 +20,7 @@ PrivateNetwork=yes
 IMPATIENT = """\
 [Service]
 WatchdogSec=2
+TimeoutStartSec=10
 TimeoutAbortSec=1
 RestartSec=200ms
 RestartSteps=0
