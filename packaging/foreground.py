@@ -11,47 +11,49 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from testbed import run as command
+from testbed.run import BedError
+
 SERVICES = ("system-checks", "dummy-procedure", "tenta")
 SECONDS = 15
-VENV = Path(".venv-demo")
+VENV = Path(".venv-demo").absolute()
 SETTINGS = "listener {port} 127.0.0.1\nallow_anonymous true\n"
+# Not systemd-python, which needs a compiler: by hand, nothing is written to the journal.
+LIBRARIES = {"filelock", "paho-mqtt", "psutil", "pydantic", "sdnotify"}
+PACKAGES = ["mosquitto", "mosquitto-clients", "python3-venv"]
+HINT = f"As root: apt-get update && apt-get install {' '.join(PACKAGES)}"
 
 
 def run(say: Callable[[str], None]) -> int:
-    """Run the services for a while, and print what arrives; returns the exit status."""
-    if shutil.which("mosquitto") is None or shutil.which("mosquitto_sub") is None:
-        print(
-            "It needs Mosquitto; ask an administrator to: apt-get install mosquitto mosquitto-clients",
-            file=sys.stderr,
-        )
-        return 1
+    """Run the services for a while, and print what arrives; returns the exit status.
+
+    Raises:
+        BedError: Something is missing; the text says what to do.
+    """
+    if os.geteuid() == 0:
+        say(f"Installing {', '.join(PACKAGES)}")
+        apt_get = ["apt-get", "--quiet", "--yes"]
+        command.run([*apt_get, "update"], timeout=300)
+        command.run([*apt_get, "install", *PACKAGES], timeout=300, env={"DEBIAN_FRONTEND": "noninteractive"})
+    elif not all(shutil.which(program, path=command.PATH) for program in ("mosquitto", "mosquitto_sub")):
+        raise BedError("Mosquitto is not installed", HINT)
     python = _make_venv(say)
-    if python is None:
-        return 1
     with tempfile.TemporaryDirectory(prefix="ivy-demo-") as directory:
         arrived = _show(say, python, Path(directory))
-    say(f"Done: {arrived} publications arrived. What was not shown: supervision, the package, a node of its own.")
+    say(f"Done: {arrived} publications arrived. Not shown: supervision, the package, a node of its own.")
     return 0 if arrived else 1
 
 
-def _make_venv(say: Callable[[str], None]) -> str | None:
-    """A Python that has ivy's libraries: the system's, or that of a virtual environment made here."""
-    libraries = "import filelock, paho.mqtt.client, psutil, pydantic, sdnotify"
-    for python in (sys.executable, str(VENV / "bin" / "python")):
-        if shutil.which(python) and subprocess.run([python, "-c", libraries], capture_output=True).returncode == 0:
-            return python
-    say(f"Making a virtual environment in {VENV}")
-    # Not systemd-python, which needs a compiler: by hand, nothing is written to the journal.
-    wanted = [
-        line for line in Path("packaging/requirements-test.txt").read_text().splitlines() if line[:1].isalpha()
-    ]
-    needed = [line for line in wanted if line.split("==")[0] in libraries.replace("paho", "paho-mqtt")]
-    try:
-        subprocess.run([sys.executable, "-m", "venv", VENV], check=True)
-        subprocess.run([VENV / "bin" / "pip", "install", "--quiet", *needed], check=True)
-    except subprocess.CalledProcessError as error:
-        print(f"{error}\nIt needs python3-venv and the network.", file=sys.stderr)
-        return None
+def _make_venv(say: Callable[[str], None]) -> str:
+    """A Python that has ivy's libraries."""
+    if not VENV.exists():
+        say(f"Making a virtual environment in {VENV}")
+        lines = Path("packaging/requirements-test.txt").read_text().splitlines()
+        needed = [line for line in lines if line.split("==")[0] in LIBRARIES]
+        beside = VENV.with_suffix(".new")
+        command.run([sys.executable, "-m", "venv", "--clear", beside], hint=HINT)
+        command.run([beside / "bin" / "pip", "install", *needed], timeout=300, hint="Is there a network?")
+        beside.rename(VENV)
     return str(VENV / "bin" / "python")
 
 
@@ -59,20 +61,17 @@ def _show(say: Callable[[str], None], python: str, directory: Path) -> int:
     port = _free_port()
     (directory / "mosquitto.conf").write_text(SETTINGS.format(port=port))
     release = _make_release(directory, port)
-    processes = [
-        subprocess.Popen(["mosquitto", "-c", str(directory / "mosquitto.conf")], stderr=subprocess.DEVNULL)
-    ]
+    processes = [command.popen(["mosquitto", "-c", str(directory / "mosquitto.conf")], stderr=subprocess.DEVNULL)]
     seen = directory / "seen"
     try:
         _wait_for_port(port)
         with seen.open("w") as output:
             listen = ["mosquitto_sub", "-p", str(port), "-t", "#", "-v"]
-            processes.append(subprocess.Popen(listen, stdout=output))
+            processes.append(command.popen(listen, stdout=output))
         say(f"For {SECONDS} s: {', '.join(SERVICES)}, and what arrives at the broker")
-        environment = {**os.environ, "IVY_ROOT_DIR": str(directory / "root")}
+        environment = {"IVY_ROOT_DIR": str(directory / "root")}
         for service in SERVICES:
-            command = [python, "-m", "ivy", "run", service]
-            processes.append(subprocess.Popen(command, cwd=release, env=environment))
+            processes.append(command.popen([python, "-m", "ivy", "run", service], cwd=release, env=environment))
         return _print_arrivals(seen)
     finally:
         for process in reversed(processes):

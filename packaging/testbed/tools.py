@@ -19,6 +19,7 @@ PACKAGES = {
     "ip": "iproute2",
     "mosquitto": "mosquitto",
     "mosquitto_passwd": "mosquitto",
+    "mosquitto_sub": "mosquitto-clients",
     "nsenter": "util-linux",
     "unshare": "util-linux",
     "setpriv": "util-linux",
