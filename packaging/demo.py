@@ -32,7 +32,7 @@ path = "/etc/ivy/config.json"
 config = json.load(open(path))
 config["general"]["system_identifier"] = sys.argv[2]
 config["dummy_procedure"]["seconds_between_datapoints"] = 1
-config["system_checks"]["seconds_between_checks"] = 2
+config["system_checks"]["seconds_between_checks"] = 1
 config["logging_verbosity"]["message_sending"] = "INFO"
 config["backend"] = {"provider": "tenta", "mqtt_connection": {"host": sys.argv[1], "port": 1883,
     "client_id": sys.argv[2], "username": sys.argv[2], "password": sys.argv[3]}}
