@@ -4,23 +4,32 @@ import random
 import time
 from collections.abc import Callable
 
+import pytest
 from testbed.bed import Node
 from testbed.broker import Broker
+from testbed.run import run
 
 from tests.node.conftest import unit_property, use_tenta
 from tests.node.recorder import Recorder
 from tests.node.sampling import add_sampler, arrived, be_impatient, sampled
 
 SERVICES = ["ivy-fast-sampler", "ivy-dummy-procedure", "ivy-system-checks", "ivy-tenta"]
-TIMES_EACH = 10
+TIMES_EACH = 5
+TIMES_EACH_IN_A_SWEEP = 20
+LOSS = """
+table inet loss {
+    chain input { type filter hook input priority 0; numgen random mod 100 < 30 drop; }
+    chain output { type filter hook output priority 0; numgen random mod 100 < 30 drop; }
+}
+"""
 WINDOW = 50  # max_parallel_messages
 SEED = random.SystemRandom().randrange(10**6)
 
 Fault = tuple[str, Callable[[], None]]
 
 
-def faults(node: Node, broker: Broker, chance: random.Random) -> list[Fault]:
-    """All of them, in random order."""
+def faults(node: Node, broker: Broker, chance: random.Random, times: int) -> list[Fault]:
+    """Each of them so many times, in random order."""
 
     def signal(name: str, service: str) -> Fault:
         def fault() -> None:
@@ -46,24 +55,40 @@ def faults(node: Node, broker: Broker, chance: random.Random) -> list[Fault]:
         pause(chance.uniform(0.5, 3))
         node.link(True)
 
+    def broker_stall() -> None:
+        broker.pause()
+        pause(chance.uniform(0.5, 5))
+        broker.resume()
+
+    def packet_loss() -> None:
+        nft = ["ip", "netns", "exec", node.network_namespace, "nft"]
+        run([*nft, LOSS])
+        pause(chance.uniform(1, 5))
+        run([*nft, "delete table inet loss"])
+
     each: list[Fault] = [
         *(signal(name, service) for name in ("KILL", "STOP") for service in SERVICES),
         ("power cut", power_cut),
         ("broker restart", broker_restart),
+        ("broker stall", broker_stall),
         ("link down", link_down),
+        ("packet loss", packet_loss),
     ]
-    some = each * TIMES_EACH
+    some = each * times
     chance.shuffle(some)
     return some
 
 
-def test_no_sample_is_lost_whatever_fails(node: Node, broker: Broker, recorder: Recorder) -> None:
+def test_no_sample_is_lost_whatever_fails(
+    node: Node, broker: Broker, recorder: Recorder, request: pytest.FixtureRequest
+) -> None:
     chance = random.Random(SEED)
     be_impatient(node)
     use_tenta(node, broker)
     add_sampler(node)
     node.wait_for(lambda: arrived(recorder), 20, "the first samples")
-    schedule = faults(node, broker, chance)
+    times = TIMES_EACH_IN_A_SWEEP if request.config.getoption("--sweep") else TIMES_EACH
+    schedule = faults(node, broker, chance, times)
     print(f"seed {SEED}, {len(schedule)} faults")
     for name, fault in schedule:
         pause(chance.uniform(0, 0.5))
