@@ -6,7 +6,6 @@ other two.
 """
 
 import bisect
-import contextlib
 import dataclasses
 import json
 import math
@@ -165,10 +164,9 @@ def _cut(text: str, excess: int) -> str:
 def _status(timestamp: float, body: ConfigMessageBody) -> str:
     """What became of a config. Of one that is too large only the part by which one knows it."""
     config = body.config.model_dump(mode="json")
-    with contextlib.suppress(ValueError):  # some number in it is infinite
-        element = _element(timestamp, {_CONFIG_KEY: {"status": body.status, "config": config}})
-        if _fits(element):
-            return element
+    element = _element(timestamp, {_CONFIG_KEY: {"status": body.status, "config": config}})
+    if _fits(element):
+        return element
     general = body.config.general
     known_by = {"config_revision": general.config_revision, "software_version": str(general.software_version)}
     return _element(timestamp, {_CONFIG_KEY: {"status": body.status, "config": {"general": known_by}}})
