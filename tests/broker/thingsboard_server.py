@@ -1,7 +1,8 @@
 """A stand-in for ThingsBoard's MQTT transport, as strict as that: it closes the connection where that does.
 
 Speaks MQTT 3.1.1 to one device. Keeps what arrives, and judges only what the server judges: the forms that ivy must
-keep beyond that are the validator's.
+keep beyond that are the validator's. The official client (tb-mqtt-client 1.13.14, told to speak 3.1.1) gets along
+with it: telemetry, attributes both ways, remote calls both ways.
 """
 
 import contextlib
