@@ -288,6 +288,8 @@ HOSTILE = {
     "no version": _offer({"general": {}}),
     "a version that is a path": _offer({"general": {"software_version": "../../etc"}}),
     "a version with a line break": _offer({"general": {"software_version": "1.2.3\n"}}),
+    "a version that is an object": _offer({"general": {"software_version": {}}}),
+    "a version in an object": _offer({"general": {"software_version": {"root": "1.2.3"}}}),
     "a version that is a number": _offer({"general": {"software_version": 1.2}}),
 }
 

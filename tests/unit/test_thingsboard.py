@@ -221,6 +221,7 @@ HOSTILE: dict[str, tuple[Any, int | None]] = {
     "no general": ({"a": 1}, None),
     "no version": ({"general": {"config_revision": 4}}, 4),
     "no revision": ({"general": {"software_version": "1.2.3"}}, None),
+    "an object as version": ({"general": {"config_revision": 4, "software_version": {}}}, 4),
     "a path as version": ({"general": {"config_revision": 4, "software_version": "../x"}}, 4),
     "a negative revision": ({"general": {"config_revision": -2, "software_version": "1.2.3"}}, None),
     "a revision that is true": ({"general": {"config_revision": True, "software_version": "x"}}, None),
