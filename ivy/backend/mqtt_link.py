@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Optional, Protocol, Union
 
 from ivy import lean
 from ivy.backend.backoff import Backoff
+from ivy.backend.network_news import NetworkNews
 from ivy.types.config import MQTTBrokerConfig
 
 if TYPE_CHECKING:  # it is loaded when a link is made, with OpenSSL or without
@@ -25,6 +26,7 @@ if TYPE_CHECKING:  # it is loaded when a link is made, with OpenSSL or without
 _KEEPALIVE = 60
 _SECONDS_TO_CONNECT = 30
 _SECONDS_UNTIL_STABLE = 10
+_SECONDS_TO_SETTLE = 1  # of a network that has just come up: name look-up and routes follow its address
 
 # What MQTT 3.1.1 calls 4, 5 and 3, in paho's numbers: who reads "refused" should know whether to do something.
 _REFUSALS = {
@@ -98,6 +100,7 @@ class MQTTLink:
         self._was_useful = False  # whether this connection has delivered anything
         self._of_no_use: set[int] = set()  # publications that deliver nothing
         self._broken_by_broker = False
+        self._network_news = NetworkNews()
         self._client: Optional[paho.Client] = None
         self._opening: Optional[_Opening] = None
         self._next_try = time.monotonic() + self._backoff.next_delay()
@@ -189,7 +192,11 @@ class MQTTLink:
             writers += [network] if self._client.want_write() else []
             # What TLS has decrypted already, no select will announce.
             timeout = 0 if getattr(network, "pending", int)() else timeout
+        if self._client is None and self._opening is None and self._network_news.socket is not None:
+            readers.append(self._network_news.socket)
         readable, writable, _ = select.select(readers, writers, [], self._shortened(timeout))
+        if self._network_news.socket in readable and self._network_news.are_good():
+            self._next_try = min(self._next_try, time.monotonic() + _SECONDS_TO_SETTLE)
         client = self._client
         if client is not None and network is not None and (network in readable or timeout == 0):
             self._read(client)
@@ -218,6 +225,7 @@ class MQTTLink:
         self._drop_client()
         delay = self._backoff.next_delay()
         self._next_try = time.monotonic() + delay
+        self._network_news.are_good()  # what is old is no news
         self._events.append(Disconnected(reason, delay, by_broker))
 
     def _drop_client(self) -> None:
