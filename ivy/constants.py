@@ -33,6 +33,12 @@ IVY_DATA_DIR: str = _data_dir()
 IVY_RUN_DIR: str = "/run/ivy" if IVY_DATA_DIR == "/var/lib/ivy/data" else os.path.join(IVY_DATA_DIR, "run")
 """Where sockets and link reports are: gone after a boot on a node, beside the data elsewhere."""
 
+PENDING_CONFIG_FLAG: str = os.path.join(IVY_RUN_DIR, "pending-config")
+"""A file that is there when there are config offers to decide about. It is removed by whoever has done so."""
+
+RESTART_FLAG: str = os.path.join(IVY_RUN_DIR, "restart-")
+"""With a procedure's name behind it, a file that asks `ivy-restart.service` to restart that procedure."""
+
 LOGGING_LEVEL_PRIORITIES: dict[Literal["DEBUG", "INFO", "WARNING", "ERROR", "EXCEPTION"], int] = {
     "DEBUG": 0,
     "INFO": 1,

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Iterable, Sequence
-from typing import Optional
+from typing import Any, Optional, Union
 
 from ivy.types.config import ForeignConfig
 from ivy.types.messages import MessageQueueItem
@@ -13,11 +13,16 @@ LARGEST_BATCH = 60_000
 
 @dataclasses.dataclass(frozen=True)
 class Publication:
-    """One MQTT PUBLISH, and the messages that are delivered when it is acknowledged."""
+    """One MQTT PUBLISH, and the messages that are delivered when it is acknowledged.
+
+    A message may be in several publications; it is delivered when all of them are acknowledged.
+    """
 
     topic: str
     payload: bytes
-    message_ids: tuple[int, ...]
+    message_ids: tuple[int, ...] = ()
+    points: int = 0
+    """How many values it carries, where the platform counts them."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,6 +33,42 @@ class Encoded:
     unsendable: dict[int, str]
 
 
+class OfferError(ValueError):
+    """A config offer that cannot be taken; the text says what is wrong with it."""
+
+    def __init__(self, text: str, revision: Optional[int] = None) -> None:
+        """Initialise an error.
+
+        Args:
+            text: What is wrong, without any value of the offer: it may hold secrets.
+            revision: The revision of the offer, where that much can be read.
+        """
+        super().__init__(text)
+        self.revision = revision
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """A remote procedure call, and where its answer goes. What cannot be read asks for the method ""."""
+
+    answer_topic: str
+    method: str
+    params: Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Limits:
+    """What the platform lets a node send: rates as pairs of a number and a time in seconds."""
+
+    publications: tuple[tuple[int, float], ...] = ()
+    points: tuple[tuple[int, float], ...] = ()
+    most_in_flight: Optional[int] = None
+
+
+Incoming = Union[ForeignConfig, Request, Limits]
+"""What a platform may want of a node: a `ForeignConfig` is a config offer."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Dialect:
     """How to speak to one platform.
@@ -35,13 +76,14 @@ class Dialect:
     Attributes:
         subscriptions: Topics to subscribe to, with QoS 1, at each connect.
         encode: Turns messages into publications.
-        decode: Turns a topic and a payload into the config that it offers, or None if it offers none. Raises
-            `ValueError`, whose text says what is wrong with it.
+        decode: Turns a topic and a payload into what is wanted, or None. Raises `OfferError`.
+        greeting: Makes what is published after each connect, without any message.
     """
 
     subscriptions: tuple[str, ...]
     encode: Callable[[Sequence[MessageQueueItem]], Encoded]
-    decode: Callable[[str, bytes], Optional[ForeignConfig]]
+    decode: Callable[[str, bytes], Optional[Incoming]]
+    greeting: Callable[[], Sequence[Publication]] = tuple
 
 
 def pack(topic: str, elements: Iterable[tuple[int, str]]) -> list[Publication]:

@@ -6,12 +6,17 @@ One loop owns all state: acknowledged messages are removed first, then the windo
 import math
 import sqlite3
 import time
-from typing import TYPE_CHECKING, Optional
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Optional
 
-from ivy.backend import offers
-from ivy.backend.dialect import Dialect
+from ivy import constants
+from ivy.backend import offers, remote_calls
+from ivy.backend.dialect import Dialect, Encoded, Limits, OfferError, Publication, Request
 from ivy.backend.mqtt_link import Acknowledged, Connected, Disconnected, Event, MQTTLink, Received
-from ivy.types.config import BackendConfig, Config
+from ivy.backend.pace import Bucket, Pace
+from ivy.backend.suspects import Suspects
+from ivy.types.config import BackendConfig, Config, ForeignConfig
+from ivy.types.messages import ConfigMessageBody, MessageQueueItem
 from ivy.utils import notify
 from ivy.utils.link_report import LinkReport
 from ivy.utils.logger import Logger
@@ -23,6 +28,10 @@ if TYPE_CHECKING:  # a service's own memory has no use for it
 
 _SECONDS_UNTIL_STALLED = 60.0
 _SECONDS_BETWEEN_REPORTS = 5.0  # and between looks at the queue, were a ring of the doorbell ever lost
+_REPORTS_OF_BAD_OFFERS = (
+    16,
+    600.0,
+)  # so many in so many seconds; each is a message, and whoever sends them may not stop
 
 
 def run(
@@ -67,6 +76,9 @@ class _Forwarder:
         self._listener = Listener()
         self._link = MQTTLink(backend.mqtt_connection, dialect.subscriptions)
         self._in_flight: dict[int, tuple[int, ...]] = {}  # messages of a publication, by its token
+        self._suspects = Suspects()
+        self._pace = Pace()
+        self._pause_until = 0.0  # nothing may be sent before, monotonic
         self._acknowledged: set[int] = set()  # not removed from the queue yet
         self._last_progress = 0.0
         self._last_sent: Optional[float] = None
@@ -75,6 +87,8 @@ class _Forwarder:
         self._next_try = 0.0
         self._queue_trouble = ""
         self._bad_offer = b""
+        self._bad_offers = Bucket(*_REPORTS_OF_BAD_OFFERS)
+        self._reported: set[str] = set()  # why messages could not be sent
         self._is_behind = False  # whether there may be more to send than the last turn could
         self._publish_link_state(False, "not connected yet")
 
@@ -115,21 +129,25 @@ class _Forwarder:
     def _patience(self) -> float:
         if self._is_behind:
             return 0.0
-        return min(notify.SECONDS_BETWEEN_HEARTBEATS, max(0.0, self._next_report - time.monotonic()))
+        now = time.monotonic()
+        times = [self._next_report, self._pause_until] if self._pause_until > now else [self._next_report]
+        return min(notify.SECONDS_BETWEEN_HEARTBEATS, max(0.0, min(times) - now))
 
     def _handle(self, event: Event) -> None:
         match event:
             case Acknowledged(token):
-                self._acknowledged.update(self._in_flight.pop(token, ()))
-                self._last_progress = time.monotonic()
-                self._last_sent = self._last_progress
+                self._take_acknowledgment(self._in_flight.pop(token, ()))
             case Received(topic, payload):
-                self._take_offer(topic, payload)
+                self._take(topic, payload)
             case Connected():
                 self._trouble = ""
+                self._suspects.connected()
+                self._publish(self._dialect.greeting(), is_delivery=False)
                 self._journal.info(f"Connected to {self._link.address}")
                 self._publish_link_state(True)
-            case Disconnected(reason, delay):
+            case Disconnected(reason, delay, by_broker):
+                if by_broker:
+                    self._look_for_culprit(reason)
                 self._in_flight.clear()
                 self._next_try = time.monotonic() + delay
                 if reason != self._trouble:  # the same one every quarter of an hour says nothing new
@@ -137,19 +155,71 @@ class _Forwarder:
                 self._trouble = reason
                 self._publish_link_state(False, reason)
 
-    def _take_offer(self, topic: str, payload: bytes) -> None:
+    def _take_acknowledgment(self, message_ids: tuple[int, ...]) -> None:
+        if not message_ids:  # of a greeting or an answer
+            return
+        under_way = self._under_way()  # a message may be in several publications
+        self._acknowledged.update(identifier for identifier in message_ids if identifier not in under_way)
+        self._suspects.delivered(message_ids)
+        self._last_progress = self._last_sent = time.monotonic()
+
+    def _under_way(self) -> set[int]:
+        return {identifier for batch in self._in_flight.values() for identifier in batch}
+
+    def _look_for_culprit(self, reason: str) -> None:
+        culprit = self._suspects.broken(self._under_way())
+        if culprit is not None:
+            self._acknowledged.add(culprit)  # in the only way that it will ever be
+            self._logger.error("A message was removed: the broker breaks the connection over it", details=reason)
+
+    def _take(self, topic: str, payload: bytes) -> None:
         try:
-            offer = self._dialect.decode(topic, payload)
-            if offer is not None:
-                offers.store(offer, self._config, self._logger)
-        except ValueError as error:
-            if payload != self._bad_offer:  # a retained one comes again at every connect
-                self._logger.error(f"A config offer was ignored: {error}")
-            self._bad_offer = payload
+            if len(payload) > offers.LARGEST_PAYLOAD:
+                raise OfferError(f"it has {len(payload)} bytes, more than {offers.LARGEST_PAYLOAD}")
+            match self._dialect.decode(topic, payload):
+                case ForeignConfig() as offer:
+                    offers.store(offer, self._config, self._logger)
+                case Request() as request:
+                    self._publish([remote_calls.answer(request, self._status)], is_delivery=False)
+                case Limits() as limits:
+                    self._pace.limit(limits)
+        except OfferError as error:
+            self._refuse(payload, error)
         except OSError as error:  # the broker sends it again at the next connect
             self._link.break_off(f"a config offer could not be stored: {error}")
         except sqlite3.Error as error:  # it is stored; only the answer to it is missing
             self._endure(error)
+
+    def _refuse(self, payload: bytes, error: OfferError) -> None:
+        if payload == self._bad_offer:  # a retained one comes again at every connect
+            return
+        self._bad_offer = payload
+        if self._bad_offers.seconds_until(1) > 0:
+            return self._journal.debug(f"One of many bad config offers: {error}")
+        self._bad_offers.take(1)
+        self._logger.error(f"A config offer was ignored: {error}")
+        if error.revision is not None:
+            try:
+                offers.reject(error.revision, self._config, self._logger)
+            except sqlite3.Error as trouble:
+                self._endure(trouble)
+
+    def _status(self) -> dict[str, Any]:
+        """What an operator may ask for at any time."""
+        return {
+            "ivy_version": constants.VERSION.as_identifier(),
+            "config_revision": self._config.general.config_revision,
+            "queued": self._queue.get_queue_length(),
+            "oldest_timestamp": self._queue.get_oldest_timestamp(),
+            "uptime_seconds": round(time.clock_gettime(time.CLOCK_BOOTTIME)),
+            "procedures": remote_calls.procedures(),
+        }
+
+    def _publish(self, publications: Sequence[Publication], *, is_delivery: bool) -> None:
+        for publication in publications:
+            if self._link.is_connected:
+                token = self._link.publish(publication.topic, publication.payload, is_delivery=is_delivery)
+                self._in_flight.update({token: publication.message_ids} if publication.message_ids else {})
 
     def _remove_acknowledged(self) -> None:
         if self._acknowledged:
@@ -158,26 +228,50 @@ class _Forwarder:
 
     def _fill_window(self) -> bool:
         """Send the newest messages that fit. Returns whether there is room left that others may fill."""
-        on_their_way = {identifier for batch in self._in_flight.values() for identifier in batch}
-        room = self._window - len(on_their_way)
-        if not self._link.is_connected or room <= 0:
+        under_way = self._under_way()
+        room = self._window - len(under_way)
+        if not self._link.is_connected or room <= 0 or time.monotonic() < self._pause_until:
             return False
-        encoded = self._dialect.encode(self._queue.get_n_latest_messages(room, on_their_way))
+        items = self._queue.get_n_latest_messages(room, under_way)
+        encoded = self._encode_affordable(self._suspects.choose(items, under_way))
         if encoded.publications and not self._in_flight:
             self._last_progress = time.monotonic()
-        for publication in encoded.publications:
-            token = self._link.publish(publication.topic, publication.payload)
-            self._in_flight[token] = publication.message_ids
-        self._remove_unsendable(encoded.unsendable)
+        self._pace.take(encoded.publications)
+        self._publish(encoded.publications, is_delivery=True)
+        self._remove_unsendable(encoded.unsendable, items)
         return bool(encoded.unsendable)
 
-    def _remove_unsendable(self, reasons: dict[int, str]) -> None:
-        if reasons:
-            self._journal.debug(
-                f"{len(reasons)} messages stay in the archive only",
-                details="\n".join(sorted(set(reasons.values()))),
+    def _encode_affordable(self, items: Sequence[MessageQueueItem]) -> Encoded:
+        """As many of the newest messages as the platform takes now; if it takes none, there is a pause."""
+        while True:
+            encoded = self._dialect.encode(items)
+            wait = self._pace.seconds_until(encoded.publications)
+            fits = self._pace.may_be_in_flight(len(self._in_flight) + len(encoded.publications))
+            fits = fits or (len(items) == 1 and not self._in_flight)  # it will never take up less
+            if not encoded.publications or (wait == 0 and fits):
+                return encoded
+            if len(items) == 1:
+                self._pause_until = time.monotonic() + wait
+                return Encoded([], {})
+            items = items[-(len(items) // 2) :]
+
+    def _remove_unsendable(self, reasons: dict[int, str], items: Sequence[MessageQueueItem]) -> None:
+        if not reasons:
+            return
+        text, details = (
+            f"{len(reasons)} messages stay in the archive only",
+            "\n".join(sorted(set(reasons.values()))),
+        )
+        self._journal.debug(text, details)
+        # A config status that a platform has no word for is no loss, so nobody needs to know.
+        bodies = {item.identifier: item.message_body for item in items}
+        losses = {reason for key, reason in reasons.items() if not isinstance(bodies[key], ConfigMessageBody)}
+        for reason in sorted(losses - self._reported):
+            self._logger.warning(
+                f"A message stays in the archive only: {reason}", "Others like it are not reported."
             )
-            self._queue.remove_messages(set(reasons))
+        self._reported |= losses
+        self._queue.remove_messages(set(reasons))
 
     def _endure(self, error: sqlite3.Error) -> None:
         """A full disk, say. What is acknowledged stays known here, and is removed when that is possible again."""

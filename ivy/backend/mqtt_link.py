@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Optional, Protocol, Union
 
 from ivy import lean
 from ivy.backend.backoff import Backoff
+from ivy.backend.network_news import NetworkNews
 from ivy.types.config import MQTTBrokerConfig
 
 if TYPE_CHECKING:  # it is loaded when a link is made, with OpenSSL or without
@@ -25,6 +26,14 @@ if TYPE_CHECKING:  # it is loaded when a link is made, with OpenSSL or without
 _KEEPALIVE = 60
 _SECONDS_TO_CONNECT = 30
 _SECONDS_UNTIL_STABLE = 10
+_SECONDS_TO_SETTLE = 1  # of a network that has just come up: name look-up and routes follow its address
+
+# What MQTT 3.1.1 calls 4, 5 and 3, in paho's numbers: who reads "refused" should know whether to do something.
+_REFUSALS = {
+    134: "check client_id, username and password",
+    135: "check client_id, username and password",
+    136: "it is in trouble itself or limits the rate; nothing needs to be done here",
+}
 
 
 class HasFileno(Protocol):
@@ -45,6 +54,8 @@ class Disconnected:
 
     reason: str
     seconds_to_next_try: float
+    by_broker: bool = False
+    """Whether the broker broke an established connection, for no reason that this side knows."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,6 +98,9 @@ class MQTTLink:
         self._events: collections.deque[Event] = collections.deque()
         self._backoff = Backoff()
         self._was_useful = False  # whether this connection has delivered anything
+        self._of_no_use: set[int] = set()  # publications that deliver nothing
+        self._broken_by_broker = False
+        self._network_news = NetworkNews()
         self._client: Optional[paho.Client] = None
         self._opening: Optional[_Opening] = None
         self._next_try = time.monotonic() + self._backoff.next_delay()
@@ -111,8 +125,13 @@ class MQTTLink:
         events, self._events = list(self._events), collections.deque()
         return events
 
-    def publish(self, topic: str, payload: bytes) -> int:
+    def publish(self, topic: str, payload: bytes, *, is_delivery: bool = True) -> int:
         """Publish with QoS 1. If the link breaks before the PUBACK, nothing is sent again.
+
+        Args:
+            topic: Where to.
+            payload: What.
+            is_delivery: Whether its PUBACK proves the connection to be of use, so that the next try comes soon.
 
         Returns: The token that `Acknowledged` will carry.
 
@@ -121,7 +140,10 @@ class MQTTLink:
         """
         if self._client is None or not self.is_connected:
             raise RuntimeError("publish without a connection")
-        return self._client.publish(topic, payload, qos=1).mid
+        token = self._client.publish(topic, payload, qos=1).mid
+        if not is_delivery:
+            self._of_no_use.add(token)
+        return token
 
     def break_off(self, reason: str) -> None:
         """Give the connection up; another one will be made."""
@@ -170,7 +192,11 @@ class MQTTLink:
             writers += [network] if self._client.want_write() else []
             # What TLS has decrypted already, no select will announce.
             timeout = 0 if getattr(network, "pending", int)() else timeout
+        if self._client is None and self._opening is None and self._network_news.socket is not None:
+            readers.append(self._network_news.socket)
         readable, writable, _ = select.select(readers, writers, [], self._shortened(timeout))
+        if self._network_news.socket in readable and self._network_news.are_good():
+            self._next_try = min(self._next_try, time.monotonic() + _SECONDS_TO_SETTLE)
         client = self._client
         if client is not None and network is not None and (network in readable or timeout == 0):
             self._read(client)
@@ -189,15 +215,18 @@ class MQTTLink:
         return timeout
 
     def _lose(self, reason: str) -> None:
+        by_broker, self._broken_by_broker = self.is_connected and self._broken_by_broker, False
         if self.is_connected and time.monotonic() - self._changed > _SECONDS_UNTIL_STABLE:
             self._backoff.reset()
         elif self._was_useful:
             self._backoff.ease()
         self._was_useful = False
+        self._of_no_use.clear()
         self._drop_client()
         delay = self._backoff.next_delay()
         self._next_try = time.monotonic() + delay
-        self._events.append(Disconnected(reason, delay))
+        self._network_news.are_good()  # what is old is no news
+        self._events.append(Disconnected(reason, delay, by_broker))
 
     def _drop_client(self) -> None:
         client, self._client = self._client, None
@@ -236,7 +265,8 @@ class MQTTLink:
 
     def _on_connect(self, client: paho.Client, _data: Any, _flags: Any, code: ReasonCode, _properties: Any) -> None:
         if code.is_failure:
-            self._loss = f"{self.address} refused the connection: {code}"
+            hint = _REFUSALS.get(code.value)
+            self._loss = f"{self.address} refused the connection: {code}" + (f" ({hint})" if hint else "")
         elif self._subscriptions:
             client.subscribe([(topic, 1) for topic in self._subscriptions])
         else:
@@ -259,10 +289,11 @@ class MQTTLink:
     def _on_disconnect(
         self, _client: paho.Client, _data: Any, _flags: Any, code: ReasonCode, _properties: Any
     ) -> None:
+        self._broken_by_broker = self._loss is None and str(code) != "Keep alive timeout"
         self._loss = self._loss or f"the connection to {self.address} broke: {code}"
 
     def _on_publish(self, _client: paho.Client, _data: Any, mid: int, _code: ReasonCode, _properties: Any) -> None:
-        self._was_useful = True
+        self._was_useful = self._was_useful or mid not in self._of_no_use
         self._events.append(Acknowledged(mid))
 
     def _on_message(self, _client: paho.Client, _data: Any, message: paho.MQTTMessage) -> None:

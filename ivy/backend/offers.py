@@ -1,7 +1,11 @@
-"""Takes config offers from a backend into the state, where the updater finds them. Decides nothing about them."""
+"""Takes config offers from a backend into the state, where the updater finds them. Judges their form only."""
+
+from pathlib import Path
 
 import pydantic
 
+from ivy import constants, files
+from ivy.backend.dialect import OfferError
 from ivy.types.config import Config, ForeignConfig, describe
 from ivy.types.messages import ConfigMessageBody
 from ivy.types.state import State
@@ -9,8 +13,11 @@ from ivy.utils.logger import Logger
 from ivy.utils.messaging_agent import MessagingAgent
 from ivy.utils.state_interface import StateInterface
 
+LARGEST_PAYLOAD = 65_536
+"""Bytes that an offer may have on its way here."""
+
 _MOST_PENDING = 16
-_LARGEST_OFFER = 1_000_000  # bytes; with as many as may be pending, the state stays quick to load
+_LARGEST_OFFER = 2 * LARGEST_PAYLOAD  # in the state, where numbers may be spelt longer
 
 
 def store(offer: ForeignConfig, config: Config, logger: Logger) -> None:
@@ -22,7 +29,7 @@ def store(offer: ForeignConfig, config: Config, logger: Logger) -> None:
         logger: Where to log.
 
     Raises:
-        ValueError: The state would not carry it.
+        OfferError: The state would not carry it.
         OSError: The state cannot be written (or is locked: `TimeoutError`); nothing was stored.
         sqlite3.Error: It was stored, but the answer could not be queued.
     """
@@ -32,24 +39,52 @@ def store(offer: ForeignConfig, config: Config, logger: Logger) -> None:
         known = [config.general.config_revision, *(c.general.config_revision for c in state.pending_configs)]
         if revision <= max(known):
             # Brokers send retained configs again at every connect.
-            return logger.debug(f"Ignored a config offer of revision {revision}: {max(known)} is known")
+            logger.debug(f"Ignored a config offer of revision {revision}: {max(known)} is known")
+            return _raise_flag() if len(known) > 1 else None  # it may have been lost with /run
         if len(state.pending_configs) >= _MOST_PENDING:
             return logger.warning(f"Ignored a config offer of revision {revision}: too many are pending")
         state.pending_configs.append(offer)
+    _raise_flag()
     logger.info(f"Received a config offer of revision {revision} for version {offer.general.software_version}")
+    _queue(ConfigMessageBody(status="received", config=offer))
+
+
+def reject(revision: int, config: Config, logger: Logger) -> None:
+    """Answer "rejected" to an offer of which nothing but the revision is usable, unless that is not newer.
+
+    Raises:
+        sqlite3.Error: The answer could not be queued.
+    """
+    known = config.general.config_revision
+    if revision <= known:
+        return logger.debug(f"Did not answer an invalid config offer of revision {revision}: {known} is known")
+    version = constants.VERSION.as_identifier()  # there has to be one, and this is who says no
+    general = {"config_revision": revision, "software_version": version}
+    _queue(ConfigMessageBody(status="rejected", config=ForeignConfig.model_validate({"general": general})))
+
+
+def _queue(body: ConfigMessageBody) -> None:
     messaging_agent = MessagingAgent()
-    messaging_agent.add_message(ConfigMessageBody(status="received", config=offer))
-    messaging_agent.teardown()
+    try:
+        messaging_agent.add_message(body)
+    finally:
+        messaging_agent.teardown()
+
+
+def _raise_flag() -> None:
+    files.make_directory(constants.IVY_RUN_DIR)
+    Path(constants.PENDING_CONFIG_FLAG).touch()
 
 
 def _check_storable(offer: ForeignConfig) -> None:
     """An offer nested too deep to be read again would make the whole state unreadable."""
+    revision = offer.general.config_revision
     text = State(pending_configs=[offer]).model_dump_json()
     if len(text) > _LARGEST_OFFER:
-        raise ValueError(f"it has {len(text)} bytes, more than {_LARGEST_OFFER}")
+        raise OfferError(f"it has {len(text)} bytes, more than {_LARGEST_OFFER}", revision)
     try:
         [stored] = State.model_validate_json(text).pending_configs
     except pydantic.ValidationError as error:
-        raise ValueError(describe(error)) from None
+        raise OfferError(describe(error), revision) from None
     if stored != offer:
-        raise ValueError("it holds a number that is infinite or none")
+        raise OfferError("it holds a number that is infinite or none", revision)

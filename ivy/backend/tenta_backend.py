@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Optional, Union
 import pydantic
 
 from ivy.backend import forwarder
-from ivy.backend.dialect import Dialect, Encoded, pack
+from ivy.backend.dialect import Dialect, Encoded, OfferError, pack
 from ivy.types.config import Config, ConfigError, ForeignConfig, describe
 from ivy.types.messages import ConfigMessageBody, DataMessageBody, LogMessageBody, MessageQueueItem
 from ivy.utils.logger import Logger
@@ -123,8 +123,11 @@ def _acknowledgment(body: ConfigMessageBody) -> Union[dict[str, Any], str]:
     return {"success": body.status == "accepted", "revision": revision}
 
 
-class _Offer(pydantic.BaseModel):
+class _Numbered(pydantic.BaseModel):
     revision: int = pydantic.Field(strict=True, ge=0, le=_LARGEST_REVISION)
+
+
+class _Offer(_Numbered):
     configuration: dict[str, Any]
 
 
@@ -139,4 +142,12 @@ def _decode(payload: bytes) -> Optional[ForeignConfig]:
             general["config_revision"] = offer.revision
         return ForeignConfig.model_validate(offer.configuration)
     except pydantic.ValidationError as error:
-        raise ValueError(describe(error)) from None
+        raise OfferError(describe(error), _revision(payload)) from None
+
+
+def _revision(payload: bytes) -> Optional[int]:
+    """The number of an offer that is not valid, so that it can be answered all the same."""
+    try:
+        return _Numbered.model_validate_json(payload).revision
+    except pydantic.ValidationError:
+        return None

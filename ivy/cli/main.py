@@ -68,7 +68,7 @@ def _add_node_commands(commands: Any) -> None:
     messages.add_argument("--follow", action="store_true", help="go on showing what comes")
     messages.add_argument("--json", action="store_true", help="print one JSON object per line")
     run = _add(commands, "run", "services:run", "run one service in the foreground, as its unit does")
-    run.add_argument("name", metavar="NAME", help="e.g. dummy-procedure, system-checks or tenta")
+    run.add_argument("name", metavar="NAME", help="e.g. dummy-procedure, system-checks, tenta or thingsboard")
     _add(commands, "info", "services:info", "show version and places on disk")
 
 

@@ -1,4 +1,4 @@
-"""The Tenta backend as a process of its own, as its unit runs it, on a data directory of the test's.
+"""A backend as a process of its own, as its unit runs it, on a data directory of the test's.
 
 Not for several services at once, and without systemd: see `tests/node` for those.
 """
@@ -25,6 +25,8 @@ Process: TypeAlias = subprocess.Popen[str]
 PROJECT = Path(__file__).resolve().parents[2]
 SENSOR = "81bf7042-e20f-4a97-ac44-c15853e3618f"
 PASSWORD = "a-password-for-tests"
+
+_CONNECTION_KEYS = ("host", "client_id", "username", "password", "tls")
 
 _WRITER = """
 import json, sys
@@ -135,17 +137,18 @@ class Node:
         """Replace the config."""
         (self._release / "config" / "config.json").write_text(json.dumps(config))
 
-    def start(self, service: str = "tenta", hurry: Mapping[str, float] = MappingProxyType({})) -> Process:
+    def start(self, service: str | None = None, hurry: Mapping[str, float] = MappingProxyType({})) -> Process:
         """Start a service.
 
         Args:
-            service: Its name.
+            service: Its name; the config's backend if none is given.
             hurry: Time limits to shorten first, by the names of their constants in `ivy.backend`.
         """
         entry = ["-c", _HURRIED] if hurry else ["-m", "ivy"]
         extra = {"HURRY": json.dumps(dict(hurry)), "NOTIFY_SOCKET": str(self._log.with_name("notify"))}
         with self._log.open("a") as log:
-            process = self.spawn([*entry, "run", service], extra, stdout=log, stderr=log)
+            name = service or self.config["backend"]["provider"]
+            process = self.spawn([*entry, "run", name], extra, stdout=log, stderr=log)
         return process
 
     def spawn(
@@ -250,7 +253,7 @@ def _config(port: int, backend: dict[str, Any]) -> dict[str, Any]:
         "client_id": SENSOR,
         "username": SENSOR,
         "password": PASSWORD,
-        **{key: backend.pop(key) for key in ("host", "password", "tls") if key in backend},
+        **{key: backend.pop(key) for key in _CONNECTION_KEYS if key in backend},
     }
     return {
         "general": {"config_revision": 2, "software_version": "1.0.0", "system_identifier": SENSOR},

@@ -275,16 +275,16 @@ def test_sigterm_ends_it_at_once_while_it_waits_for_the_connack(make_node: MakeN
 def authorities(tmp_path: Path) -> Path:
     """A directory with two certificate authorities, and a certificate for 127.0.0.1 by the first of them."""
     for name in ("right", "wrong"):
-        _openssl(tmp_path, "req", "-x509", "-subj", f"/CN={name}", "-keyout", f"{name}.key", "-out", f"{name}.pem")
+        openssl(tmp_path, "req", "-x509", "-subj", f"/CN={name}", "-keyout", f"{name}.key", "-out", f"{name}.pem")
     extension = tmp_path / "extension"
     extension.write_text("subjectAltName=IP:127.0.0.1")
-    _openssl(tmp_path, "req", "-subj", "/CN=broker", "-keyout", "broker.key", "-out", "broker.csr")
+    openssl(tmp_path, "req", "-subj", "/CN=broker", "-keyout", "broker.key", "-out", "broker.csr")
     signing = ["-CA", "right.pem", "-CAkey", "right.key", "-CAcreateserial", "-extfile", "extension"]
-    _openssl(tmp_path, "x509", "-req", "-in", "broker.csr", *signing, "-out", "broker.pem")
+    openssl(tmp_path, "x509", "-req", "-in", "broker.csr", *signing, "-out", "broker.pem")
     return tmp_path
 
 
-def _openssl(directory: Path, command: str, *arguments: str) -> None:
+def openssl(directory: Path, command: str, *arguments: str) -> None:
     new_key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"] if command == "req" else []
     subprocess.run(["openssl", command, *new_key, *arguments], cwd=directory, check=True, capture_output=True)
 

@@ -48,6 +48,10 @@ class Recorder:
         wait_for(self._client.is_connected, 10, "the recorder's connection")
         self._client.publish(topic, payload, qos=1, retain=retain).wait_for_publish(10)
 
+    def publish_later(self, topic: str, payload: str | bytes) -> None:
+        """The same, in its turn after those before, without waiting for it."""
+        self._client.publish(topic, payload, qos=1)
+
     def timed_elements(self, kind: str) -> list[tuple[Arrival, dict[str, Any]]]:
         """All array elements so far of a Tenta topic: `measurements`, `logs` or `acknowledgments`."""
         return [pair for arrival in list(self.arrivals) for pair in _elements(arrival, kind)]

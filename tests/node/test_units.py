@@ -8,7 +8,14 @@ from testbed.bed import Node
 
 from tests.node.conftest import read_config, unit_property, write_config
 
-MOST_EXPOSURE = {"ivy-dummy-procedure": 0.7, "ivy-system-checks": 0.7, "ivy-tenta": 1.3, "ivy-updater": 2.5}
+MOST_EXPOSURE = {
+    "ivy-dummy-procedure": 0.7,
+    "ivy-system-checks": 0.7,
+    "ivy-tenta": 1.3,
+    "ivy-thingsboard": 1.3,
+    "ivy-updater": 2.5,
+    "ivy-restart": 2.5,
+}
 GENERATOR = "/usr/lib/systemd/system-generators/ivy-generator"
 TENTA = {
     "provider": "tenta",

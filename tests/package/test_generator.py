@@ -12,6 +12,7 @@ import pytest
 
 PROJECT = Path(__file__).parents[2]
 PROCEDURES = {"ivy.target.wants/ivy-dummy-procedure.service", "ivy.target.wants/ivy-system-checks.service"}
+BACKENDS = ("tenta", "thingsboard")
 TENTA = {"provider": "tenta", "max_drain_time": 33}
 NO_RELEASE = "ivy-saw-no-release"
 
@@ -117,7 +118,7 @@ def test_shared_drop_ins_reach_each_service_by_name_and_never_the_updater(machin
     (release / "units" / "ivy-updater.service").write_text("broken")
     (release / "units" / "ivy-updater.service.d" / "20-supervision.conf").write_text("broken")
     (release / "units" / "ivy-rollback.service").write_text("broken")
-    changed = {f"ivy-{name}.service.d/10-sandbox.conf" for name in ("dummy-procedure", "system-checks", "tenta")}
+    changed = {f"ivy-{name}.service.d/10-sandbox.conf" for name in ("dummy-procedure", "system-checks", *BACKENDS)}
     assert machine.generate().keys() == PROCEDURES | changed
 
 
@@ -134,12 +135,14 @@ def test_a_drop_in_that_only_the_package_has_does_not_apply(machine: Machine) ->
     assert machine.generate()["ivy-tenta.service.d/40-later.conf"] == "-> /dev/null"
 
 
-def test_the_backend_of_the_config_is_wanted(machine: Machine) -> None:
+@pytest.mark.parametrize("provider", BACKENDS)
+def test_the_backend_of_the_config_is_wanted_and_no_other(machine: Machine, provider: str) -> None:
     machine.add_release()
-    machine.configure({"backend": TENTA})
+    machine.configure({"backend": TENTA | {"provider": provider}})
     written = machine.generate()
-    assert "ivy.target.wants/ivy-tenta.service" in written
-    assert "TimeoutStopSec=153\n" in written["ivy-tenta.service.d/30-drain.conf"]
+    drain = f"ivy-{provider}.service.d/30-drain.conf"
+    assert written.keys() == PROCEDURES | {f"ivy.target.wants/ivy-{provider}.service", drain}
+    assert "TimeoutStopSec=153\n" in written[drain]
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ def of_service(name: str) -> dict[str, list[str]]:
 
 
 def test_each_procedure_and_backend_has_a_unit_and_each_unit_something_to_run() -> None:
-    assert {path.stem.removeprefix("ivy-") for path in UNITS.glob("*.service")} == {*SERVICES, "updater"}
+    assert {path.stem.removeprefix("ivy-") for path in UNITS.glob("*.service")} == {*SERVICES, "updater", "restart"}
 
 
 @pytest.mark.parametrize("name", SERVICES)
@@ -53,7 +53,7 @@ def test_a_procedure_has_no_network(name: str) -> None:
 
 @pytest.mark.parametrize("name", sorted(BACKENDS))
 def test_a_backend_has_the_internet_and_does_not_wait_for_it(name: str) -> None:
-    assert of_service(name)["RestrictAddressFamilies"] == ["AF_INET AF_INET6"]
+    assert of_service(name)["RestrictAddressFamilies"] == ["AF_INET AF_INET6 AF_NETLINK"]
     assert of_service(name)["After"] == ["network.target"]
 
 
@@ -89,6 +89,43 @@ def test_backoff_begins_anew_only_after_twice_the_longest_delay() -> None:
     enough = re.search(r"^enough=([0-9]+)", script, re.MULTILINE)
     assert enough is not None
     assert int(enough[1]) == 2 * int(settings(*SHARED)["RestartMaxDelaySec"][0]) * 10**6
+
+
+def test_the_wish_to_restart_is_seen_where_the_backend_leaves_it() -> None:
+    path = settings(UNITS / "ivy-restart.path")
+    assert path["PathExistsGlob"] == ["/run/ivy/restart-*"]
+    assert constants.RESTART_FLAG.removeprefix(constants.IVY_RUN_DIR) == "/restart-"
+    assert "ivy-restart.path" in settings(UNITS / "ivy.target")["Wants"]
+    assert settings(UNITS / "ivy-restart.service.d" / "20-supervision.conf") == {}
+    assert of_service("restart")["ExecStart"] == ["+/usr/lib/ivy/units/ivy-restart"]
+
+
+def test_only_procedures_of_the_release_are_restarted(tmp_path: Path) -> None:
+    run, wants, procedures = tmp_path / "run", tmp_path / "wants", tmp_path / "current" / "ivy" / "procedures"
+    for directory in (run, wants, procedures):
+        directory.mkdir(parents=True)
+    for name in ("wind-sensor", "tenta"):
+        (wants / f"ivy-{name}.service").touch()
+    for module in ("wind_sensor", "unwanted"):
+        (procedures / f"{module}.py").touch()
+    for name in ("wind-sensor", "unwanted", "tenta", "", "no such", "$(touch x)", "a\nb", "-x", "wind_sensor"):
+        (run / f"restart-{name}").touch()
+    (run / "restart-directory").mkdir()
+    (run / "restart-link").symlink_to(procedures)
+    (run / "link.json").touch()
+    systemctl = tmp_path / "systemctl"
+    systemctl.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/calls\n')
+    systemctl.chmod(0o755)
+    environment = {
+        "PATH": f"{tmp_path}:/usr/bin:/bin",
+        "IVY_RUN_DIR": str(run),
+        "IVY_TARGET_WANTS": str(wants),
+        "IVY_ROOT_DIR": str(tmp_path),
+    }
+    subprocess.run(["/bin/sh", str(UNITS / "ivy-restart")], env=environment, check=True, cwd=run)
+    assert (tmp_path / "calls").read_text() == "restart --no-block ivy-wind-sensor.service\n"
+    assert [path.name for path in run.iterdir()] == ["link.json"]
+    assert len(list(procedures.iterdir())) == 2
 
 
 MINUTE = 60 * 10**6

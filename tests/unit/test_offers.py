@@ -8,9 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ivy import constants
 from ivy.backend import offers
 from ivy.types.config import Config, ConfigError, ForeignConfig
+from ivy.types.messages import ConfigMessageBody
 from ivy.utils.logger import Logger
+from ivy.utils.messaging_agent import MessagingAgent
 from ivy.utils.state_interface import StateInterface
 
 CONFIG = Config.model_validate(
@@ -90,3 +93,28 @@ def test_offers_are_bounded_in_number() -> None:
         _store(None, revision)
     stored = [config.general.config_revision for config in StateInterface.load().pending_configs]
     assert stored == list(range(3, 19))
+
+
+def test_a_stored_offer_raises_the_flag_for_the_updater() -> None:
+    flag = Path(constants.PENDING_CONFIG_FLAG)
+    _store(None, 2)
+    assert not flag.exists()
+    _store(None, 3)
+    assert flag.exists()
+    flag.unlink()
+    _store(None, 3)  # a flag that was lost is raised again, when the broker sends the offer again
+    assert flag.exists()
+
+
+def _statuses() -> list[tuple[str, int]]:
+    agent = MessagingAgent()
+    bodies = [item.message_body for item in agent.get_n_latest_messages(100)]
+    agent.teardown()
+    return [(b.status, b.config.general.config_revision) for b in bodies if isinstance(b, ConfigMessageBody)]
+
+
+def test_offers_are_answered() -> None:
+    _store(None, 3)
+    offers.reject(4, CONFIG, Logger(CONFIG))
+    offers.reject(2, CONFIG, Logger(CONFIG))  # is in use: nothing to reject
+    assert _statuses() == [("received", 3), ("rejected", 4)]

@@ -1,4 +1,4 @@
-"""Every name of the specification is where it says, with its signature; but for the updater and ThingsBoard."""
+"""Every name of the specification is where it says, with its signature; but for the updater."""
 
 import importlib
 import inspect
@@ -41,6 +41,7 @@ MODELS = [
 CALLABLES = [
     ("ivy.main", "run", "", "None"),
     ("ivy.backend.tenta_backend", "run", "config logger teardown_indicator", "None"),
+    ("ivy.backend.thingsboard_backend", "run", "config logger teardown_indicator", "None"),
     ("ivy.procedures.dummy_procedure", "run", "config logger", "None"),
     ("ivy.procedures.system_checks", "run", "config logger", "None"),
     ("ivy.types.config", "Config.dump", "self", "None"),

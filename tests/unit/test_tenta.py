@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ivy.backend import tenta_backend
-from ivy.backend.dialect import Dialect, Encoded
+from ivy.backend.dialect import Dialect, Encoded, OfferError
 from ivy.types.config import Config, ConfigError, ForeignConfig
 from ivy.types.messages import (
     RESERVED_KEYS,
@@ -235,7 +235,7 @@ def test_a_name_that_would_match_other_topics_is_refused(name: str) -> None:
 
 def test_an_offer_becomes_a_config_with_its_revision_in_it() -> None:
     config = _dialect().decode(TOPIC, _offer(CONFIGURATION))
-    assert config is not None
+    assert isinstance(config, ForeignConfig)
     assert config.general.config_revision == 3
     assert config.model_dump(mode="json") == {
         **CONFIGURATION,
@@ -246,7 +246,7 @@ def test_an_offer_becomes_a_config_with_its_revision_in_it() -> None:
 def test_the_revision_beside_the_config_is_the_one_that_counts() -> None:
     general = {"software_version": "1.2.3", "config_revision": 99}
     config = _dialect().decode(TOPIC, _offer({"general": general}))
-    assert config is not None
+    assert isinstance(config, ForeignConfig)
     assert config.general.config_revision == 3
 
 
@@ -288,6 +288,8 @@ HOSTILE = {
     "no version": _offer({"general": {}}),
     "a version that is a path": _offer({"general": {"software_version": "../../etc"}}),
     "a version with a line break": _offer({"general": {"software_version": "1.2.3\n"}}),
+    "a version that is an object": _offer({"general": {"software_version": {}}}),
+    "a version in an object": _offer({"general": {"software_version": {"root": "1.2.3"}}}),
     "a version that is a number": _offer({"general": {"software_version": 1.2}}),
 }
 
@@ -296,8 +298,18 @@ HOSTILE = {
 def test_what_is_no_offer_is_refused_with_a_reason(payload: bytes) -> None:
     with pytest.raises(ValueError, match=r"\S") as refusal:
         _dialect().decode(TOPIC, payload)
-    assert type(refusal.value) is ValueError  # subclasses of libraries say too much: the values found there
+    assert type(refusal.value) is OfferError  # subclasses of libraries say too much: the values found there
     assert len(str(refusal.value)) < 1000
+
+
+def test_an_invalid_offer_can_be_answered_if_its_revision_can_be_read() -> None:
+    revisions = {}
+    for name in ("no version", "no general", "a negative revision", "no revision", "half of it"):
+        with pytest.raises(OfferError) as refusal:
+            _dialect().decode(TOPIC, HOSTILE[name])
+        revisions[name] = refusal.value.revision
+    unread = {"a negative revision": None, "no revision": None, "half of it": None}
+    assert revisions == {"no version": 3, "no general": 3, **unread}
 
 
 def test_a_refusal_repeats_no_secret() -> None:
@@ -319,6 +331,6 @@ def test_nothing_else_comes_out_of_any_payload(payload: bytes) -> None:
 def test_any_config_comes_through_unchanged(anything: Any, revision: int) -> None:
     configuration = {"general": {"software_version": "1.0.0"}, "x": anything}
     offer = _dialect().decode(TOPIC, _offer(configuration, revision))
-    assert offer is not None
+    assert isinstance(offer, ForeignConfig)
     assert offer.general.config_revision == revision
     assert json.dumps(offer.model_dump(mode="json")["x"]) == json.dumps(anything)

@@ -1,0 +1,59 @@
+"""Answers the few calls that an operator may make to a node. Nothing else is ever executed."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ivy import constants, files
+from ivy.backend.dialect import Publication, Request
+
+
+def answer(request: Request, status: Callable[[], dict[str, Any]]) -> Publication:
+    """Do what a call asks for, if it is one of those below, and word the answer.
+
+    Args:
+        request: The call; whatever stands in it is hostile.
+        status: Tells what there is to tell about the node.
+
+    Raises:
+        Exception: What `status` raises.
+    """
+    result = _result(request, status)
+    return Publication(request.answer_topic, json.dumps(result, separators=(",", ":")).encode())
+
+
+def _result(request: Request, status: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    match request.method:
+        case "ping":
+            return {"success": True, "result": "pong"}
+        case "status":
+            return {"success": True, "result": status()}
+        case "restart":
+            return _restart(request.params)
+    return _error('there is no such method; there are "ping", "status" and "restart"')
+
+
+def _restart(params: Any) -> dict[str, Any]:
+    """Leave word for `ivy-restart.service`, which may do what this service may not, and checks the name again."""
+    name = params.get("name") if isinstance(params, dict) else params
+    known = procedures()
+    if name not in known:
+        return _error(f'"params" must be the name of a procedure, or {{"name": it}}: {", ".join(known)}')
+    try:
+        files.make_directory(constants.IVY_RUN_DIR)
+        Path(f"{constants.RESTART_FLAG}{name}").touch()
+    except OSError as error:
+        return _error(f"no word could be left for systemd: {error.strerror}")
+    return {"success": True, "result": f"{name} is being restarted"}
+
+
+def procedures() -> list[str]:
+    """The procedures of this release: `dummy-procedure` and so on, sorted."""
+    modules = Path(constants.PROJECT_DIR, "ivy", "procedures").glob("[!_]*.py")
+    return sorted(os.path.splitext(module.name)[0].replace("_", "-") for module in modules)
+
+
+def _error(text: str) -> dict[str, Any]:
+    return {"success": False, "error": text}

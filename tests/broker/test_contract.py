@@ -1,0 +1,241 @@
+"""What every backend owes its node, whatever the platform: one suite for all of them."""
+
+import collections
+import csv
+import json
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from testbed.waiting import wait_for
+
+from tests.broker.conftest import MakeNode, free_port
+from tests.broker.node import Node, config_message, data_message
+from tests.broker.platforms import Platform, TentaPlatform, ThingsBoardPlatform
+
+HASTY = {"backoff._FIRST": 0.02}
+LOG = {"variant": "log", "level": "ERROR", "subject": "a subject", "body": "a body"}
+GENERAL = {"software_version": "1.0.1"}
+
+
+@pytest.fixture(params=["tenta", "thingsboard"])
+def platform(request: pytest.FixtureRequest, tmp_path: Path) -> Generator[Platform, None, None]:
+    """Each platform in turn; at the end, everything that has arrived must have been in its form."""
+    tenta = request.param == "tenta"
+    platform: Platform = TentaPlatform(tmp_path / "broker", free_port()) if tenta else ThingsBoardPlatform()
+    yield platform
+    platform.check()
+    platform.close()
+
+
+@pytest.fixture
+def node(make_node: MakeNode, platform: Platform) -> Node:
+    """A node that is configured for the platform."""
+    return make_node(platform.port, provider=platform.provider)
+
+
+def _numbers(platform: Platform) -> list[Any]:
+    return [values["number"] for _, values in platform.samples() if "number" in values]
+
+
+def _revisions(node: Node) -> list[int]:
+    return [config["general"]["config_revision"] for config in node.pending()]
+
+
+def _wait_for_revisions(node: Node, *revisions: int) -> None:
+    wait_for(lambda: _revisions(node) == list(revisions), 10, f"the offers {revisions}")
+
+
+def _wait_for_reconnect(node: Node, since: float) -> None:
+    wait_for(lambda: node.link["connected"] and node.link["since"] > since, 10, "the connection to come back")
+
+
+def test_everything_arrives_with_the_time_of_the_sampling(node: Node, platform: Platform) -> None:
+    node.add(data_message(number=1, text="t"), LOG, config_message("accepted", 2), data_message(number=2))
+    node.start()
+    node.wait_until_empty()
+    wait_for(lambda: len(platform.samples()) == 2 and platform.logs() and platform.verdicts(), 5, "all messages")
+    assert _numbers(platform) == [1, 2]
+    assert platform.logs() == ["a subject\na body"]
+    assert platform.verdicts() == [(True, 2)]
+    sampled = [float(row["timestamp"]) for row in csv.DictReader(node.archive().splitlines())]
+    sent = [time for time, _ in platform.samples()]
+    assert sent == pytest.approx([sampled[0], sampled[3]], abs=0.001)
+
+
+def test_a_backlog_arrives_whole_and_live_samples_go_first(node: Node, platform: Platform) -> None:
+    node.fill(data_message(number=number) for number in range(10_000))
+    node.start()
+    wait_for(lambda: len(platform.samples()) > 0, 10, "the first messages")
+    node.add(data_message(number=-1))
+    node.wait_until_empty(60)
+    wait_for(lambda: len(platform.samples()) >= 10_001, 10, "all messages", interval=0.5)
+    numbers = _numbers(platform)
+    assert numbers[:50] == list(range(9_950, 10_000))
+    assert numbers.index(-1) < 9_000
+    assert sorted(numbers) == list(range(-1, 10_000))
+
+
+def test_a_message_leaves_the_queue_only_when_it_is_acknowledged(node: Node, platform: Platform) -> None:
+    node.start(hurry={"forwarder._SECONDS_BETWEEN_REPORTS": 0.1})
+    node.wait_until_connected()
+    platform.pause()
+    node.add(*[data_message(number=number) for number in range(20)])
+    seen = len(node.status.texts)
+    wait_for(lambda: len(node.status.texts) >= seen + 3, 10, "the backend to report")
+    assert node.queue_length() == 20
+    platform.resume()
+    node.wait_until_empty()
+    wait_for(lambda: sorted(set(_numbers(platform))) == list(range(20)), 5, "all messages")
+
+
+def test_at_most_one_window_comes_twice_when_the_connection_breaks(node: Node, platform: Platform) -> None:
+    node.fill(data_message(number=number) for number in range(10_000))
+    node.start(hurry=HASTY)
+    wait_for(lambda: len(platform.samples()) > 0, 10, "the first messages")
+    platform.restart()
+    node.wait_until_empty(60)
+    wait_for(lambda: set(_numbers(platform)) == set(range(10_000)), 10, "all messages", interval=0.5)
+    times = collections.Counter(_numbers(platform))
+    assert sum(times.values()) - len(times) <= 50
+
+
+def test_what_cannot_be_sent_stands_in_nobodys_way_and_is_reported_once(
+    make_node: MakeNode, platform: Platform
+) -> None:
+    node = make_node(platform.port, provider=platform.provider)
+    node.config["logging_verbosity"]["message_sending"] = "WARNING"
+    node.write_config(node.config)
+    node.fill(data_message(number=float("nan")) for _ in range(120))
+    node.start()
+    node.add(data_message(number=1))
+    node.wait_until_empty()
+    wait_for(lambda: platform.logs() and _numbers(platform) == [1], 5, "the sample and the report")
+    assert len(platform.logs()) == 1
+    assert "stays in the archive only" in platform.logs()[0]
+
+
+def test_a_long_log_message_is_cut(node: Node, platform: Platform) -> None:
+    node.add({**LOG, "body": "b" * 100_000}, data_message(number=1))
+    node.start()
+    node.wait_until_empty()
+    wait_for(platform.logs, 5, "the message")
+    assert platform.logs()[0].startswith("a subject\nbbb")
+    assert platform.logs()[0].endswith("[cut]")
+
+
+def test_an_offer_becomes_pending_and_is_answered(node: Node, platform: Platform) -> None:
+    node.start()
+    node.wait_until_connected()
+    platform.offer({"general": GENERAL, "more": {"a": [1, None]}}, 3)
+    _wait_for_revisions(node, 3)
+    assert node.pending() == [{"general": {**GENERAL, "config_revision": 3}, "more": {"a": [1, None]}}]
+    wait_for(lambda: '""status"":""received""' in node.archive(), 5, "the answer")
+    assert (node.data / "run" / "pending-config").exists()
+
+
+def test_an_offer_survives_until_the_node_comes(node: Node, platform: Platform) -> None:
+    platform.offer({"general": GENERAL}, 3)
+    node.start()
+    _wait_for_revisions(node, 3)
+
+
+def test_an_offer_survives_a_kill_of_the_backend(node: Node, platform: Platform) -> None:
+    process = node.start()
+    platform.offer({"general": GENERAL}, 3)
+    _wait_for_revisions(node, 3)
+    process.kill()
+    node.start()
+    platform.offer({"general": GENERAL}, 4)
+    _wait_for_revisions(node, 3, 4)
+
+
+def test_offers_arrive_after_a_blip(node: Node, platform: Platform) -> None:
+    node.start(hurry=HASTY)
+    node.wait_until_connected()
+    since = node.link["since"]
+    platform.restart()
+    _wait_for_reconnect(node, since)
+    platform.offer({"general": GENERAL}, 3)
+    _wait_for_revisions(node, 3)
+
+
+def test_only_newer_offers_are_taken(node: Node, platform: Platform) -> None:
+    node.start()  # with a config of revision 2
+    node.wait_until_connected()
+    for revision in (1, 2, 4, 4, 3, 5):
+        platform.offer({"general": GENERAL}, revision)
+    _wait_for_revisions(node, 4, 5)
+    assert "Ignored a config offer of revision 3" in node.log
+
+
+def test_offers_do_not_pile_up_without_bound(node: Node, platform: Platform) -> None:
+    node.start()
+    node.wait_until_connected()
+    for revision in range(3, 40):
+        platform.offer({"general": GENERAL}, revision)
+    wait_for(lambda: "Ignored a config offer of revision 39" in node.log, 10, "the last to be ignored")
+    assert _revisions(node) == list(range(3, 19))
+
+
+@pytest.mark.parametrize(("size", "taken"), [(60_000, True), (65_536, False)])
+def test_offers_are_bounded_in_size(node: Node, platform: Platform, size: int, taken: bool) -> None:
+    node.start()
+    node.wait_until_connected()
+    platform.offer({"general": GENERAL, "x": "x" * size}, 3)
+    platform.offer({"general": GENERAL}, 4)
+    _wait_for_revisions(node, *([3, 4] if taken else [4]))
+
+
+def test_an_invalid_offer_is_rejected_at_once(node: Node, platform: Platform) -> None:
+    node.start()
+    node.wait_until_connected()
+    platform.offer({"general": {}}, 3)
+    platform.offer({"general": GENERAL}, 4)
+    _wait_for_revisions(node, 4)
+    wait_for(platform.verdicts, 5, "the verdict")
+    assert platform.verdicts() == [(False, 3)]
+    assert node.log.count("A config offer was ignored") == 1
+
+
+def test_what_is_no_offer_does_no_harm_and_is_not_reported_for_ever(node: Node, platform: Platform) -> None:
+    process = node.start()
+    node.wait_until_connected()
+    for number in range(50):
+        platform.send(b"{" * (number + 1))
+    platform.send(b"\xff\xfe\x00")
+    platform.offer({"general": GENERAL}, 3)
+    _wait_for_revisions(node, 3)
+    assert node.log.count("A config offer was ignored") == 16
+    assert process.poll() is None
+
+
+def test_refused_credentials_are_named_once(make_node: MakeNode, platform: Platform) -> None:
+    node = make_node(platform.port, provider=platform.provider, username="wrong")
+    node.start(hurry=HASTY)
+    wait_for(lambda: "Not authorized" in str(node.link.get("reason")), 10, "the reason")
+    assert "check client_id, username and password" in node.link["reason"]
+    assert node.log.count("No connection") == 1
+
+
+def test_sigterm_sends_what_is_queued_first(node: Node, platform: Platform) -> None:
+    process = node.start()
+    node.wait_until_connected()
+    platform.pause()
+    node.fill(data_message(number=number) for number in range(300))
+    node.add(data_message(number=300))
+    process.terminate()
+    platform.resume()
+    assert process.wait(10) == 0
+    assert node.queue_length() == 0
+    wait_for(lambda: sorted(set(_numbers(platform))) == list(range(301)), 5, "all messages")
+
+
+def test_bodies_of_all_kinds_survive_any_text(node: Node, platform: Platform) -> None:
+    nasty = 'quote " backslash \\ nul \0 snowman \N{SNOWMAN} pile \N{PILE OF POO}'
+    node.fill([{"variant": "data", "data": {"number": 1, nasty: nasty}}, {**LOG, "subject": nasty, "body": nasty}])
+    node.fill([json.loads(json.dumps(config_message("rejected", 1)))])
+    node.start()
+    node.wait_until_empty()
+    wait_for(lambda: platform.samples() and platform.logs() and platform.verdicts(), 5, "all messages")

@@ -1,0 +1,210 @@
+"""What only ThingsBoard has: its three ways to log in, limits, attributes at connect, remote calls."""
+
+import json
+import ssl
+import time
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from testbed.waiting import wait_for
+
+from tests.broker.conftest import MakeNode
+from tests.broker.node import PASSWORD, SENSOR, Node, data_message
+from tests.broker.platforms import ThingsBoardPlatform
+from tests.broker.test_link import openssl
+from tests.broker.thingsboard_server import BAD_CREDENTIALS, GRANTED, TRY_LATER, ThingsBoardServer
+from tests.validators import thingsboard
+
+HASTY = {"backoff._FIRST": 0.02}
+
+
+@pytest.fixture
+def platform() -> Generator[ThingsBoardPlatform, None, None]:
+    """A server, and what has arrived there."""
+    platform = ThingsBoardPlatform()
+    yield platform
+    platform.check()
+    platform.close()
+
+
+@pytest.fixture
+def server(platform: ThingsBoardPlatform) -> ThingsBoardServer:
+    """The server itself."""
+    return platform.server
+
+
+@pytest.fixture
+def node(make_node: MakeNode, server: ThingsBoardServer) -> Node:
+    """A node that is configured for the server."""
+    return make_node(server.port, provider="thingsboard")
+
+
+def _published(server: ThingsBoardServer, topic: str) -> list[Any]:
+    return [json.loads(arrival.payload) for arrival in list(server.arrivals) if arrival.topic == topic]
+
+
+def _answer(server: ThingsBoardServer, method: str, params: Any = None) -> Any:
+    number = server.call(method, params)
+    return wait_for(lambda: server.answers.get(number), 10, f"the answer to {method}")
+
+
+def test_it_says_who_it_is_at_each_connect(node: Node, server: ThingsBoardServer) -> None:
+    node.start(hurry=HASTY)
+    wait_for(lambda: _published(server, thingsboard.ATTRIBUTES), 10, "the attributes")
+    server.cut()
+    wait_for(lambda: len(_published(server, thingsboard.ATTRIBUTES)) == 2, 10, "the attributes again")
+    told = _published(server, thingsboard.ATTRIBUTES)[0]
+    assert told["config_revision"] == 2
+    assert told["hostname"] == Path("/proc/sys/kernel/hostname").read_text().strip()
+
+
+def test_calls_are_answered(node: Node, server: ThingsBoardServer) -> None:
+    node.start()
+    node.wait_until_connected()
+    assert _answer(server, "ping") == {"success": True, "result": "pong"}
+    status = _answer(server, "status")["result"]
+    assert status["config_revision"] == 2
+    assert status["queued"] == 0
+    assert _answer(server, "restart", "dummy-procedure")["success"] is True
+    assert (node.data / "run" / "restart-dummy-procedure").exists()
+    for method, params in (("restart", "../../bin/sh"), ("restart", None), ("exec", "rm"), ("", None)):
+        answer = _answer(server, method, params)
+        assert answer["success"] is False
+        assert answer["error"]
+    assert [path.name for path in (node.data / "run").glob("restart-*")] == ["restart-dummy-procedure"]
+
+
+def test_a_large_sample_arrives_whole_before_it_leaves_the_queue(node: Node, platform: ThingsBoardPlatform) -> None:
+    data = {f"key {number}": "x" * 1000 for number in range(200)}
+    node.start(hurry=HASTY)
+    node.wait_until_connected()
+    node.add({"variant": "data", "data": data})
+    node.wait_until_empty()
+    arrived: dict[str, Any] = {}
+    for _, values in platform.samples():
+        arrived |= values
+    assert arrived == data
+
+
+LIMITS = {"maxInflightMessages": 100, "rateLimits": {"messages": "10:1,600:60", "telemetryDataPoints": "100:1"}}
+
+
+def test_the_backlog_keeps_to_the_limits_and_live_samples_go_first(
+    node: Node, server: ThingsBoardServer, platform: ThingsBoardPlatform
+) -> None:
+    server.limits = LIMITS
+    node.fill(data_message(number=number, other=1) for number in range(400))
+    node.start()
+    node.wait_until_connected()
+    wait_for(lambda: len(platform.samples()) >= 100, 20, "some of the backlog")
+    node.add(data_message(number=-1))
+    node.wait_until_empty(60)
+    arrivals = [a for a in list(server.arrivals) if a.topic == thingsboard.TELEMETRY]
+    points = [(a.time, sum(len(e["values"]) for e in json.loads(a.payload))) for a in arrivals]
+    limited = points[3:]  # the first window may have gone out before the answer came
+    for begin, _ in limited:
+        second = [count for moment, count in limited if begin <= moment < begin + 1]
+        assert sum(second) <= 2 * 80 + 2  # a bucket that was full, and what came into it meanwhile
+        assert len(second) <= 2 * 8 + 1
+    numbers = [values["number"] for _, values in platform.samples()]
+    assert numbers.index(-1) < 250
+    assert set(numbers) == set(range(-1, 400))
+    assert points[-1][0] - points[0][0] > 400 * 2 / 100 - 3
+
+
+def test_an_older_server_that_names_no_limits(node: Node, platform: ThingsBoardPlatform) -> None:
+    node.fill(data_message(number=number) for number in range(1000))
+    node.start()
+    node.wait_until_empty()
+    assert len(platform.samples()) == 1000
+
+
+def _basic(client_id: str, username: str, password: str) -> int:
+    return GRANTED if (client_id, username, password) == ("device", "user", PASSWORD) else BAD_CREDENTIALS
+
+
+def test_login_with_client_id_username_and_password(make_node: MakeNode) -> None:
+    with ThingsBoardServer(_basic) as server:
+        node = make_node(server.port, provider="thingsboard", client_id="device", username="user")
+        node.start()
+        node.wait_until_connected()
+
+
+@pytest.mark.parametrize(
+    ("code", "texts"),
+    [(BAD_CREDENTIALS, ("Not authorized", "check client_id")), (TRY_LATER, ("unavailable", "limits the rate"))],
+)
+def test_refusals_are_told_apart(make_node: MakeNode, code: int, texts: tuple[str, ...]) -> None:
+    with ThingsBoardServer(lambda *_: code) as server:
+        node = make_node(server.port, provider="thingsboard")
+        node.start(hurry=HASTY)
+        wait_for(lambda: len(server.closings) >= 3, 10, "other tries")
+        assert all(text in node.link["reason"] for text in texts)
+        assert node.log.count("No connection") == 1
+
+
+@pytest.fixture
+def certificates(tmp_path: Path) -> Path:
+    """A directory with an authority, and certificates of a server and of a device by it."""
+    openssl(tmp_path, "req", "-x509", "-subj", "/CN=ca", "-keyout", "ca.key", "-out", "ca.pem")
+    (tmp_path / "extension").write_text("subjectAltName=IP:127.0.0.1")
+    for name in ("server", "device"):
+        openssl(tmp_path, "req", "-subj", f"/CN={name}", "-keyout", f"{name}.key", "-out", f"{name}.csr")
+        by = ["-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-extfile", "extension"]
+        openssl(tmp_path, "x509", "-req", "-in", f"{name}.csr", *by, "-out", f"{name}.pem")
+    return tmp_path
+
+
+def test_login_with_a_certificate(make_node: MakeNode, certificates: Path) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificates / "server.pem", certificates / "server.key")
+    context.load_verify_locations(certificates / "ca.pem")
+    context.verify_mode = ssl.CERT_REQUIRED
+    files = {"ca_file": "ca.pem", "certificate_file": "device.pem", "key_file": "device.key"}
+    tls = {"enabled": True, **{key: str(certificates / name) for key, name in files.items()}}
+    with ThingsBoardServer(lambda *_: GRANTED, tls=context) as server:
+        node = make_node(server.port, provider="thingsboard", username="-", password="-", tls=tls)
+        node.add(data_message(number=1))
+        node.start()
+        node.wait_until_empty()
+
+
+def test_a_message_over_which_the_server_breaks_the_connection_blocks_nothing(make_node: MakeNode) -> None:
+    with ThingsBoardServer(lambda _id, name, _password: GRANTED if name == SENSOR else BAD_CREDENTIALS) as server:
+        server.poison = b'"number":13.5'
+        node = make_node(server.port, provider="thingsboard")
+        node.fill([data_message(number=number) for number in range(13)])
+        node.fill([data_message(number=13.5)])
+        node.fill([data_message(number=number) for number in range(14, 20)])
+        node.start(hurry=HASTY)
+        node.wait_until_empty(30)
+        assert server.closings == ["poison"] * 3
+        arrived = {e["values"].get("number") for told in _published(server, thingsboard.TELEMETRY) for e in told}
+        assert {*range(13), *range(14, 20)} <= arrived
+        assert node.log.count("A message was removed") == 1
+
+
+def test_messages_outlive_a_server_that_breaks_every_connection(make_node: MakeNode) -> None:
+    with ThingsBoardServer(lambda *_: GRANTED) as server:
+        server.poison = b"number"
+        node = make_node(server.port, provider="thingsboard")
+        node.fill([data_message(number=number) for number in range(20)])
+        node.start(hurry=HASTY)
+        wait_for(lambda: len(server.closings) >= 8, 30, "some tries")
+        assert node.queue_length() == 20
+        server.poison = b""
+        node.wait_until_empty(30)
+
+
+def test_a_server_that_breaks_connections_is_not_hammered(make_node: MakeNode) -> None:
+    """What it acknowledges before, the greeting, delivers nothing, so the waits grow all the same."""
+    with ThingsBoardServer(lambda *_: GRANTED) as server:
+        server.poison = b"number"
+        node = make_node(server.port, provider="thingsboard")
+        node.add(data_message(number=1))
+        began = time.monotonic()
+        node.start(hurry={"backoff._FIRST": 0.2})
+        wait_for(lambda: len(server.closings) >= 5, 30, "some tries")
+        assert time.monotonic() - began >= 0.5 * (0.2 + 0.4 + 0.8)

@@ -1,0 +1,290 @@
+"""ThingsBoard's dialect, judged by the validator that knows nothing of it."""
+
+import json
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ivy import constants
+from ivy.backend import thingsboard_backend
+from ivy.backend.dialect import Dialect, Encoded, Limits, OfferError, Request
+from ivy.types.config import ForeignConfig
+from ivy.types.messages import (
+    RESERVED_KEYS,
+    ConfigMessageBody,
+    DataMessageBody,
+    LogMessageBody,
+    MessageBody,
+    MessageQueueItem,
+)
+from tests.unit.helpers import make_config
+from tests.validators import thingsboard
+
+ATTRIBUTES = "v1/devices/me/attributes"
+RESPONSE = "v1/devices/me/attributes/response/1"
+CALL = "v1/devices/me/rpc/request/7"
+LIMITS = "v1/devices/me/rpc/response/1"
+GENERAL = {"config_revision": 3, "software_version": "1.2.3"}
+CONFIGURATION = {"general": GENERAL, "other": [1, {"a": None}]}
+
+_TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
+_LONG = st.one_of(_TEXT, st.integers(9_000, 70_000).map(lambda size: "\N{SNOWMAN}" * size))
+_KEYS = _TEXT.filter(lambda key: key not in RESERVED_KEYS)
+_NUMBERS = st.one_of(st.floats(), st.integers(), st.integers(10**17, 10**400))
+_DATA = st.builds(DataMessageBody, data=st.dictionaries(_KEYS, st.one_of(_NUMBERS, _LONG), max_size=8))
+_LOGS = st.builds(
+    LogMessageBody,
+    level=st.sampled_from(["DEBUG", "INFO", "WARNING", "ERROR", "EXCEPTION"]),
+    subject=_LONG,
+    body=_LONG,
+)
+
+
+def _foreign_config(**more: Any) -> ForeignConfig:
+    return ForeignConfig.model_validate({"general": GENERAL, **more})
+
+
+_CONFIGS = st.builds(
+    ConfigMessageBody,
+    status=st.sampled_from(["received", "accepted", "rejected", "startup"]),
+    config=_LONG.map(lambda text: _foreign_config(more=text)),
+)
+_ITEMS = st.lists(st.tuples(st.floats(1e9, 3e9), st.one_of(_DATA, _LOGS, _CONFIGS)), max_size=12).map(
+    lambda pairs: [_item(body, number, time) for number, (time, body) in enumerate(pairs, start=1)]
+)
+_JSON = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False, allow_infinity=False), _TEXT),
+    lambda inner: st.one_of(st.lists(inner, max_size=4), st.dictionaries(_TEXT, inner, max_size=4)),
+    max_leaves=12,
+)
+
+
+def _item(body: MessageBody, identifier: int = 1, timestamp: float = 1.7e9) -> MessageQueueItem:
+    return MessageQueueItem(identifier=identifier, timestamp=timestamp, message_body=body)
+
+
+def _dialect() -> Dialect:
+    return thingsboard_backend.make_dialect(make_config())
+
+
+def _elements(encoded: Encoded) -> list[dict[str, Any]]:
+    return [
+        element
+        for publication in encoded.publications
+        for element in thingsboard.check(publication.topic, publication.payload, 1)
+    ]
+
+
+def _values(body: MessageBody) -> dict[str, Any]:
+    """What stands in the one element that a body becomes."""
+    [element] = _elements(_dialect().encode([_item(body)]))
+    values: dict[str, Any] = element["values"]
+    return values
+
+
+@given(_ITEMS)
+def test_whatever_is_sent_is_in_thingsboards_form(items: Sequence[MessageQueueItem]) -> None:
+    encoded = _dialect().encode(items)
+    assert len(_elements(encoded)) == sum(len(p.message_ids) for p in encoded.publications)
+
+
+@given(_ITEMS)
+def test_each_message_is_sent_or_cannot_be_sent(items: Sequence[MessageQueueItem]) -> None:
+    encoded = _dialect().encode(items)
+    sent = {identifier for publication in encoded.publications for identifier in publication.message_ids}
+    assert sorted([*sent, *encoded.unsendable]) == [item.identifier for item in items]
+
+
+@given(_DATA)
+def test_all_values_that_have_a_form_arrive(body: DataMessageBody) -> None:
+    encoded = _dialect().encode([_item(body)])
+    if encoded.unsendable:
+        return
+    arrived: dict[str, Any] = {}
+    for element in _elements(encoded):
+        assert element["ts"] == 1_700_000_000_000
+        arrived |= element["values"]
+    formless = {
+        key
+        for key, value in body.data.items()
+        if not isinstance(value, str)
+        and (abs(value) >= 2**63 if isinstance(value, int) else not math.isfinite(value))
+    }
+    assert arrived == {key: value for key, value in body.data.items() if key not in formless}
+
+
+def test_a_sample() -> None:
+    encoded = _dialect().encode(
+        [_item(DataMessageBody(data={"a b": 23.1, "n": 4, "t": "ä"}), timestamp=1.7e9 + 0.1234)]
+    )
+    assert _elements(encoded) == [{"ts": 1_700_000_000_123, "values": {"a b": 23.1, "n": 4, "t": "ä"}}]
+    assert encoded.publications[0].points == 3
+
+
+def test_what_has_no_form_is_left_out_of_a_sample() -> None:
+    data: dict[str, float | int | str] = {"a": math.nan, "b": math.inf, "c": -math.inf, "d": 2**63, "e": 0.0}
+    assert _values(DataMessageBody(data=data)) == {"e": 0.0}
+
+
+@pytest.mark.parametrize("data", [{}, {"a": math.nan}, {"a": "x" * 70_000}, {"x" * 70_000: 1}])
+def test_a_sample_that_cannot_be_sent(data: Any) -> None:
+    encoded = _dialect().encode([_item(DataMessageBody(data=data))])
+    assert encoded.publications == []
+    assert list(encoded.unsendable) == [1]
+
+
+def test_a_large_sample_is_split_without_loss() -> None:
+    data: dict[str, float | int | str] = {f"key {number}": "x" * 1000 for number in range(300)}
+    encoded = _dialect().encode([_item(DataMessageBody(data=data))])
+    elements = _elements(encoded)
+    assert len(encoded.publications) > 4
+    assert {element["ts"] for element in elements} == {1_700_000_000_000}
+    assert [pair for element in elements for pair in element["values"].items()] == list(data.items())
+
+
+def test_a_log_line() -> None:
+    body = LogMessageBody(level="ERROR", subject="subject", body="body")
+    assert _values(body) == {"logging": {"level": "ERROR", "subject": "subject", "body": "body"}}
+
+
+@pytest.mark.parametrize("character", ["b", "\N{SNOWMAN}", "\N{PILE OF POO}", '"', "\0"])
+def test_a_long_log_line_is_cut_and_says_so(character: str) -> None:
+    log = _values(LogMessageBody(level="INFO", subject="s", body=character * 80_000))["logging"]
+    assert log["subject"] == "s"
+    assert set(log["body"].removesuffix("\n[cut]")) == {character}
+    assert log["body"].endswith("\n[cut]")
+    assert len(json.dumps(log)) > 59_900
+
+
+def test_a_long_subject_is_cut_too() -> None:
+    log = _values(LogMessageBody(level="INFO", subject="s" * 80_000, body="b" * 80_000))["logging"]
+    assert log["body"] == "\n[cut]"
+    assert log["subject"].endswith("s\n[cut]")
+
+
+@pytest.mark.parametrize("status", ["received", "accepted", "rejected", "startup"])
+def test_what_became_of_a_config(status: Any) -> None:
+    body = ConfigMessageBody(status=status, config=_foreign_config(more=[1]))
+    assert _values(body) == {"configuration": {"status": status, "config": {"general": GENERAL, "more": [1]}}}
+
+
+def test_of_a_config_that_is_too_large_the_revision_is_sent() -> None:
+    body = ConfigMessageBody(status="startup", config=_foreign_config(more="x" * 70_000))
+    assert _values(body) == {"configuration": {"status": "startup", "config": {"general": GENERAL}}}
+
+
+def test_it_says_who_it_is_and_asks_for_its_config_and_limits() -> None:
+    greeting = _dialect().greeting()
+    [attributes], config, limits = [thingsboard.check(p.topic, p.payload, 1) for p in greeting]
+    assert attributes["ivy_version"] == constants.VERSION.as_identifier()
+    assert attributes["config_revision"] == 3
+    assert attributes.keys() == {"ivy_version", "config_revision", "hostname", "debian_version", "boot_time"}
+    assert config == [{"sharedKeys": "configuration"}]
+    assert limits == [{"method": "getSessionLimits", "params": {}}]
+    assert [publication.message_ids for publication in greeting] == [(), (), ()]
+
+
+def test_it_subscribes_to_all_that_it_asks_for() -> None:
+    topics = {ATTRIBUTES, f"{ATTRIBUTES}/response/+", "v1/devices/me/rpc/request/+", "v1/devices/me/rpc/response/+"}
+    assert set(_dialect().subscriptions) == topics
+
+
+def _told(topic: str, value: Any) -> bytes:
+    return json.dumps({"shared": value} if topic == RESPONSE else value).encode()
+
+
+BOTH = pytest.mark.parametrize("topic", [ATTRIBUTES, RESPONSE])
+
+
+@BOTH
+def test_an_attribute_is_an_offer(topic: str) -> None:
+    offer = _dialect().decode(topic, _told(topic, {"configuration": CONFIGURATION, "other": 1}))
+    assert isinstance(offer, ForeignConfig)
+    assert offer.model_dump(mode="json") == CONFIGURATION
+
+
+@BOTH
+@pytest.mark.parametrize("value", [{}, {"deleted": ["configuration"]}, {"other": 1}, [], None, 1, "configuration"])
+def test_what_says_nothing_of_a_config_offers_none(topic: str, value: Any) -> None:
+    assert _dialect().decode(topic, _told(topic, value)) is None
+    assert _dialect().decode(topic, json.dumps(value).encode()) is None
+
+
+HOSTILE: dict[str, tuple[Any, int | None]] = {
+    "text": (json.dumps(CONFIGURATION), None),
+    "null": (None, None),
+    "an array": ([CONFIGURATION], None),
+    "no general": ({"a": 1}, None),
+    "no version": ({"general": {"config_revision": 4}}, 4),
+    "no revision": ({"general": {"software_version": "1.2.3"}}, None),
+    "an object as version": ({"general": {"config_revision": 4, "software_version": {}}}, 4),
+    "a path as version": ({"general": {"config_revision": 4, "software_version": "../x"}}, 4),
+    "a negative revision": ({"general": {"config_revision": -2, "software_version": "1.2.3"}}, None),
+    "a revision that is true": ({"general": {"config_revision": True, "software_version": "x"}}, None),
+    "a huge revision": ({"general": {"config_revision": 10**30, "software_version": "x"}}, None),
+}
+
+
+@BOTH
+@pytest.mark.parametrize(("configuration", "revision"), HOSTILE.values(), ids=HOSTILE.keys())
+def test_what_is_no_config_is_refused(topic: str, configuration: Any, revision: int | None) -> None:
+    with pytest.raises(OfferError, match=r"\S") as refusal:
+        _dialect().decode(topic, _told(topic, {"configuration": configuration}))
+    assert refusal.value.revision == revision
+
+
+@BOTH
+@pytest.mark.parametrize("payload", [b"", b"{", b"\xff\xfe", b"[" * 60_000, b'{"a":' * 10_000])
+def test_what_is_no_json_is_refused(topic: str, payload: bytes) -> None:
+    with pytest.raises(OfferError, match=r"^it is no JSON$"):
+        _dialect().decode(topic, payload)
+
+
+def test_a_call() -> None:
+    call = _dialect().decode(CALL, b'{"method":"restart","params":{"name":"x"}}')
+    assert call == Request("v1/devices/me/rpc/response/7", "restart", {"name": "x"})
+
+
+@pytest.mark.parametrize(
+    "payload", [b"", b"{", b"[]", b'{"method":1}', b'{"method":"' + b"x" * 200 + b'"}', b"[" * 60_000]
+)
+def test_a_call_that_cannot_be_read_has_no_method(payload: bytes) -> None:
+    assert _dialect().decode(CALL, payload) == Request("v1/devices/me/rpc/response/7", "", None)
+
+
+@pytest.mark.parametrize("number", ["", "x", "1/2", "-1", "1" * 30, "\N{ARABIC-INDIC DIGIT ONE}"])
+def test_a_call_without_a_number_gets_no_answer(number: str) -> None:
+    assert _dialect().decode(f"v1/devices/me/rpc/request/{number}", b'{"method":"ping"}') is None
+
+
+def test_limits() -> None:
+    rates = {"messages": "20:1,600:60", "telemetryMessages": "10:1", "telemetryDataPoints": "300:60"}
+    payload = json.dumps({"maxPayloadSize": 65536, "maxInflightMessages": 100, "rateLimits": rates}).encode()
+    expected = Limits(((20, 1.0), (600, 60.0), (10, 1.0)), ((300, 60.0),), 100)
+    assert _dialect().decode(LIMITS, payload) == expected
+
+
+@pytest.mark.parametrize("rates", [{}, {"messages": ""}, {"messages": None}, {"messages": "0:0,x,1:,:1,-1:1,1:0"}])
+def test_limits_that_limit_nothing(rates: Any) -> None:
+    assert _dialect().decode(LIMITS, json.dumps({"rateLimits": rates}).encode()) == Limits()
+
+
+@pytest.mark.parametrize("payload", [b"", b"[]", b"{", b'{"rateLimits":7}', b'{"maxInflightMessages":"x"}'])
+def test_an_answer_that_names_no_limits(payload: bytes) -> None:
+    assert _dialect().decode(LIMITS, payload) is None
+
+
+@given(
+    st.sampled_from([ATTRIBUTES, RESPONSE, CALL, LIMITS]),
+    st.one_of(st.binary(), _JSON.map(json.dumps).map(str.encode)),
+)
+def test_nothing_else_comes_out_of_any_payload(topic: str, payload: bytes) -> None:
+    try:
+        wanted = _dialect().decode(topic, payload)
+    except OfferError:
+        return
+    assert wanted is None or isinstance(wanted, ForeignConfig | Request | Limits)
