@@ -6,7 +6,8 @@ import os
 import sqlite3
 import threading
 import time
-from typing import Any, Optional, Union
+from collections.abc import Callable
+from typing import Any, Optional, TypeVar, Union
 
 from ivy import constants
 from ivy.types.messages import (
@@ -31,6 +32,8 @@ MESSAGE_ARCHIVE_DIR_LOCK: str = os.path.join(constants.IVY_DATA_DIR, "messages.l
 """Whoever holds the lock on this file may write to the archive."""
 
 _LARGEST_EXACT_LENGTH = 10_000
+
+_Result = TypeVar("_Result")
 
 
 class MessagingAgent:
@@ -64,6 +67,7 @@ class MessagingAgent:
             self.get_oldest_timestamp()
         except (OSError, sqlite3.Error) as error:
             if not queue_errors.is_disk_trouble(error):
+                self.teardown()
                 raise
             journal.send("ERROR", f"{ACTIVE_QUEUE_FILE} cannot be opened yet: {error}")
 
@@ -144,10 +148,8 @@ class MessagingAgent:
         Raises:
             sqlite3.Error: The database cannot be written.
         """
-        self._execute(
-            "DELETE FROM QUEUE WHERE internal_id IN (SELECT value FROM json_each(?))",
-            (json.dumps(list(message_ids)),),
-        )
+        identifiers = list(message_ids)
+        self._run(lambda connection: _remove(connection, identifiers))
 
     def get_queue_length(self) -> int:
         """Count the messages in the queue: exactly up to 10 000, at most one window too many beyond.
@@ -174,11 +176,15 @@ class MessagingAgent:
         return float(rows[0][0] or 0) if rows else None
 
     def _execute(self, statement: str, parameters: tuple[Any, ...] = ()) -> list[Any]:
+        return self._run(lambda connection: connection.execute(statement, parameters).fetchall())
+
+    def _run(self, work: Callable[[sqlite3.Connection], _Result]) -> _Result:
         try:
-            return self.database.execute(statement, parameters)
+            return self.database.run(work)
         except OSError as error:  # for who uses the queue, it is all one
             failure = sqlite3.OperationalError(str(error))
-            failure.sqlite_errorcode = sqlite3.SQLITE_CANTOPEN
+            if queue_errors.is_disk_trouble(error):
+                failure.sqlite_errorcode = sqlite3.SQLITE_CANTOPEN
             raise failure from error
 
     @staticmethod
@@ -205,3 +211,15 @@ class MessagingAgent:
         with self._lock:
             self.database.close()
             self._doorbell.close()
+
+
+def _remove(connection: sqlite3.Connection, identifiers: list[int]) -> None:
+    """Remove messages. Rows that are listed but not found (a page is damaged) would be sent for ever."""
+    wanted = "(SELECT value FROM json_each(?))"
+    listed = json.dumps(identifiers)
+    found = connection.execute(f"DELETE FROM QUEUE WHERE internal_id IN {wanted}", (listed,)).rowcount
+    if found < len(identifiers):
+        # As many as may be on their way.
+        newest = "(SELECT internal_id FROM QUEUE ORDER BY internal_id DESC LIMIT 10000)"
+        if connection.execute(f"SELECT 1 FROM {newest} WHERE +internal_id IN {wanted}", (listed,)).fetchone():
+            raise queue_errors.damage("rows are listed but not found")

@@ -23,6 +23,13 @@ def is_damage(error: Union[OSError, sqlite3.Error]) -> bool:
     return _code(error) & 0xFF in _DAMAGE or _code(error) in _UNREADABLE
 
 
+def damage(text: str) -> sqlite3.DatabaseError:
+    """An error for damage that SQLite has not noticed."""
+    error = sqlite3.DatabaseError(text)
+    error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+    return error
+
+
 def is_disk_trouble(error: Union[OSError, sqlite3.Error]) -> bool:
     """Whether the disk cannot take anything now: it is full, read-only, or sick. May pass by itself."""
     if isinstance(error, OSError):
