@@ -125,7 +125,9 @@ def _dropped(old: str) -> Iterator[tuple[str, int, int]]:
 
 
 def _open_read_only(path: str) -> sqlite3.Connection:
-    return sqlite3.connect(f"file:{path}?mode=ro", uri=True)
+    database = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
+    database.execute("PRAGMA writable_schema = ON")  # else SQLite reads nothing of a file that is too short
+    return database
 
 
 def _sync(path: str) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from ivy.types.messages import DataMessageBody
-from ivy.utils import notify, queue_database
+from ivy.utils import clock, notify, queue_database
 from ivy.utils.messaging_agent import ACTIVE_QUEUE_FILE, MessagingAgent
 from ivy.utils.wakeup import Listener
 from tests.unit.helpers import ARCHIVE_DIR, DATA_DIR, Node, wait_until
@@ -360,6 +360,23 @@ def test_without_an_archive_the_message_is_queued_and_the_loss_reported(
     agent.add_message(body(1))
     assert numbers(agent) == [1]
     assert "the archive takes no messages" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(("state", "is_marked"), [(True, False), (None, False), (False, True)])
+def test_a_message_of_an_unsynchronised_clock_is_marked(
+    agent: MessagingAgent, monkeypatch: pytest.MonkeyPatch, state: bool | None, is_marked: bool
+) -> None:
+    monkeypatch.setattr(clock, "is_synchronised", lambda: state)
+    message = body(1)
+    agent.add_message(message)
+    [[text]] = agent._execute("SELECT message_body FROM QUEUE")
+    mark = ',"clock_synchronised":false' if is_marked else ""
+    assert text == '{"variant":"data","data":{"number":1}' + mark + "}"
+    [item] = agent.get_n_latest_messages(1)
+    [archive] = MessagingAgent.load_message_archive(datetime.datetime.now(datetime.UTC).date())
+    assert item.message_body == archive.message_body
+    assert item.message_body.clock_synchronised is not is_marked
+    assert message.clock_synchronised  # it is the caller's
 
 
 def test_without_room_in_the_queue_the_message_is_archived(agent: MessagingAgent) -> None:
