@@ -1,7 +1,7 @@
 """Version numbers of ivy. Not for versions of anything else (Python's, Debian's)."""
 
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pydantic
 
@@ -22,8 +22,9 @@ class Version(pydantic.RootModel[str]):
 
     model_config = pydantic.ConfigDict(frozen=True)
 
-    def __init__(self, root: str, **data: Any) -> None:  # only to make the positional form known to mypy
-        super().__init__(root, **data)
+    if TYPE_CHECKING:  # makes the positional form known to mypy; pydantic would call it for each JSON object
+
+        def __init__(self, root: str, **data: Any) -> None: ...
 
     @pydantic.field_validator("root")
     @classmethod

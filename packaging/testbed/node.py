@@ -46,9 +46,7 @@ class Node:
         record = json.loads((directory / RECORD).read_text())
         self._layers = tuple(Path(layer) for layer in record["layers"])
         self._port = Port(subnet, record["index"])
-        self._container = Container(
-            f"{bed}-{self.name}", self.name, self.root, directory, self._port.namespace
-        )
+        self._container = Container(f"{bed}-{self.name}", self.name, self.root, directory, self._port.namespace)
 
     @classmethod
     def create(cls, bed: str, subnet: Subnet, directory: Path, layers: Sequence[Path], index: int) -> "Node":
