@@ -20,6 +20,8 @@ if TYPE_CHECKING:  # a service's own memory has no use for it
 _LARGEST_REVISION = 2**31 - 1
 _LONGEST_KEY = 64
 _LONGEST_LOG = 16_384
+_CLOCK_KEY = "clock_synchronised"
+_CLOCK_MARK = "[clock not synchronised] "
 _CUT_MARK = "\n[cut]"
 _SEVERITIES = {"DEBUG": "info", "INFO": "info", "WARNING": "warning", "ERROR": "error", "EXCEPTION": "error"}
 
@@ -84,6 +86,8 @@ def _measurements(body: DataMessageBody) -> dict[str, Union[float, int]]:
         spelt = _spell(key)
         if spelt and not isinstance(number, str) and _is_finite(number):
             value[_unused(spelt, value)] = number
+    if value and not body.clock_synchronised:
+        value[_unused(_CLOCK_KEY, value)] = 0
     return value
 
 
@@ -110,7 +114,8 @@ def _unused(key: str, used: dict[str, Union[float, int]]) -> str:
 
 
 def _text(body: LogMessageBody) -> str:
-    text = f"{body.subject}\n{body.body}".strip().replace("\0", "\N{REPLACEMENT CHARACTER}")
+    doubt = "" if body.clock_synchronised else _CLOCK_MARK
+    text = f"{doubt}{body.subject}\n{body.body}".strip().replace("\0", "\N{REPLACEMENT CHARACTER}")
     return text if len(text) <= _LONGEST_LOG else text[: _LONGEST_LOG - len(_CUT_MARK)] + _CUT_MARK
 
 

@@ -8,9 +8,7 @@ from typing import Any
 
 from ivy import constants
 
-_EPILOG = """\
-exit status: 0 done, and for `status` all is well; 1 failed, or not well;
-2 wrong use; 78 the config is not usable. More: man ivy"""
+_EPILOG = "exit status: 0 done, or well; 1 failed, or not well; 2 wrong use; 78 bad config"
 
 
 def main() -> None:
@@ -33,7 +31,7 @@ def main() -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="ivy",
-        description="The software of an autonomous sensor node.",
+        description="The software of an autonomous sensor node. More: man ivy",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -63,6 +61,8 @@ def _add_node_commands(commands: Any) -> None:
     logs = _add(commands, "logs", "services:logs", "show the journal of all services, or of one")
     logs.add_argument("name", nargs="?", metavar="NAME", help="e.g. tenta or dummy-procedure")
     logs.add_argument("-f", "--follow", action="store_true", help="go on showing what comes")
+    queue = _add(commands, "queue", "queue:show", "show what waits to be sent, and what was dropped")
+    queue.add_argument("--json", action="store_true", help="print JSON")
     messages = _add(commands, "messages", "messages:show", "show the message archive of a day")
     messages.add_argument("--date", metavar="YYYY-MM-DD", help="the UTC day; default: today")
     messages.add_argument("--follow", action="store_true", help="go on showing what comes")

@@ -62,4 +62,5 @@ def _readable(item: MessageArchiveItem) -> str:
         text = f"revision {body.config.general.config_revision} {body.status}"
     else:
         text = body.subject
-    return f"{when:%Y-%m-%d %H:%M:%S} {body.variant:<6} {text}"
+    doubt = "" if body.clock_synchronised else " (clock not synchronised)"
+    return f"{when:%Y-%m-%d %H:%M:%S} {body.variant:<6} {text}{doubt}"

@@ -1,11 +1,13 @@
-"""The procedure that watches the machine: what an operator of a remote node wants to know every day."""
+"""The procedure that watches the machine, tells the operator, and keeps queue and archive within their bounds."""
 
+import time
 from typing import Union
 
 from ivy.types.config import Config
 from ivy.types.messages import DataMessageBody
-from ivy.utils import notify, vitals
+from ivy.utils import clock, notify, vitals
 from ivy.utils.functions import get_time_to_next_datapoint
+from ivy.utils.housekeeping import SECONDS_BETWEEN_ROUNDS, Housekeeper
 from ivy.utils.logger import Logger
 from ivy.utils.messaging_agent import MessagingAgent
 from ivy.utils.state_interface import StateInterface
@@ -17,11 +19,12 @@ def run(config: Config, logger: Logger) -> None:
     """Check the machine at once and at each check time: put load and boot time into the state, send all as data.
 
     Args:
-        config: `system_checks.seconds_between_checks` is used.
+        config: `system_checks.seconds_between_checks`, `queue` and `archive` are used.
         logger: Where to log.
     """
     interval = config.system_checks.seconds_between_checks
     messaging_agent = MessagingAgent()
+    housekeeper = Housekeeper(config, logger, messaging_agent.database)
     disk_was_full = False
     logger.info("Starting the system checks")
     while True:
@@ -35,7 +38,17 @@ def run(config: Config, logger: Logger) -> None:
             logger.warning(f"The disk is {disk:.0f} % full")
         disk_was_full = disk > _FULL_DISK
         notify.status(f"checking every {interval} s: load {load:.0f} %, disk {disk:.0f} % full")
-        notify.sleep(get_time_to_next_datapoint(interval))
+        _keep_house(housekeeper, get_time_to_next_datapoint(interval))
+
+
+def _keep_house(housekeeper: Housekeeper, seconds: float) -> None:
+    """Rest for so many seconds, but look after the disk once a minute: it fills up sooner than the next check."""
+    deadline = time.monotonic() + seconds
+    housekeeper.work()
+    while (rest := deadline - time.monotonic()) > 0:
+        notify.sleep(min(rest, SECONDS_BETWEEN_ROUNDS))
+        if rest > SECONDS_BETWEEN_ROUNDS:
+            housekeeper.work()
 
 
 def _update_state(load: float) -> None:
@@ -55,8 +68,10 @@ def _vital_signs(load: float, disk: float) -> dict[str, Union[float, int, str]]:
         "disk_usage_percent": disk,
         "disk_free_megabytes": round(vitals.disk_free_megabytes()),
         "seconds_since_boot": round(vitals.seconds_since_boot()),
-        "clock_synchronised": int(vitals.clock_is_synchronised()),
     }
+    synchronised = clock.is_synchronised()
+    if synchronised is not None:
+        signs["clock_synchronised"] = int(synchronised)
     temperature = vitals.temperature()
     if temperature is not None:
         signs["temperature_celsius"] = temperature

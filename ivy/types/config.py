@@ -122,7 +122,7 @@ class QueueConfig(_Section):
 
     max_megabytes: int = pydantic.Field(default=2000, ge=1, le=1_000_000, description="Size of the queue, at most.")
     min_free_megabytes: int = pydantic.Field(
-        default=500, ge=0, le=1_000_000, description="Space on the disk that the queue leaves free."
+        default=500, ge=0, le=1_000_000, description="Space that the queue does not grow into."
     )
 
 

@@ -38,6 +38,19 @@ def _without_secrets(value: Any) -> Any:
 
 
 class _Body(pydantic.BaseModel):
+    """What all messages have in common."""
+
+    clock_synchronised: bool = pydantic.Field(
+        default=True, description="False: the timestamp may be wrong. Stands in the JSON only then."
+    )
+
+    @pydantic.model_serializer(mode="wrap")
+    def _leave_out_what_is_normal(self, dump: pydantic.SerializerFunctionWrapHandler) -> dict[str, Any]:
+        fields: dict[str, Any] = dump(self)
+        if not fields.pop("clock_synchronised", True):
+            fields["clock_synchronised"] = False  # last: the beginning tells the variant
+        return fields
+
     # Infinity and NaN are samples too: kept in queue and archive, whatever a platform makes of them.
     model_config = pydantic.ConfigDict(ser_json_inf_nan="constants")
 
@@ -76,8 +89,10 @@ MessageBody = Annotated[
 ]
 
 
-class MessageArchiveItem(_Body):
+class MessageArchiveItem(pydantic.BaseModel):
     """A message as it stands in the archive."""
+
+    model_config = pydantic.ConfigDict(ser_json_inf_nan="constants")
 
     timestamp: float = pydantic.Field(description="Unix time of the sampling, in seconds.")
     message_body: MessageBody

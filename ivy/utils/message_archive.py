@@ -37,7 +37,7 @@ def append(path: str, lock_path: str, timestamp: float, message_body: str) -> No
             # A holder that hangs must not stop the others: without the lock, a torn line is the worst that can be.
             with contextlib.suppress(TimeoutError):
                 held.enter_context(file_lock(lock_path, timeout=6))
-            _write(descriptor, _missing_start(descriptor) + line)
+            _write_whole(descriptor, _missing_start(descriptor) + line)
         os.fdatasync(descriptor)
     finally:
         os.close(descriptor)
@@ -49,6 +49,16 @@ def _missing_start(descriptor: int) -> str:
     if size == 0:
         return HEADER
     return "" if os.pread(descriptor, 1, size - 1) == b"\n" else "\n"
+
+
+def _write_whole(descriptor: int, text: str) -> None:
+    """Write all of it, or leave the file as it was: what did not fit on the disk is written again later."""
+    size = os.fstat(descriptor).st_size
+    try:
+        _write(descriptor, text)
+    except OSError:
+        os.ftruncate(descriptor, size)
+        raise
 
 
 def _write(descriptor: int, text: str) -> None:
@@ -86,6 +96,19 @@ def parse_line(path: str, line: str) -> Iterator[MessageArchiveItem]:
         yield MessageArchiveItem(timestamp=float(timestamp), message_body=body)
     except ValueError:
         journal.send("WARNING", f"{path}: left out a line that is no message: {line.strip()[:80]}")
+
+
+def days(directory: str) -> list[datetime.date]:
+    """The days of which there are files, the oldest first."""
+    try:
+        names = os.listdir(directory)
+    except FileNotFoundError:
+        return []
+    found = []
+    for name in names:
+        with contextlib.suppress(ValueError):
+            found.append(datetime.date.fromisoformat(name.removesuffix(".csv")))
+    return sorted(found)
 
 
 def file_of(directory: str, date: datetime.date) -> str:

@@ -6,9 +6,10 @@ import os
 import sqlite3
 import threading
 import time
-from typing import Any, Optional, Union
+from collections.abc import Callable
+from typing import Any, Optional, TypeVar, Union
 
-from ivy import constants, files
+from ivy import constants
 from ivy.types.messages import (
     ConfigMessageBody,
     DataMessageBody,
@@ -16,7 +17,9 @@ from ivy.types.messages import (
     MessageArchiveItem,
     MessageQueueItem,
 )
-from ivy.utils import journal, message_archive, notify, signals
+from ivy.utils import clock, journal, message_archive, queue_errors, queue_schema, signals
+from ivy.utils.queue_database import QueueDatabase
+from ivy.utils.shelter import Row, Shelter
 from ivy.utils.wakeup import Doorbell
 
 ACTIVE_QUEUE_FILE: str = os.path.join(constants.IVY_DATA_DIR, "active-message-queue.sqlite3")
@@ -28,52 +31,45 @@ MESSAGE_ARCHIVE_DIR: str = os.path.join(constants.IVY_DATA_DIR, "messages")
 MESSAGE_ARCHIVE_DIR_LOCK: str = os.path.join(constants.IVY_DATA_DIR, "messages.lock")
 """Whoever holds the lock on this file may write to the archive."""
 
-_SECONDS_OF_PATIENCE = 2 * constants.WATCHDOG_SECONDS
-"""How long another process may hold the database: one that hangs in it is killed by the watchdog before."""
-
 _LARGEST_EXACT_LENGTH = 10_000
+
+_Result = TypeVar("_Result")
 
 
 class MessagingAgent:
     """The queue's contract:
 
-    1. When `add_message` has returned, the message survives a kill of any process and a power cut.
-    2. It leaves the queue by `remove_messages` only: when the broker acknowledged it, or has no word for it.
+    1. When `add_message` has returned, the message survives a kill of any process and a power cut. While the disk
+       takes nothing, it survives in memory only, if it is among the newest; the journal says when that begins.
+    2. It leaves the queue by `remove_messages`: when the broker acknowledged it, or has no word for it. Or when the
+       queue is full (see `queue_bounds`), which is counted and reported.
     3. `get_n_latest_messages` returns the newest, oldest first among them: after an outage the operator sees
        live data while the backlog drains. Newest is what was added last, whatever the clock said.
     4. Delivery is at least once.
     5. Nothing here costs more when the queue is longer.
     6. Any number of processes and threads may use it at once.
+    7. A damaged database is replaced by one with all that can be read (see `queue_salvage`), and is reported.
     """
 
     def __init__(self) -> None:
-        """Open the queue, making it if it does not exist.
+        """Open the queue, making it if it does not exist. A disk that takes nothing is no reason to fail.
 
         Raises:
             OSError: The data directory is not writable.
             sqlite3.Error: The database cannot be opened.
         """
-        files.make_directory(constants.IVY_DATA_DIR)
-        os.close(files.open_shared(ACTIVE_QUEUE_FILE))
         self._doorbell = Doorbell()
         self._lock = threading.RLock()
-        self._database = sqlite3.connect(
-            ACTIVE_QUEUE_FILE,
-            timeout=min(2, notify.SECONDS_BETWEEN_HEARTBEATS),
-            isolation_level=None,
-            check_same_thread=False,
-        )
-        # A byte that rotted on the card must cost one character, not the head of the queue for ever.
-        self._database.text_factory = lambda raw: raw.decode(errors="replace")
-        self._execute("PRAGMA journal_mode = WAL")
-        self._execute("PRAGMA synchronous = FULL")  # in WAL mode, NORMAL may forget commits in a power cut
-        self._execute("PRAGMA cache_size = -256")  # KiB; the default of 2 MiB buys nothing at both ends of a table
-        # No AUTOINCREMENT: it writes a second page for each message, and an identifier is needed no longer
-        # than its row. The largest is always the newest.
-        self._execute(
-            "CREATE TABLE IF NOT EXISTS QUEUE (internal_id INTEGER PRIMARY KEY,"
-            " timestamp DOUBLE NOT NULL, message_body TEXT NOT NULL)"
-        )
+        self.database = QueueDatabase(ACTIVE_QUEUE_FILE)
+        self._queue = Shelter("the queue", self._write_to_queue, queue_errors.is_disk_trouble)
+        self._archive = Shelter("the archive", self._write_to_archive, lambda error: isinstance(error, OSError))
+        try:
+            self.get_oldest_timestamp()
+        except (OSError, sqlite3.Error) as error:
+            if not queue_errors.is_disk_trouble(error):
+                self.teardown()
+                raise
+            journal.send("ERROR", f"{ACTIVE_QUEUE_FILE} cannot be opened yet: {error}")
 
     def add_message(self, message_body: Union[DataMessageBody, LogMessageBody, ConfigMessageBody]) -> None:
         """Add a message to the queue and to the archive, durably, and wake the backend.
@@ -82,26 +78,33 @@ class MessagingAgent:
             message_body: The message; its timestamp is the time of this call.
 
         Raises:
-            sqlite3.Error: The queue could not take it (the archive may have). A failure of the archive alone is
-                reported to the journal: the message is safe in the queue.
+            sqlite3.Error: The queue could not take it, for another reason than the disk's (the archive may have).
+                A failure of the archive alone is reported to the journal: the message is safe in the queue.
         """
-        timestamp = time.time()
-        body = message_body.model_dump_json()
+        if clock.is_synchronised() is False:
+            message_body = message_body.model_copy(update={"clock_synchronised": False})
+        row = (time.time(), message_body.model_dump_json())
         with signals.deferred(), self._lock:  # a message stands in both places, or was never added
             try:
-                self._execute("INSERT INTO QUEUE (timestamp, message_body) VALUES (?, ?)", (timestamp, body))
+                report = self._queue.put(row)
                 self._doorbell.ring()
             finally:
-                self._archive(timestamp, body)
+                self._archive.put(row)
+            if report is not None:
+                self._tell(report)
 
-    def _archive(self, timestamp: float, body: str) -> None:
-        path = message_archive.file_of(
-            MESSAGE_ARCHIVE_DIR, datetime.datetime.fromtimestamp(timestamp, datetime.UTC).date()
-        )
-        try:
-            message_archive.append(path, MESSAGE_ARCHIVE_DIR_LOCK, timestamp, body)
-        except OSError as error:
-            journal.send("ERROR", f"{path}: a message is missing in the archive: {error}")
+    def _tell(self, report: str) -> None:
+        """The disk takes messages again: count those that were lost, and tell the operator."""
+        lost = self._queue.take_lost()
+        self.database.transaction(lambda connection: queue_schema.count_dropped(connection, lost))
+        self.add_message(LogMessageBody(level="WARNING", subject=f"queue - WARNING - {report}", body=""))
+
+    def _write_to_queue(self, row: Row) -> None:
+        self._execute("INSERT INTO QUEUE (timestamp, message_body) VALUES (?, ?)", row)
+
+    def _write_to_archive(self, row: Row) -> None:
+        date = datetime.datetime.fromtimestamp(row[0], datetime.UTC).date()
+        message_archive.append(message_archive.file_of(MESSAGE_ARCHIVE_DIR, date), MESSAGE_ARCHIVE_DIR_LOCK, *row)
 
     def get_n_latest_messages(
         self,
@@ -145,10 +148,8 @@ class MessagingAgent:
         Raises:
             sqlite3.Error: The database cannot be written.
         """
-        self._execute(
-            "DELETE FROM QUEUE WHERE internal_id IN (SELECT value FROM json_each(?))",
-            (json.dumps(list(message_ids)),),
-        )
+        identifiers = list(message_ids)
+        self._run(lambda connection: _remove(connection, identifiers))
 
     def get_queue_length(self) -> int:
         """Count the messages in the queue: exactly up to 10 000, at most one window too many beyond.
@@ -171,21 +172,20 @@ class MessagingAgent:
         Raises:
             sqlite3.Error: The database cannot be read.
         """
-        rows = self._execute("SELECT timestamp FROM QUEUE ORDER BY internal_id LIMIT 1")
-        return float(rows[0][0]) if rows else None
+        rows = self._execute("SELECT CAST(timestamp AS REAL) FROM QUEUE ORDER BY internal_id LIMIT 1")
+        return float(rows[0][0] or 0) if rows else None
 
     def _execute(self, statement: str, parameters: tuple[Any, ...] = ()) -> list[Any]:
-        """Run one statement, a transaction of its own. Waits for other processes, with heartbeats."""
-        deadline = time.monotonic() + _SECONDS_OF_PATIENCE
-        while True:
-            try:
-                with self._lock:
-                    return self._database.execute(statement, parameters).fetchall()
-            except sqlite3.OperationalError as error:
-                busy = error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
-                if not busy or time.monotonic() > deadline:
-                    raise
-            notify.heartbeat()
+        return self._run(lambda connection: connection.execute(statement, parameters).fetchall())
+
+    def _run(self, work: Callable[[sqlite3.Connection], _Result]) -> _Result:
+        try:
+            return self.database.run(work)
+        except OSError as error:  # for who uses the queue, it is all one
+            failure = sqlite3.OperationalError(str(error))
+            if queue_errors.is_disk_trouble(error):
+                failure.sqlite_errorcode = sqlite3.SQLITE_CANTOPEN
+            raise failure from error
 
     @staticmethod
     def get_message_archive_file() -> str:
@@ -209,5 +209,17 @@ class MessagingAgent:
     def teardown(self) -> None:
         """Close the queue."""
         with self._lock:
-            self._database.close()
+            self.database.close()
             self._doorbell.close()
+
+
+def _remove(connection: sqlite3.Connection, identifiers: list[int]) -> None:
+    """Remove messages. Rows that are listed but not found (a page is damaged) would be sent for ever."""
+    wanted = "(SELECT value FROM json_each(?))"
+    listed = json.dumps(identifiers)
+    found = connection.execute(f"DELETE FROM QUEUE WHERE internal_id IN {wanted}", (listed,)).rowcount
+    if found < len(identifiers):
+        # As many as may be on their way.
+        newest = "(SELECT internal_id FROM QUEUE ORDER BY internal_id DESC LIMIT 10000)"
+        if connection.execute(f"SELECT 1 FROM {newest} WHERE +internal_id IN {wanted}", (listed,)).fetchone():
+            raise queue_errors.damage("rows are listed but not found")

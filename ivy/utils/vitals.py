@@ -1,6 +1,5 @@
-"""What the machine says about itself: load, memory, disk, temperature, clock. Reads only; decides nothing."""
+"""What the machine says about itself: load, memory, disk, temperature. Reads only; decides nothing."""
 
-import ctypes
 import datetime
 import os
 import time
@@ -10,10 +9,6 @@ from typing import Optional
 import psutil
 
 from ivy import constants
-
-_SIZE_OF_TIMEX = 256  # struct timex has 208 bytes on 64-bit machines, 128 on others
-_FAILED = -1
-_TIME_ERROR = 5
 
 
 def boot_time() -> datetime.datetime:
@@ -54,10 +49,3 @@ def temperature() -> Optional[float]:
     """The highest temperature of any sensor of the machine, in degrees Celsius; None where there is none."""
     readings = [reading.current for group in psutil.sensors_temperatures().values() for reading in group]
     return max(readings, default=None)
-
-
-def clock_is_synchronised() -> bool:
-    """Whether the clock is kept by someone: chrony, systemd-timesyncd, a GPS. Source: the kernel, adjtimex(2)."""
-    only_look = ctypes.create_string_buffer(_SIZE_OF_TIMEX)  # all zeros: change nothing
-    state = ctypes.CDLL(None).adjtimex(only_look)
-    return state not in (_FAILED, _TIME_ERROR)

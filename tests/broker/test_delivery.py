@@ -156,4 +156,4 @@ def test_a_sample_wakes_the_backend(node: Node, recorder: Recorder) -> None:
     node.wait_until_connected()
     node.add(data_message(number=1))
     recorder.wait_for_element("measurements", 5, "the sample", '"number": 1')
-    assert json.loads(recorder.arrivals[0].payload)[0]["value"] == {"number": 1}
+    assert json.loads(recorder.arrivals[0].payload)[0]["value"]["number"] == 1

@@ -9,6 +9,7 @@ import pytest
 
 from ivy import constants
 from ivy.types.config import Config
+from ivy.utils import clock
 from ivy.utils.logger import Logger
 from ivy.utils.messaging_agent import MessagingAgent
 from tests.unit.helpers import Node, NotifySocket
@@ -31,6 +32,12 @@ def root_dir() -> Iterator[Path]:
     (root / "data").mkdir(parents=True)
     yield root
     shutil.rmtree(root)
+
+
+@pytest.fixture(autouse=True)
+def synchronised_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever this machine's clock is."""
+    monkeypatch.setattr(clock, "_was_synchronised", True)
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ import pytest
 from ivy import constants
 from ivy.types.config import Config
 from ivy.types.messages import ConfigMessageBody, DataMessageBody, LogMessageBody
+from ivy.utils import clock
 from ivy.utils.link_report import LinkReport
 from ivy.utils.messaging_agent import ACTIVE_QUEUE_FILE, MessagingAgent
 from tests.unit.helpers import ARCHIVE_DIR, BACKEND, UPDATER, Node
@@ -181,7 +182,7 @@ def test_status_without_services(node: Node, data_dir: Path) -> None:
 def test_status_with_a_broken_queue(node: Node, data_dir: Path) -> None:
     node.write_config()
     wants(node, dummy_procedure=RUNNING)
-    Path(ACTIVE_QUEUE_FILE).write_text("no database, but long enough to be taken for one" * 100)
+    Path(ACTIVE_QUEUE_FILE).mkdir()
     [problem] = problems(node)
     assert problem.startswith(f"queue: {ACTIVE_QUEUE_FILE}: ")
 
@@ -302,6 +303,42 @@ def test_a_config_that_does_not_exist_is_no_invalid_one(node: Node) -> None:
     assert status == 1 and "missing.json" in errors and "Traceback" not in errors
 
 
+def test_the_queue_for_programs_and_people(node: Node, messages: list[str], data_dir: Path) -> None:
+    agent = MessagingAgent()
+    agent._execute("INSERT INTO DROPPED VALUES ('log', 5, 0)")
+    agent._execute("UPDATE QUEUE SET timestamp = timestamp - 100")
+    agent.teardown()
+    damaged = Path(f"{ACTIVE_QUEUE_FILE}.damaged-1700000000")
+    damaged.touch()
+    status, output, errors = node.ivy("queue", "--json")
+    assert (status, errors) == (0, "")
+    queue = json.loads(output)
+    assert 100 <= queue.pop("oldest_seconds") <= 160
+    assert 0 < queue.pop("bytes") <= queue.pop("file_bytes")
+    assert queue == {
+        "length": 3,
+        "waiting": {"data": 1, "log": 1, "config": 1},
+        "dropped": {"data": 0, "log": 5, "config": 0},
+        "damaged_files": [str(damaged)],
+    }
+    status, output, _ = node.ivy("queue")
+    assert status == 0
+    assert output.startswith("waiting:  3 messages, the oldest 1") and "dropped:  0 data, 5 log" in output
+    assert f"damaged:  {damaged}" in output
+
+
+def test_a_queue_that_is_not_there(node: Node, data_dir: Path) -> None:
+    status, output, errors = node.ivy("queue")
+    assert (status, output) == (1, "") and "nothing was queued yet" in errors
+    assert list(data_dir.iterdir()) == []
+
+
+def test_a_queue_that_cannot_be_read(node: Node, data_dir: Path) -> None:
+    Path(ACTIVE_QUEUE_FILE).mkdir()
+    status, output, errors = node.ivy("queue")
+    assert (status, output) == (1, "") and ACTIVE_QUEUE_FILE in errors and "Traceback" not in errors
+
+
 @pytest.fixture
 def messages(node: Node) -> list[str]:
     """An archive of today with one message of each kind; their bodies as JSON."""
@@ -326,6 +363,15 @@ def test_messages_for_people(node: Node, messages: list[str]) -> None:
         "log    tenta - ERROR - trouble",
         "config revision 7 accepted",
     ]
+
+
+def test_messages_of_an_unsynchronised_clock_are_marked(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clock, "is_synchronised", lambda: False)
+    agent = MessagingAgent()
+    agent.add_message(DataMessageBody(data={"a": 1}))
+    agent.teardown()
+    assert node.ivy("messages")[1].endswith("a=1 (clock not synchronised)\n")
+    assert json.loads(node.ivy("messages", "--json")[1])["message_body"]["clock_synchronised"] is False
 
 
 def test_messages_for_programs(node: Node, messages: list[str]) -> None:

@@ -9,8 +9,9 @@ from collections.abc import Callable
 import psutil
 import pytest
 
+from ivy.procedures import system_checks
 from ivy.types.messages import DataMessageBody, LogMessageBody
-from ivy.utils import vitals
+from ivy.utils import notify, vitals
 from ivy.utils.locks import file_lock
 from ivy.utils.messaging_agent import MessagingAgent
 from ivy.utils.state_interface import STATE_FILE_LOCK, StateInterface
@@ -173,8 +174,6 @@ def test_a_full_disk_is_told_once(
 
 def test_a_boot_time_that_jitters_is_not_written_again() -> None:
     """A card bears only so many writes."""
-    from ivy.procedures import system_checks
-
     boot_time = vitals.boot_time()
     with StateInterface.update() as state:
         state.system.last_boot_time = boot_time - datetime.timedelta(seconds=1)
@@ -193,3 +192,28 @@ def test_without_a_sensor_there_is_no_temperature(
 ) -> None:
     monkeypatch.setattr(psutil, "sensors_temperatures", lambda: readings)
     assert vitals.temperature() is None
+
+
+def test_system_checks_keep_house(start: Callable[..., subprocess.Popen[str]], agent: MessagingAgent) -> None:
+    agent._execute("INSERT INTO DROPPED (variant, count) VALUES ('data', 12)")
+    start("system-checks")
+    wait_until(lambda: log_lines(agent))
+    assert log_lines(agent) == ["system-checks - WARNING - Messages were dropped from the full queue: 12 data"]
+
+
+def test_house_is_kept_between_checks_that_are_far_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[float] = []
+    now = 0.0
+
+    class Keeper:
+        def work(self) -> None:
+            done.append(now)
+
+    def rest(seconds: float) -> None:
+        nonlocal now
+        now += seconds
+
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    monkeypatch.setattr(notify, "sleep", rest)
+    system_checks._keep_house(Keeper(), 150)  # type: ignore[arg-type]
+    assert (now, done) == (150, [0, 60, 120])

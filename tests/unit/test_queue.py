@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from ivy.types.messages import DataMessageBody
-from ivy.utils import messaging_agent, notify
+from ivy.utils import clock, notify, queue_database
 from ivy.utils.messaging_agent import ACTIVE_QUEUE_FILE, MessagingAgent
 from ivy.utils.wakeup import Listener
 from tests.unit.helpers import ARCHIVE_DIR, DATA_DIR, Node, wait_until
@@ -36,6 +36,12 @@ def archived() -> list[int]:
     """What is in today's archive."""
     items = MessagingAgent.load_message_archive(datetime.datetime.now(datetime.UTC).date())
     return [item.message_body.data["number"] for item in items]  # type: ignore[union-attr,misc]
+
+
+def connection(agent: MessagingAgent) -> sqlite3.Connection:
+    """The connection that a queue uses."""
+    assert agent.database.connection is not None
+    return agent.database.connection
 
 
 @pytest.fixture
@@ -172,9 +178,9 @@ def steps(agent: MessagingAgent, work: Callable[[], object]) -> int:
         count += 1
         return 0
 
-    agent._database.set_progress_handler(step, 1)
+    connection(agent).set_progress_handler(step, 1)
     work()
-    agent._database.set_progress_handler(None, 0)
+    connection(agent).set_progress_handler(None, 0)
     return count
 
 
@@ -197,12 +203,12 @@ def test_cost_does_not_grow_with_length(agent: MessagingAgent, database: sqlite3
 
 def test_statements_scan_no_table_and_sort_nothing(agent: MessagingAgent) -> None:
     statements: list[str] = []
-    agent._database.set_trace_callback(statements.append)
+    connection(agent).set_trace_callback(statements.append)
     agent.add_message(body(1))
     agent.get_n_latest_messages(5, [7, 8])
     agent.remove_messages([1])
     agent.get_oldest_timestamp()
-    agent._database.set_trace_callback(None)
+    connection(agent).set_trace_callback(None)
     assert len(statements) >= 4
     for statement in statements:
         plan = [row[3] for row in agent._execute(f"EXPLAIN QUERY PLAN {statement}")]
@@ -298,8 +304,8 @@ def test_a_process_stopped_in_a_transaction_makes_others_wait_not_fail(
 def test_patience_is_longer_than_the_watchdogs_and_ends(
     agent: MessagingAgent, database: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert messaging_agent._SECONDS_OF_PATIENCE > 60
-    monkeypatch.setattr(messaging_agent, "_SECONDS_OF_PATIENCE", -1)
+    assert queue_database.SECONDS_OF_PATIENCE > 60
+    monkeypatch.setattr(queue_database, "SECONDS_OF_PATIENCE", -1)
     agent._execute("PRAGMA busy_timeout = 1")
     database.execute("BEGIN IMMEDIATE")
     with pytest.raises(sqlite3.OperationalError, match="locked"):
@@ -353,13 +359,30 @@ def test_without_an_archive_the_message_is_queued_and_the_loss_reported(
     ARCHIVE_DIR.write_text("a file where the directory should be")  # not even root can write there
     agent.add_message(body(1))
     assert numbers(agent) == [1]
-    assert "a message is missing in the archive" in capfd.readouterr().err
+    assert "the archive takes no messages" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(("state", "is_marked"), [(True, False), (None, False), (False, True)])
+def test_a_message_of_an_unsynchronised_clock_is_marked(
+    agent: MessagingAgent, monkeypatch: pytest.MonkeyPatch, state: bool | None, is_marked: bool
+) -> None:
+    monkeypatch.setattr(clock, "is_synchronised", lambda: state)
+    message = body(1)
+    agent.add_message(message)
+    [[text]] = agent._execute("SELECT message_body FROM QUEUE")
+    mark = ',"clock_synchronised":false' if is_marked else ""
+    assert text == '{"variant":"data","data":{"number":1}' + mark + "}"
+    [item] = agent.get_n_latest_messages(1)
+    [archive] = MessagingAgent.load_message_archive(datetime.datetime.now(datetime.UTC).date())
+    assert item.message_body == archive.message_body
+    assert item.message_body.clock_synchronised is not is_marked
+    assert message.clock_synchronised  # it is the caller's
 
 
 def test_without_room_in_the_queue_the_message_is_archived(agent: MessagingAgent) -> None:
     agent._execute("PRAGMA max_page_count = 1")
-    with pytest.raises(sqlite3.OperationalError, match="full"):
-        agent.add_message(DataMessageBody(data={"number": 1, "text": "x" * 100_000}))
+    agent.add_message(DataMessageBody(data={"number": 1, "text": "x" * 100_000}))
+    assert numbers(agent) == []
     assert archived() == [1]
 
 

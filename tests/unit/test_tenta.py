@@ -25,6 +25,7 @@ from tests.validators import tenta
 SENSOR = "81bf7042-e20f-4a97-ac44-c15853e3618f"
 TOPIC = f"configurations/{SENSOR}"
 LARGEST_REVISION = 2**31 - 1
+LARGEST_LOG = 16_384
 
 _TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
 _KEYS = _TEXT.filter(lambda key: key not in RESERVED_KEYS)
@@ -334,3 +335,16 @@ def test_any_config_comes_through_unchanged(anything: Any, revision: int) -> Non
     assert isinstance(offer, ForeignConfig)
     assert offer.general.config_revision == revision
     assert json.dumps(offer.model_dump(mode="json")["x"]) == json.dumps(anything)
+
+
+def test_data_of_an_unsynchronised_clock_are_marked() -> None:
+    body = DataMessageBody(data={"a": 1, "text": "b"}, clock_synchronised=False)
+    assert _only(body)["value"] == {"a": 1, "clock_synchronised": 0}
+    nothing = DataMessageBody(data={"text": "b"}, clock_synchronised=False)
+    assert _dialect().encode([_item(nothing)]).unsendable == {1: "no finite number in it"}
+
+
+def test_a_log_of_an_unsynchronised_clock_is_marked() -> None:
+    body = LogMessageBody(level="INFO", subject="hello", body="x" * LARGEST_LOG, clock_synchronised=False)
+    message = _only(body)["message"]
+    assert message.startswith("[clock not synchronised] hello\nx") and message.endswith("\n[cut]")

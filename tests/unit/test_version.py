@@ -76,3 +76,10 @@ def test_a_version_cannot_be_changed() -> None:
 
 def test_it_is_a_plain_string_in_json() -> None:
     assert Version("1.2.3").model_dump_json() == '"1.2.3"'
+
+
+@pytest.mark.parametrize("value", [{}, {"root": "1.0.0"}, {"other": 1}, [], None, 1])
+def test_what_is_no_text_is_refused(value: object) -> None:
+    """Whatever a config offer holds there, it must not end the one who reads it."""
+    with pytest.raises(pydantic.ValidationError):
+        Version.model_validate(value)

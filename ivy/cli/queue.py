@@ -1,0 +1,63 @@
+"""`ivy queue`: what waits to be sent, what was dropped, and what is left of damaged databases."""
+
+import argparse
+import json
+import os
+import sqlite3
+import sys
+import time
+from typing import Any
+
+from ivy.utils import queue_bounds, queue_salvage
+from ivy.utils.messaging_agent import ACTIVE_QUEUE_FILE, MessagingAgent
+from ivy.utils.queue_schema import IS_CONFIG, IS_LOG
+
+
+def show(arguments: argparse.Namespace) -> int:
+    """Print the state of the queue."""
+    if not os.path.exists(ACTIVE_QUEUE_FILE):
+        print(f"ivy: {ACTIVE_QUEUE_FILE} does not exist: nothing was queued yet", file=sys.stderr)
+        return 1
+    try:
+        queue = _collect()
+    except sqlite3.Error as error:
+        print(f"ivy: {ACTIVE_QUEUE_FILE}: {error}", file=sys.stderr)
+        return 1
+    print(json.dumps(queue, indent=4) if arguments.json else _readable(queue))
+    return 0
+
+
+def _collect() -> dict[str, Any]:
+    messaging_agent = MessagingAgent()
+    database = messaging_agent.database
+    length, oldest = messaging_agent.get_queue_length(), messaging_agent.get_oldest_timestamp()
+    size = queue_bounds.measure(database)
+    # These two have indexes; the others need not be counted.
+    [[logs]] = database.execute(f"SELECT COUNT(*) FROM QUEUE WHERE {IS_LOG}")
+    [[configs]] = database.execute(f"SELECT COUNT(*) FROM QUEUE WHERE {IS_CONFIG}")
+    dropped = dict(database.execute("SELECT variant, count FROM DROPPED"))
+    messaging_agent.teardown()
+    return {
+        "length": length,
+        "waiting": {"data": max(0, length - logs - configs), "log": logs, "config": configs},
+        "oldest_seconds": None if oldest is None else round(max(0.0, time.time() - oldest)),
+        "bytes": size.used,
+        "file_bytes": size.file,
+        "dropped": {variant: dropped.get(variant, 0) for variant in ("data", "log", "config")},
+        "damaged_files": queue_salvage.damaged_files(ACTIVE_QUEUE_FILE),
+    }
+
+
+def _readable(queue: dict[str, Any]) -> str:
+    age = "" if queue["oldest_seconds"] is None else f", the oldest {queue['oldest_seconds']} s old"
+    lines = [
+        f"waiting:  {queue['length']} messages{age}: {_counts(queue['waiting'])}",
+        f"size:     {queue['bytes'] / 1e6:.1f} MB in a file of {queue['file_bytes'] / 1e6:.1f} MB",
+        f"dropped:  {_counts(queue['dropped'])}",
+        *(f"damaged:  {path}, what could be read was queued again" for path in queue["damaged_files"]),
+    ]
+    return "\n".join(lines)
+
+
+def _counts(counts: dict[str, int]) -> str:
+    return ", ".join(f"{count} {variant}" for variant, count in counts.items())

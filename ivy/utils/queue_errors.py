@@ -1,0 +1,49 @@
+"""What an error of the queue's database means: a disk that cannot take anything now, or a file that is damaged."""
+
+import errno
+import sqlite3
+from typing import Union
+
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_SICK_DISK = {errno.EROFS, errno.EIO}
+_TROUBLE = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN}
+_BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
+_DAMAGE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+# These say "disk I/O error" as a full disk does, but what cannot be read today cannot be read tomorrow.
+_UNREADABLE = {sqlite3.SQLITE_IOERR_READ, sqlite3.SQLITE_IOERR_SHORT_READ, sqlite3.SQLITE_IOERR_CORRUPTFS}
+
+
+def is_busy(error: Union[OSError, sqlite3.Error]) -> bool:
+    """Whether another process is at it: worth waiting for."""
+    return isinstance(error, TimeoutError) or _code(error) & 0xFF in _BUSY
+
+
+def is_damage(error: Union[OSError, sqlite3.Error]) -> bool:
+    """Whether the file is no longer what it was."""
+    return _code(error) & 0xFF in _DAMAGE or _code(error) in _UNREADABLE
+
+
+def damage(text: str) -> sqlite3.DatabaseError:
+    """An error for damage that SQLite has not noticed."""
+    error = sqlite3.DatabaseError(text)
+    error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+    return error
+
+
+def is_disk_trouble(error: Union[OSError, sqlite3.Error]) -> bool:
+    """Whether the disk cannot take anything now: it is full, read-only, or sick. May pass by itself."""
+    if isinstance(error, OSError):
+        return error.errno in _NO_ROOM | _SICK_DISK
+    return _code(error) & 0xFF in _TROUBLE and not is_damage(error)
+
+
+def is_lack_of_room(error: Union[OSError, sqlite3.Error]) -> bool:
+    """Whether more room on the disk could help. SQLite does not always say so."""
+    if isinstance(error, OSError):
+        return error.errno in _NO_ROOM
+    return is_disk_trouble(error) and _code(error) & 0xFF != sqlite3.SQLITE_READONLY
+
+
+def _code(error: Union[OSError, sqlite3.Error]) -> int:
+    """SQLite's extended code; 0 if the error is not SQLite's own."""
+    return int(getattr(error, "sqlite_errorcode", 0))

@@ -1,0 +1,149 @@
+"""Replaces a damaged queue by a new one with all that can be read. The caller holds the lock on the queue's path.
+
+Killed at any instant, the next process that opens the queue goes on where this one stopped.
+"""
+
+import contextlib
+import itertools
+import os
+import re
+import sqlite3
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from ivy import files
+from ivy.types.messages import LogMessageBody
+from ivy.utils import journal, notify, page_scan, queue_schema
+from ivy.utils.queue_database import salvaging_path
+
+_SUFFIXES = ("", "-wal", "-shm")
+_ROWS_AT_ONCE = 1000
+_LARGEST_IDENTIFIER = 1 << 48
+_MOST_KEPT = 3
+_GAP = 20_000
+"""Identifiers left out after those salvaged: what a backend has on its way must not be taken for what comes now."""
+
+
+def begin(path: str) -> None:
+    """Move a damaged database aside.
+
+    Args:
+        path: Its file.
+
+    Raises:
+        OSError: It cannot be moved.
+    """
+    journal.send("ERROR", f"{path} is damaged: reading what can be read")
+    for suffix in _SUFFIXES:
+        _move(path + suffix, salvaging_path(path) + suffix)
+
+
+def finish(path: str, reason: str) -> None:
+    """Make a new database of the one that was moved aside, which is kept under a name of its own.
+
+    Args:
+        path: Where the new one will stand.
+        reason: What was wrong with the old one.
+
+    Raises:
+        OSError, sqlite3.Error: The new one cannot be written; to be tried again.
+    """
+    old, new = salvaging_path(path), f"{path}.salvaged"
+    kept = _unused_name(path)
+    if not os.path.exists(path):
+        for suffix in _SUFFIXES[1:]:  # where `begin` was interrupted
+            _move(path + suffix, old + suffix)
+        try:
+            count = _copy(old, new, f"{reason}; the damaged file is {kept}")
+        except BaseException:
+            _remove(new)
+            raise
+        os.rename(new, path)
+        files.sync_directory(Path(path).parent)
+        journal.send("ERROR", f"{path} was damaged ({reason}): {count} messages salvaged; the rest is in {kept}")
+    for suffix in reversed(_SUFFIXES):  # the one that makes us come back here last
+        _move(old + suffix, kept + suffix)
+    for superfluous in damaged_files(path)[:-_MOST_KEPT]:
+        _remove(superfluous)
+
+
+def damaged_files(path: str) -> list[str]:
+    """The damaged databases that were kept, the oldest first; of the path of the present one."""
+    directory, name = os.path.split(path)
+    found = [other for other in os.listdir(directory) if re.fullmatch(rf"{re.escape(name)}\.damaged-\d+", other)]
+    return [os.path.join(directory, other) for other in sorted(found)]
+
+
+def _unused_name(path: str) -> str:
+    stamp = int(time.time())
+    while os.path.exists(f"{path}.damaged-{stamp}"):
+        stamp += 1
+    return f"{path}.damaged-{stamp}"
+
+
+def _copy(old: str, new: str, details: str) -> int:
+    """Copy all rows into a new file. Returns their number."""
+    _remove(new)
+    os.close(files.open_shared(new))
+    database = queue_schema.connect(new, timeout=0)
+    try:
+        database.execute("PRAGMA synchronous = OFF")  # nobody knows this file yet: it is synced once, as a whole
+        rows = _rows(old)
+        while some := list(itertools.islice(rows, _ROWS_AT_ONCE)):
+            database.execute("BEGIN")
+            database.executemany("INSERT OR IGNORE INTO QUEUE VALUES (?, ?, CAST(? AS TEXT))", some)
+            database.execute("COMMIT")
+        [[count, last]] = database.execute("SELECT COUNT(*), COALESCE(MAX(internal_id), 0) FROM QUEUE")
+        database.executemany("INSERT INTO DROPPED VALUES (?, ?, ?)", _dropped(old))
+        report = LogMessageBody(
+            level="ERROR",
+            subject=f"queue - ERROR - The message queue was damaged: {count} messages salvaged",
+            body=details,
+        )
+        database.execute("INSERT INTO QUEUE VALUES (?, ?, ?)", (last + _GAP, time.time(), report.model_dump_json()))
+        # Without a log of its own, it is whole by itself.
+        database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    finally:
+        database.close()
+    _sync(new)
+    return int(count)
+
+
+def _rows(old: str) -> Iterator[page_scan.Row]:
+    for row in page_scan.rows(old):
+        if row is None:
+            notify.heartbeat()
+        elif 0 < row[0] < _LARGEST_IDENTIFIER:  # else its number rotted
+            yield row
+
+
+def _dropped(old: str) -> Iterator[tuple[str, int, int]]:
+    """What was counted in the old file, if it can be read."""
+    with contextlib.suppress(sqlite3.Error), contextlib.closing(_open_read_only(old)) as database:
+        yield from database.execute("SELECT variant, count, reported FROM DROPPED").fetchall()
+
+
+def _open_read_only(path: str) -> sqlite3.Connection:
+    database = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
+    database.execute("PRAGMA writable_schema = ON")  # else SQLite reads nothing of a file that is too short
+    return database
+
+
+def _sync(path: str) -> None:
+    descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _remove(path: str) -> None:
+    for suffix in _SUFFIXES:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path + suffix)
+
+
+def _move(path: str, other: str) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        os.rename(path, other)

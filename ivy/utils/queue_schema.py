@@ -1,0 +1,60 @@
+"""The tables of the queue's database, and how it is opened. What is done with them stands elsewhere.
+
+`QUEUE` is the predecessor's and stays readable by it.
+"""
+
+import sqlite3
+
+IS_LOG = 'substr(message_body, 1, 17) IN (\'{"variant":"log",\', \'{"variant": "log"\')'
+IS_CONFIG = 'substr(message_body, 1, 20) IN (\'{"variant":"config",\', \'{"variant": "config"\')'
+
+_SETTINGS = (
+    # For a new file only, and before its first table: what was dropped can be given back to the disk.
+    "PRAGMA auto_vacuum = INCREMENTAL",
+    "PRAGMA journal_mode = WAL",
+    "PRAGMA synchronous = FULL",  # in WAL mode, NORMAL may forget commits in a power cut
+    "PRAGMA cache_size = -256",  # KiB; the default of 2 MiB buys nothing at both ends of a table
+    "PRAGMA secure_delete = ON",  # Debian's default. No message that was sent is left for a salvage to find.
+)
+_TABLES = (
+    # No AUTOINCREMENT: it writes a second page for each message, and an identifier is needed no longer
+    # than its row. The largest is always the newest.
+    "CREATE TABLE IF NOT EXISTS QUEUE (internal_id INTEGER PRIMARY KEY,"
+    " timestamp DOUBLE NOT NULL, message_body TEXT NOT NULL)",
+    # The few that are not data, so that dropping logs first need not look for them. Data cost nothing here.
+    f"CREATE INDEX IF NOT EXISTS QUEUE_LOGS ON QUEUE (internal_id) WHERE {IS_LOG}",
+    f"CREATE INDEX IF NOT EXISTS QUEUE_CONFIGS ON QUEUE (internal_id) WHERE {IS_CONFIG}",
+    "CREATE TABLE IF NOT EXISTS DROPPED (variant TEXT PRIMARY KEY, count INTEGER NOT NULL,"
+    " reported INTEGER NOT NULL DEFAULT 0) WITHOUT ROWID",
+)
+
+
+def count_dropped(database: sqlite3.Connection, counts: dict[str, int]) -> None:
+    """Remember how many messages of each variant left the queue without having been sent."""
+    database.executemany(
+        "INSERT INTO DROPPED (variant, count) VALUES (?, ?)"
+        " ON CONFLICT (variant) DO UPDATE SET count = count + excluded.count",
+        counts.items(),
+    )
+
+
+def connect(path: str, timeout: float) -> sqlite3.Connection:
+    """Open a database of the queue, making its tables if there are none.
+
+    Args:
+        path: Its file. It must exist, if it is to belong to the services.
+        timeout: Seconds to wait for other processes.
+
+    Raises:
+        sqlite3.Error: It cannot be opened; nothing is left open.
+    """
+    database = sqlite3.connect(path, timeout=timeout, isolation_level=None, check_same_thread=False)
+    try:
+        # A byte that rotted on the card must cost one character, not the head of the queue for ever.
+        database.text_factory = lambda raw: raw.decode(errors="replace")
+        for statement in _SETTINGS + _TABLES:
+            database.execute(statement).fetchall()
+    except sqlite3.Error:
+        database.close()
+        raise
+    return database

@@ -1,0 +1,35 @@
+"""A file that only takes up room, given back when the disk is full: deleting from a database needs room first."""
+
+import contextlib
+import os
+
+from ivy import constants, files
+
+RESERVE_FILE = os.path.join(constants.IVY_DATA_DIR, "reserve")
+SIZE = 16_000_000
+"""Enough to drop messages and to write back the journal of the database (4 MB, at times more)."""
+
+
+def release() -> bool:
+    """Give the room back. Returns whether there was any."""
+    try:
+        os.unlink(RESERVE_FILE)
+    except OSError:
+        return False
+    return True
+
+
+def keep(free: int) -> None:
+    """Take the room again if there is plenty.
+
+    Args:
+        free: The bytes that are free on the disk.
+    """
+    if free < 4 * SIZE or os.path.exists(RESERVE_FILE):
+        return
+    with contextlib.suppress(OSError):  # a file system that cannot do it; one more try at the next check
+        descriptor = files.open_shared(RESERVE_FILE)
+        try:
+            os.posix_fallocate(descriptor, 0, SIZE)
+        finally:
+            os.close(descriptor)

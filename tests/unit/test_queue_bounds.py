@@ -1,0 +1,256 @@
+"""The queue and the archive stay within their bounds, and the operator hears what that cost."""
+
+import datetime
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from ivy.types.config import QueueConfig
+from ivy.types.messages import DataMessageBody
+from ivy.utils import housekeeping, queue_bounds, reserve
+from ivy.utils.housekeeping import Housekeeper
+from ivy.utils.logger import Logger
+from ivy.utils.messaging_agent import MessagingAgent
+from ivy.utils.queue_bounds import Size, limit
+from tests.unit.helpers import ARCHIVE_DIR, BACKEND, make_config
+
+MEGABYTE = 1_000_000
+PLENTY = 10**12
+
+
+def fill(agent: MessagingAgent, count: int, length: int = 200) -> None:
+    """Queue messages: a config, then of every three one log and two of data."""
+    rest = "x" * length
+    bodies = ['{"variant":"config","status":"startup"}']
+    for number in range(count - 1):
+        variant = "data" if number % 3 else "log"
+        bodies.append(f'{{"variant":"{variant}","number":{number},"text":"{rest}"}}')
+    agent.database.transaction(
+        lambda connection: connection.executemany(
+            "INSERT INTO QUEUE (timestamp, message_body) VALUES (1.5, ?)", ((body,) for body in bodies)
+        )
+    )
+
+
+def left(agent: MessagingAgent, variant: str) -> list[int]:
+    """The identifiers of the messages of a variant."""
+    pattern = f'{{"variant":"{variant}",%'
+    return [row[0] for row in agent._execute("SELECT internal_id FROM QUEUE WHERE message_body LIKE ?", (pattern,))]
+
+
+@pytest.mark.parametrize(
+    ("file", "free", "expected"),
+    [
+        (100, 100_000, 2000),  # plenty of room: the bound in bytes
+        (100, 700, 300),  # grows until 500 are free
+        (100, 500, 100),
+        (100, 0, 100),  # others took the room: what is queued stays, and what comes takes the place of the oldest
+        (5, 20, 15),  # the first few megabytes, half of what is left at most
+        (5, 400, 16),
+    ],
+)
+def test_how_large_the_queue_may_be(file: int, free: int, expected: int) -> None:
+    size = Size(file=file * MEGABYTE, used=file * MEGABYTE)
+    assert limit(QueueConfig(), size, free * MEGABYTE) == expected * MEGABYTE
+
+
+def test_a_queue_within_its_bounds_loses_nothing(agent: MessagingAgent) -> None:
+    fill(agent, 1000)
+    assert queue_bounds.enforce(QueueConfig(), agent.database, PLENTY) == {}
+    assert agent.get_queue_length() == 1000
+
+
+def test_logs_go_before_data_and_the_oldest_first(agent: MessagingAgent) -> None:
+    fill(agent, 9000)
+    dropped = queue_bounds.enforce(QueueConfig(max_megabytes=2), agent.database, PLENTY)
+    logs, data = left(agent, "log"), left(agent, "data")
+    assert dropped == {"log": 3000 - len(logs), "data": 5999 - len(data)}
+    assert len(logs) <= 1 and 0 < dropped["data"] < 5999
+    assert data == sorted(data)[-len(data) :] and max(data) >= 8999  # the newest are left
+    assert left(agent, "config") == [1]
+
+
+def test_only_as_many_logs_go_as_must(agent: MessagingAgent) -> None:
+    fill(agent, 9000, length=400)
+    agent._execute('DELETE FROM QUEUE WHERE message_body LIKE \'{"variant":"data"%\'')
+    queue_bounds.enforce(QueueConfig(max_megabytes=1), agent.database, PLENTY)
+    logs = left(agent, "log")
+    assert 100 < len(logs) < 3000 and logs[-1] == max(logs) >= 8999
+
+
+def test_a_full_queue_stays_within_its_bound_and_has_room_for_more(agent: MessagingAgent) -> None:
+    fill(agent, 20_000)
+    queue_bounds.enforce(QueueConfig(max_megabytes=2), agent.database, PLENTY)
+    assert queue_bounds.measure(agent.database).used <= 1.5 * MEGABYTE
+
+
+def test_the_newest_row_always_stays(agent: MessagingAgent, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the next message would get its number, and be removed when the other is acknowledged."""
+    fill(agent, 10)
+    monkeypatch.setattr(queue_bounds, "limit", lambda *_: 0)
+    queue_bounds.enforce(QueueConfig(), agent.database, PLENTY)
+    assert agent._execute("SELECT internal_id FROM QUEUE") == [(10,)]
+
+
+def test_room_is_given_back_to_the_disk(agent: MessagingAgent) -> None:
+    fill(agent, 60_000)
+    before = queue_bounds.measure(agent.database).file
+    agent.remove_messages(list(range(1, 60_000)))
+    queue_bounds.enforce(QueueConfig(), agent.database, PLENTY)
+    agent._execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    assert before > 15 * MEGABYTE
+    assert queue_bounds.measure(agent.database).file < 5 * MEGABYTE
+
+
+def test_dropping_logs_does_not_read_the_whole_queue(agent: MessagingAgent) -> None:
+    plan = agent._execute(
+        f"EXPLAIN QUERY PLAN SELECT internal_id FROM QUEUE WHERE {queue_bounds._ORDER['log']}"
+        " AND internal_id < 7 ORDER BY internal_id LIMIT 5"
+    )
+    assert ["QUEUE_LOGS" in row[3] for row in plan] == [True]
+
+
+def test_drops_are_counted_with_the_deletion(agent: MessagingAgent) -> None:
+    for _ in range(2):
+        fill(agent, 9000)
+        queue_bounds.enforce(QueueConfig(max_megabytes=1), agent.database, PLENTY)
+    [[counted]] = agent._execute("SELECT SUM(count) FROM DROPPED")
+    assert counted == 18_000 - agent.get_queue_length() > 9000
+
+
+class Heard(Logger):
+    """A logger whose lines can be read."""
+
+    def __init__(self) -> None:
+        super().__init__(make_config(backend=BACKEND), "test")
+        self.to_operator: list[str] = []
+
+    def warning(self, message: str, details: str | None = None) -> None:
+        """Remember it."""
+        self.to_operator.append(message)
+
+    def info(self, message: str, details: str | None = None) -> None:
+        """Remember it."""
+        self.to_operator.append(message)
+
+
+def keep(agent: MessagingAgent, logger: Logger, **sections: object) -> Housekeeper:
+    """A housekeeper of a config."""
+    return Housekeeper(make_config(**sections), logger, agent.database)
+
+
+def test_the_operator_hears_of_drops_once_an_hour(
+    agent: MessagingAgent, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logger = Heard()
+    housekeeper = keep(agent, logger, queue={"max_megabytes": 1})
+    for _ in range(3):
+        fill(agent, 6000)
+        housekeeper.work()
+    assert len(logger.to_operator) == 1 and " log" in logger.to_operator[0]
+    assert capfd.readouterr().out.count("The queue is full: dropped") == 3
+    housekeeper._next_report = 0
+    housekeeper.work()
+    assert len(logger.to_operator) == 2
+    housekeeper._next_report = 0
+    housekeeper.work()
+    assert len(logger.to_operator) == 2  # nothing new
+    keep(agent, logger).work()  # nor after a restart
+    assert len(logger.to_operator) == 2
+
+
+@pytest.fixture
+def days(agent: MessagingAgent) -> list[str]:
+    """An archive of five days before today, and today."""
+    ARCHIVE_DIR.mkdir()
+    today = datetime.datetime.now(datetime.UTC).date()
+    for age in range(5, -1, -1):
+        (ARCHIVE_DIR / f"{today - datetime.timedelta(age)}.csv").write_text("timestamp,message_body\n")
+    (ARCHIVE_DIR / "notes.txt").touch()
+    return sorted(path.name for path in ARCHIVE_DIR.glob("*.csv"))
+
+
+def kept() -> list[str]:
+    """The days that are left."""
+    assert (ARCHIVE_DIR / "notes.txt").exists()
+    return sorted(path.name for path in ARCHIVE_DIR.glob("*.csv"))
+
+
+@pytest.mark.parametrize("most", [1, 3, 6, 100])
+def test_the_archive_keeps_so_many_days(agent: MessagingAgent, days: list[str], most: int) -> None:
+    logger = Heard()
+    keep(agent, logger, archive={"max_days": most}, queue={"min_free_megabytes": 0}).work()
+    assert kept() == days[-most:]
+    assert len(logger.to_operator) == (most < 6)
+
+
+def test_the_archive_keeps_all_days_while_there_is_room(agent: MessagingAgent, days: list[str]) -> None:
+    keep(agent, Heard(), queue={"min_free_megabytes": 0}).work()
+    assert kept() == days
+
+
+def test_a_clock_that_jumps_costs_the_archive_nothing(
+    agent: MessagingAgent, days: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for years in (-1, 1):
+        today = datetime.datetime.now(datetime.UTC).date() + datetime.timedelta(365 * years)
+        monkeypatch.setattr(housekeeping, "_today", lambda today=today: today)
+        keep(agent, Heard(), archive={"max_days": 6}, queue={"min_free_megabytes": 0}).work()
+        assert kept() == days
+
+
+def test_when_room_is_short_the_oldest_days_go_until_it_is_not(
+    agent: MessagingAgent, days: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(housekeeping, "_free", lambda: 600 * MEGABYTE - 50 * MEGABYTE * len(kept()))
+    logger = Heard()
+    keep(agent, logger).work()
+    assert kept() == days[-2:]
+    assert logger.to_operator == [
+        f"Removed from the archive, as the disk is full: {days[0][:10]} to {days[3][:10]}"
+    ]
+
+
+def test_today_is_never_removed(agent: MessagingAgent, days: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(housekeeping, "_free", lambda: 0)
+    keep(agent, Heard()).work()
+    assert kept() == days[-1:]
+
+
+def test_a_disk_that_fails_is_told_once_and_stops_nothing(
+    agent: MessagingAgent, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def fail() -> int:
+        raise OSError("no such disk")
+
+    monkeypatch.setattr(housekeeping, "_free", fail)
+    housekeeper = keep(agent, Heard())
+    for _ in range(3):
+        housekeeper.work()
+    assert capfd.readouterr().out.count("no such disk") == 1
+
+
+def test_the_reserve_is_taken_when_there_is_plenty_only(data_dir: Path) -> None:
+    reserve.keep(free=3 * reserve.SIZE)
+    assert not Path(reserve.RESERVE_FILE).exists() and not reserve.release()
+    reserve.keep(free=4 * reserve.SIZE)
+    status = Path(reserve.RESERVE_FILE).stat()
+    assert status.st_size == reserve.SIZE and status.st_blocks * 512 >= reserve.SIZE
+    assert reserve.release() and not Path(reserve.RESERVE_FILE).exists()
+
+
+def test_a_queue_of_the_predecessor_is_bounded_too() -> None:
+    from ivy.utils.messaging_agent import ACTIVE_QUEUE_FILE
+
+    database = sqlite3.connect(ACTIVE_QUEUE_FILE)
+    database.execute(
+        "CREATE TABLE QUEUE (internal_id INTEGER PRIMARY KEY AUTOINCREMENT, timestamp DOUBLE, message_body TEXT)"
+    )
+    database.close()
+    agent = MessagingAgent()
+    fill(agent, 9000)
+    agent.add_message(DataMessageBody(data={"number": 1}))
+    dropped = queue_bounds.enforce(QueueConfig(max_megabytes=1), agent.database, PLENTY)
+    assert dropped["log"] >= 2999 and queue_bounds.measure(agent.database).used <= MEGABYTE
+    agent.teardown()

@@ -1,0 +1,254 @@
+"""A damaged queue is replaced by one with all that can be read, and every process goes on with that."""
+
+import os
+import random
+import shutil
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from ivy.types.messages import DataMessageBody, LogMessageBody, MessageQueueItem
+from ivy.utils import page_scan, queue_salvage
+from ivy.utils.messaging_agent import ACTIVE_QUEUE_FILE, MessagingAgent
+from tests.unit.helpers import DATA_DIR, Node
+
+QUEUE = Path(ACTIVE_QUEUE_FILE)
+
+
+def fill(agent: MessagingAgent, chance: random.Random) -> dict[int, str]:
+    """Queue up to 600 messages, some of them of several pages. Returns their bodies."""
+    bodies = {}
+    for number in range(1, chance.randint(2, 600)):
+        length = chance.randint(3000, 20_000) if chance.random() < 0.03 else chance.randint(0, 60)
+        bodies[number] = DataMessageBody(data={"number": number, "text": "x" * length}).model_dump_json()
+    agent.database.transaction(
+        lambda connection: connection.executemany(
+            "INSERT INTO QUEUE VALUES (?, ?, ?)", ((number, 1.5 + number, body) for number, body in bodies.items())
+        )
+    )
+    return bodies
+
+
+def readable(bodies: dict[int, str], directory: Path) -> set[int]:
+    """The messages that SQLite itself can still read, one by one, from a copy."""
+    for file in DATA_DIR.glob(f"{QUEUE.name}*"):
+        shutil.copy(file, directory / file.name)
+    (directory / f"{QUEUE.name}-shm").unlink(missing_ok=True)
+    database = sqlite3.connect(directory / QUEUE.name)
+    database.text_factory = bytes
+    found = set()
+    for number, body in bodies.items():
+        try:
+            rows = database.execute("SELECT message_body FROM QUEUE WHERE internal_id = ?", (number,)).fetchall()
+            found |= {number} if rows == [(body.encode(),)] else set()
+        except sqlite3.DatabaseError:
+            continue
+    database.close()
+    return found
+
+
+def damage(chance: random.Random) -> None:
+    """Truncate the file, or overwrite it at random places with noise or zeros."""
+    size = QUEUE.stat().st_size
+    with QUEUE.open("r+b") as file:
+        if chance.random() < 0.3:
+            file.truncate(chance.randrange(size))
+            return
+        for _ in range(chance.randint(1, 3)):
+            file.seek(chance.randrange(size))
+            length = chance.choice([1, 100, 5000, 20_000])
+            file.write(chance.randbytes(length) if chance.random() < 0.6 else bytes(length))
+
+
+def drain(agent: MessagingAgent) -> list[MessageQueueItem]:
+    """Take everything out of the queue as a backend does."""
+    drained: list[MessageQueueItem] = []
+    while items := agent.get_n_latest_messages(50):
+        drained += items
+        agent.remove_messages([item.identifier for item in items])
+        assert len(drained) < 5000, "the same messages come again and again"
+    return drained
+
+
+def data(items: list[MessageQueueItem]) -> list[DataMessageBody]:
+    """The data among messages."""
+    return [item.message_body for item in items if isinstance(item.message_body, DataMessageBody)]
+
+
+def logs(items: list[MessageQueueItem]) -> list[str]:
+    """The subjects of the logs among messages."""
+    return [item.message_body.subject for item in items if isinstance(item.message_body, LogMessageBody)]
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_nothing_is_lost_that_sqlite_can_read(tmp_path: Path, seed: int) -> None:
+    chance = random.Random(seed)
+    agent = MessagingAgent()
+    bodies = fill(agent, chance)
+    if is_open := chance.random() < 0.5:
+        agent._execute("PRAGMA wal_checkpoint(TRUNCATE)" if chance.random() < 0.5 else "SELECT 1")
+    else:
+        agent.teardown()
+    damage(chance)
+    wanted = readable(bodies, tmp_path)
+    if not is_open:
+        agent = MessagingAgent()
+    agent.add_message(DataMessageBody(data={"new": 1}))
+    texts = [body.model_dump_json() for body in data(drain(agent))]
+    assert {bodies[number] for number in wanted} <= set(texts)
+    assert DataMessageBody(data={"new": 1}).model_dump_json() in texts
+    assert len(texts) == len(set(texts))
+    agent.teardown()
+
+
+def destroy() -> None:
+    """Make it no database any more, without touching the pages with messages."""
+    with QUEUE.open("r+b") as file:
+        file.write(b"no database" * 50)
+
+
+@pytest.fixture
+def damaged(agent: MessagingAgent) -> list[int]:
+    """A queue without a usable first page; the numbers that are in it."""
+    fill(agent, random.Random(1))
+    found = [int(body.data["number"]) for body in data(agent.get_n_latest_messages(10_000))]
+    agent._execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    agent.database.close()
+    destroy()
+    return found
+
+
+def queued(agent: MessagingAgent) -> list[int]:
+    """The numbers in a queue."""
+    return [int(body.data["number"]) for body in data(agent.get_n_latest_messages(10_000))]
+
+
+def test_pages_are_read_where_sqlite_reads_nothing(agent: MessagingAgent, damaged: list[int]) -> None:
+    assert queued(agent) == damaged and len(damaged) > 50
+
+
+def test_it_is_reported_and_the_damaged_file_kept(
+    agent: MessagingAgent, damaged: list[int], capfd: pytest.CaptureFixture[str]
+) -> None:
+    text = f"The message queue was damaged: {len(damaged)} messages salvaged"
+    assert logs(agent.get_n_latest_messages(10_000)) == [f"queue - ERROR - {text}"]
+    [kept] = queue_salvage.damaged_files(ACTIVE_QUEUE_FILE)
+    assert Path(kept).read_bytes().startswith(b"no database")
+    errors = capfd.readouterr().err
+    assert errors.count("is damaged: reading what can be read") == errors.count("messages salvaged") == 1
+
+
+def test_what_was_dropped_is_still_known(agent: MessagingAgent) -> None:
+    fill(agent, random.Random(1))
+    agent._execute("INSERT INTO DROPPED VALUES ('data', 7, 3)")
+    agent.database.close()  # with what it remembers
+    with QUEUE.open("r+b") as file:  # the first page and the tables' roots are needed to know it
+        file.truncate(QUEUE.stat().st_size - 4096)
+    drain(agent)
+    assert queue_salvage.damaged_files(ACTIVE_QUEUE_FILE)
+    assert agent._execute("SELECT * FROM DROPPED") == [("data", 7, 3)]
+
+
+def test_numbers_on_their_way_are_not_given_to_new_messages(agent: MessagingAgent, damaged: list[int]) -> None:
+    last = max(damaged)
+    agent.add_message(DataMessageBody(data={"number": 0}))
+    newest = agent.get_n_latest_messages(1)[0]
+    assert newest.identifier > last + 10_000  # as many as may be on their way
+
+
+def test_only_the_newest_damaged_files_are_kept(agent: MessagingAgent) -> None:
+    for _ in range(5):
+        agent.get_oldest_timestamp()
+        agent.database.close()
+        destroy()
+    agent.get_oldest_timestamp()
+    assert len(queue_salvage.damaged_files(ACTIVE_QUEUE_FILE)) == 3
+
+
+def test_others_that_hold_the_old_file_go_on_with_the_new_one(agent: MessagingAgent) -> None:
+    other = MessagingAgent()
+    other.add_message(DataMessageBody(data={"number": 1}))
+    agent._execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    queue_salvage.begin(ACTIVE_QUEUE_FILE)  # what one of them does when it finds damage
+    queue_salvage.finish(ACTIVE_QUEUE_FILE, "damage")
+    other.add_message(DataMessageBody(data={"number": 2}))
+    other.teardown()  # must not take the new file's log along
+    assert queued(agent) == [1, 2]
+    third = MessagingAgent()
+    assert queued(third) == [1, 2]
+    third.teardown()
+
+
+ADD = """
+import sys
+from ivy.types.messages import DataMessageBody
+from ivy.utils.messaging_agent import MessagingAgent
+agent = MessagingAgent()
+print("ready", flush=True)
+for line in sys.stdin:
+    agent.add_message(DataMessageBody(data={"number": int(line)}))
+    print("added", flush=True)
+"""
+
+
+def test_many_processes_one_of_which_salvages(node: Node, agent: MessagingAgent) -> None:
+    processes = [node.start("-c", ADD) for _ in range(4)]
+    agent.add_message(DataMessageBody(data={"number": -1}))
+    for process in processes:
+        assert process.stdout and process.stdout.readline() == "ready\n"
+    agent._execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    QUEUE.write_bytes(b"no database" * 50 + QUEUE.read_bytes()[550:])
+    for number, process in enumerate(processes):
+        assert process.stdin
+        process.stdin.write("".join(f"{100 * number + count}\n" for count in range(20)))
+        process.stdin.flush()
+    for process in processes:
+        _, errors = process.communicate(timeout=60)
+        assert process.returncode == 0, errors
+    expected = {-1} | {100 * number + count for number in range(4) for count in range(20)}
+    assert set(queued(agent)) == expected
+    assert len(queue_salvage.damaged_files(ACTIVE_QUEUE_FILE)) <= 1
+
+
+@pytest.mark.parametrize("place", range(5))
+def test_a_salvage_that_was_interrupted_is_finished(
+    agent: MessagingAgent, damaged: list[int], monkeypatch: pytest.MonkeyPatch, place: int
+) -> None:
+    Path(f"{ACTIVE_QUEUE_FILE}-wal").touch()
+    renames = 0
+    real: Callable[..., None] = os.rename
+
+    def rename(*names: str) -> None:
+        nonlocal renames
+        renames += 1
+        if renames > place:
+            raise KeyboardInterrupt  # as sudden as a power cut
+        real(*names)
+
+    monkeypatch.setattr(os, "rename", rename)
+    with pytest.raises(KeyboardInterrupt):
+        agent.get_oldest_timestamp()
+    monkeypatch.setattr(os, "rename", real)
+    agent.database.close()
+    assert queued(agent) == damaged
+    assert len(queue_salvage.damaged_files(ACTIVE_QUEUE_FILE)) == 1
+    assert {path.name.partition(".sqlite3")[2].partition("-1")[0] for path in DATA_DIR.glob(f"{QUEUE.name}*")} <= {
+        *("", "-wal", "-shm", ".lock", ".damaged")
+    }
+
+
+def test_a_log_that_is_not_whole_is_read_as_sqlite_does(agent: MessagingAgent, tmp_path: Path) -> None:
+    fill(agent, random.Random(3))
+    agent.add_message(DataMessageBody(data={"number": -1}))
+    for length in (40, 3000, 9000, 100_000):
+        for suffix in ("", "-wal"):
+            shutil.copy(f"{ACTIVE_QUEUE_FILE}{suffix}", tmp_path / f"copy{suffix}")
+        os.truncate(tmp_path / "copy-wal", (tmp_path / "copy-wal").stat().st_size - length)
+        scanned = {row[0] for row in page_scan.rows(str(tmp_path / "copy")) if row is not None}
+        database = sqlite3.connect(tmp_path / "copy")
+        exists = database.execute("SELECT COUNT(*) FROM sqlite_schema WHERE name = 'QUEUE'").fetchone()[0]
+        wanted = {row[0] for row in database.execute("SELECT internal_id FROM QUEUE")} if exists else set()
+        database.close()
+        assert scanned == wanted
