@@ -7,6 +7,15 @@ from typing import Any, Optional, Union
 from ivy.types.config import ForeignConfig
 from ivy.types.messages import MessageQueueItem
 
+CUT_MARK = "\n[cut]"
+"""What stands at the end of a text that was too long."""
+
+CLOCK_KEY = "clock_synchronised"
+"""The value that is added to a sample whose time may be wrong, as a zero or a false."""
+
+CLOCK_MARK = "[clock not synchronised] "
+"""What stands before a log line whose time may be wrong."""
+
 LARGEST_BATCH = 60_000
 """Bytes of a payload into which several messages are packed; below what any platform here accepts."""
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Optional, Union
 import pydantic
 
 from ivy.backend import forwarder
-from ivy.backend.dialect import Dialect, Encoded, OfferError, pack
+from ivy.backend.dialect import CLOCK_KEY, CLOCK_MARK, CUT_MARK, Dialect, Encoded, OfferError, pack
 from ivy.types.config import Config, ConfigError, ForeignConfig, describe
 from ivy.types.messages import ConfigMessageBody, DataMessageBody, LogMessageBody, MessageQueueItem
 from ivy.utils.logger import Logger
@@ -20,9 +20,6 @@ if TYPE_CHECKING:  # a service's own memory has no use for it
 _LARGEST_REVISION = 2**31 - 1
 _LONGEST_KEY = 64
 _LONGEST_LOG = 16_384
-_CLOCK_KEY = "clock_synchronised"
-_CLOCK_MARK = "[clock not synchronised] "
-_CUT_MARK = "\n[cut]"
 _SEVERITIES = {"DEBUG": "info", "INFO": "info", "WARNING": "warning", "ERROR": "error", "EXCEPTION": "error"}
 
 
@@ -87,7 +84,7 @@ def _measurements(body: DataMessageBody) -> dict[str, Union[float, int]]:
         if spelt and not isinstance(number, str) and _is_finite(number):
             value[_unused(spelt, value)] = number
     if value and not body.clock_synchronised:
-        value[_unused(_CLOCK_KEY, value)] = 0
+        value[_unused(CLOCK_KEY, value)] = 0
     return value
 
 
@@ -114,9 +111,9 @@ def _unused(key: str, used: dict[str, Union[float, int]]) -> str:
 
 
 def _text(body: LogMessageBody) -> str:
-    doubt = "" if body.clock_synchronised else _CLOCK_MARK
+    doubt = "" if body.clock_synchronised else CLOCK_MARK
     text = f"{doubt}{body.subject}\n{body.body}".strip().replace("\0", "\N{REPLACEMENT CHARACTER}")
-    return text if len(text) <= _LONGEST_LOG else text[: _LONGEST_LOG - len(_CUT_MARK)] + _CUT_MARK
+    return text if len(text) <= _LONGEST_LOG else text[: _LONGEST_LOG - len(CUT_MARK)] + CUT_MARK
 
 
 def _acknowledgment(body: ConfigMessageBody) -> Union[dict[str, Any], str]:

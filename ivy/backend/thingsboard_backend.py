@@ -18,6 +18,9 @@ import pydantic_core
 
 from ivy.backend import forwarder
 from ivy.backend.dialect import (
+    CLOCK_KEY,
+    CLOCK_MARK,
+    CUT_MARK,
     LARGEST_BATCH,
     Dialect,
     Encoded,
@@ -47,7 +50,6 @@ _REQUEST = re.compile(rf"{_DEVICE}/rpc/request/([0-9]{{1,20}})", re.ASCII)
 _CONFIG_KEY = "configuration"
 
 _LARGEST_ELEMENT = LARGEST_BATCH - len("[]")
-_CUT_MARK = "\n[cut]"
 _LARGEST_INTEGER = 2**63 - 1  # a Java long
 _RATE = re.compile(r"([0-9]{1,9}):([0-9]{1,9})", re.ASCII)
 
@@ -123,6 +125,8 @@ def _samples(timestamp: float, body: DataMessageBody) -> Union[list[str], str]:
     values = {key: value for key, value in body.data.items() if _has_form(value)}
     if not values:
         return "no value in it that ThingsBoard knows"
+    if not body.clock_synchronised:
+        values.setdefault(CLOCK_KEY, False)
     parts = list(_split(timestamp, values))
     return parts if all(map(_fits, parts)) else "a value in it is larger than ThingsBoard takes"
 
@@ -146,7 +150,8 @@ def _split(timestamp: float, values: dict[str, Any]) -> Iterator[str]:
 
 def _log(timestamp: float, body: LogMessageBody) -> str:
     """A log message; of a long one, the end of its body is cut off, and of its subject if that is long too."""
-    fields = {"level": body.level, "subject": body.subject, "body": body.body}
+    doubt = "" if body.clock_synchronised else CLOCK_MARK
+    fields = {"level": body.level, "subject": doubt + body.subject, "body": body.body}
     for field in ("body", "subject"):
         excess = len(_element(timestamp, {"logging": fields}).encode()) - _LARGEST_ELEMENT
         if excess > 0:
@@ -156,9 +161,9 @@ def _log(timestamp: float, body: LogMessageBody) -> str:
 
 def _cut(text: str, excess: int) -> str:
     """The text without its end, whose JSON form is shorter by at least so many bytes, if it is as long as that."""
-    largest = len(_json(text)) - excess - len(_json(_CUT_MARK))
+    largest = len(_json(text)) - excess - len(_json(CUT_MARK))
     fitting = bisect.bisect_right(range(len(text)), largest, key=lambda end: len(_json(text[:end])))
-    return text[: max(0, fitting - 1)] + _CUT_MARK
+    return text[: max(0, fitting - 1)] + CUT_MARK
 
 
 def _status(timestamp: float, body: ConfigMessageBody) -> str:

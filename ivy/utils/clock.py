@@ -1,29 +1,33 @@
 """Whether the clock can be trusted. It has no battery: after a boot it is wrong until there was a network."""
 
 import ctypes
-import os
+import time
 from typing import Optional
 
 _SIZE_OF_TIMEX = 256  # struct timex has 208 bytes on 64-bit machines, 128 on others
 _FAILED = -1
 _TIME_ERROR = 5
-_TIMESYNCD = "/run/systemd/timesync"
-_was_synchronised = False
+_ASK_TIMEDATED = ["timedatectl", "show", "--property=NTPSynchronized", "--value"]
+_SECONDS_TO_ANSWER = 5.0
+_SECONDS_BETWEEN_QUESTIONS = 60.0
+
+_last_answer: Optional[bool] = None
+_next_question = float("-inf")
 
 
 def is_synchronised() -> Optional[bool]:
     """Whether the clock was set by someone who knows the time since the boot; None if nobody here can tell.
 
     Costs next to nothing once it was: what comes later (a network that is away for a week) sets no clock back.
+    Until then, whoever knows is asked once a minute.
     """
-    global _was_synchronised
-    if _was_synchronised:
-        return True
-    state = _kernel_says()
-    if state is None:
-        state = _timesyncd_says()
-    _was_synchronised = state is True
-    return state
+    global _last_answer, _next_question
+    if _last_answer is not True and time.monotonic() >= _next_question:
+        _last_answer = _kernel_says()
+        if _last_answer is None:
+            _last_answer = _timedated_says()
+        _next_question = time.monotonic() + _SECONDS_BETWEEN_QUESTIONS
+    return _last_answer
 
 
 def _kernel_says() -> Optional[bool]:
@@ -33,8 +37,12 @@ def _kernel_says() -> Optional[bool]:
     return None if state == _FAILED else state != _TIME_ERROR
 
 
-def _timesyncd_says() -> Optional[bool]:
-    """The sandbox of a service forbids adjtimex, even to look. What Debian installs leaves a file."""
-    if not os.path.isdir(_TIMESYNCD):
+def _timedated_says() -> Optional[bool]:
+    """The sandbox of a service forbids adjtimex, even to look; systemd-timedated looks for us."""
+    from ivy.utils import commands  # not at the top: where the clock is right, nobody needs it
+
+    try:
+        answer = commands.run(_ASK_TIMEDATED, timeout=_SECONDS_TO_ANSWER).strip()
+    except commands.CommandError:
         return None
-    return os.path.exists(f"{_TIMESYNCD}/synchronized")
+    return {"yes": True, "no": False}.get(answer)

@@ -1,34 +1,46 @@
 """`ivy.utils.clock`: whether anybody has set the clock."""
 
-from pathlib import Path
-
 import pytest
 
 from ivy.utils import clock
+from tests.unit.helpers import Node
+
+ASK = """
+from ivy.utils import clock
+clock._kernel_says = lambda: None
+print(clock.is_synchronised())
+"""
 
 
 @pytest.fixture
-def kernel(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[bool | None]:
-    """What the kernel answers, one after the other; there is no timesyncd."""
+def kernel(monkeypatch: pytest.MonkeyPatch) -> list[bool | None]:
+    """What the kernel answers, one after the other."""
     answers: list[bool | None] = []
-    monkeypatch.setattr(clock, "_was_synchronised", False)
+    monkeypatch.setattr(clock, "_last_answer", None)
+    monkeypatch.setattr(clock, "_next_question", float("-inf"))
     monkeypatch.setattr(clock, "_kernel_says", lambda: answers.pop(0))
-    monkeypatch.setattr(clock, "_TIMESYNCD", str(tmp_path / "timesync"))
     return answers
 
 
-def test_the_kernel_is_asked_until_it_is(kernel: list[bool | None]) -> None:
+def test_the_kernel_is_asked_until_it_is(kernel: list[bool | None], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clock, "_SECONDS_BETWEEN_QUESTIONS", 0.0)
     kernel += [False, False, True]
     assert [clock.is_synchronised() for _ in range(5)] == [False, False, True, True, True]
 
 
-def test_where_the_kernel_may_not_be_asked_timesyncd_tells(kernel: list[bool | None], tmp_path: Path) -> None:
-    kernel += [None, None, None]
-    assert clock.is_synchronised() is None  # somebody else keeps the clock, or nobody
-    (tmp_path / "timesync").mkdir()
-    assert clock.is_synchronised() is False
-    (tmp_path / "timesync" / "synchronized").touch()
-    assert clock.is_synchronised() is True and kernel == []
+def test_it_is_asked_once_a_minute(kernel: list[bool | None]) -> None:
+    kernel += [False, True]
+    assert [clock.is_synchronised() for _ in range(5)] == [False] * 5
+    assert kernel == [True]
+
+
+@pytest.mark.parametrize(
+    ("answer", "meaning"), [("echo yes", "True"), ("echo no", "False"), ("echo what", "None"), ("exit 1", "None")]
+)
+def test_where_the_kernel_may_not_be_asked_timedated_is(node: Node, answer: str, meaning: str) -> None:
+    node.fake("timedatectl", {"*": answer})
+    assert node.python("-c", ASK).strip() == meaning
+    assert node.calls() == ["timedatectl show --property=NTPSynchronized --value"]
 
 
 def test_the_kernel_answers() -> None:

@@ -151,6 +151,15 @@ def test_a_log_line() -> None:
     assert _values(body) == {"logging": {"level": "ERROR", "subject": "subject", "body": "body"}}
 
 
+def test_what_was_taken_by_an_unsynchronised_clock_is_marked() -> None:
+    assert _values(DataMessageBody(data={"a": 1}, clock_synchronised=False)) == {
+        "a": 1,
+        "clock_synchronised": False,
+    }
+    log = LogMessageBody(level="INFO", subject="subject", body="", clock_synchronised=False)
+    assert _values(log)["logging"]["subject"] == "[clock not synchronised] subject"
+
+
 @pytest.mark.parametrize("character", ["b", "\N{SNOWMAN}", "\N{PILE OF POO}", '"', "\0"])
 def test_a_long_log_line_is_cut_and_says_so(character: str) -> None:
     log = _values(LogMessageBody(level="INFO", subject="s", body=character * 80_000))["logging"]
