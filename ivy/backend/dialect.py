@@ -11,7 +11,7 @@ CUT_MARK = "\n[cut]"
 """What stands at the end of a text that was too long."""
 
 CLOCK_KEY = "clock_synchronised"
-"""The value that is added to a sample whose time may be wrong, as a zero or a false."""
+"""The value that is added to a sample whose time may be wrong, a zero."""
 
 CLOCK_MARK = "[clock not synchronised] "
 """What stands before a log line whose time may be wrong."""

@@ -126,7 +126,7 @@ def _samples(timestamp: float, body: DataMessageBody) -> Union[list[str], str]:
     if not values:
         return "no value in it that ThingsBoard knows"
     if not body.clock_synchronised:
-        values.setdefault(CLOCK_KEY, False)
+        values.setdefault(CLOCK_KEY, 0)
     parts = list(_split(timestamp, values))
     return parts if all(map(_fits, parts)) else "a value in it is larger than ThingsBoard takes"
 
