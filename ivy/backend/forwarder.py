@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Optional
 from ivy.backend import offers
 from ivy.backend.dialect import Dialect
 from ivy.backend.mqtt_link import Acknowledged, Connected, Disconnected, Event, MQTTLink, Received
-from ivy.types.config import BackendConfig, Config
+from ivy.types.config import BackendConfig, Config, ConfigError
 from ivy.utils import notify
 from ivy.utils.link_report import LinkReport
 from ivy.utils.logger import Logger
@@ -40,10 +40,10 @@ def run(
         teardown_indicator: Set when it is time to stop. Looked at every 5 seconds, or when the doorbell rings.
 
     Raises:
-        ValueError: `config.backend` is null.
+        ConfigError: `config.backend` is null.
     """
     if config.backend is None:
-        raise ValueError("backend: is null in the config, but a backend was started")
+        raise ConfigError("backend: is null, but a backend was started; run ivy restart after changing the config")
     forwarder = _Forwarder(dialect, config, config.backend, logger)
     try:
         while not teardown_indicator.is_set():
@@ -75,6 +75,7 @@ class _Forwarder:
         self._next_try = 0.0
         self._queue_trouble = ""
         self._bad_offer = b""
+        self._unstored: Optional[tuple[str, bytes]] = None  # the last offer, if the state did not take it
         self._is_behind = False  # whether there may be more to send than the last turn could
         self._publish_link_state(False, "not connected yet")
 
@@ -138,7 +139,10 @@ class _Forwarder:
                 self._publish_link_state(False, reason)
 
     def _take_offer(self, topic: str, payload: bytes) -> None:
+        was_unstored, self._unstored = self._unstored is not None, None
         try:
+            if len(payload) > offers.LARGEST_PAYLOAD:
+                raise ValueError(f"it has {len(payload)} bytes, more than {offers.LARGEST_PAYLOAD}")
             offer = self._dialect.decode(topic, payload)
             if offer is not None:
                 offers.store(offer, self._config, self._logger)
@@ -146,8 +150,10 @@ class _Forwarder:
             if payload != self._bad_offer:  # a retained one comes again at every connect
                 self._logger.error(f"A config offer was ignored: {error}")
             self._bad_offer = payload
-        except OSError as error:  # the broker sends it again at the next connect
-            self._link.break_off(f"a config offer could not be stored: {error}")
+        except OSError as error:  # another service holds the state, or the disk is full: the sending goes on
+            if not was_unstored:
+                self._journal.error(f"A config offer could not be stored, and will be tried again: {error}")
+            self._unstored = (topic, payload)
         except sqlite3.Error as error:  # it is stored; only the answer to it is missing
             self._endure(error)
 
@@ -194,6 +200,8 @@ class _Forwarder:
         now = time.monotonic()
         if now < self._next_report:
             return
+        if self._unstored is not None:
+            self._take_offer(*self._unstored)
         queued = f"{self._queue.get_queue_length()} queued"
         if self._link.is_connected:
             sent = "nothing sent yet" if self._last_sent is None else f"last sent {now - self._last_sent:.0f} s ago"

@@ -9,6 +9,9 @@ from ivy.utils.logger import Logger
 from ivy.utils.messaging_agent import MessagingAgent
 from ivy.utils.state_interface import StateInterface
 
+LARGEST_PAYLOAD = 65_536
+"""Bytes that an offer may have on its way here."""
+
 _MOST_PENDING = 16
 _LARGEST_OFFER = 1_000_000  # bytes; with as many as may be pending, the state stays quick to load
 
@@ -33,9 +36,8 @@ def store(offer: ForeignConfig, config: Config, logger: Logger) -> None:
         if revision <= max(known):
             # Brokers send retained configs again at every connect.
             return logger.debug(f"Ignored a config offer of revision {revision}: {max(known)} is known")
-        if len(state.pending_configs) >= _MOST_PENDING:
-            return logger.warning(f"Ignored a config offer of revision {revision}: too many are pending")
-        state.pending_configs.append(offer)
+        # Of too many, the oldest go: what the operator wants now is the newest.
+        state.pending_configs = [*state.pending_configs[1 - _MOST_PENDING :], offer]
     logger.info(f"Received a config offer of revision {revision} for version {offer.general.software_version}")
     messaging_agent = MessagingAgent()
     messaging_agent.add_message(ConfigMessageBody(status="received", config=offer))

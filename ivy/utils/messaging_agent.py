@@ -1,5 +1,6 @@
 """The message queue: what every procedure writes to and the backend reads from. Knows no network."""
 
+import contextlib
 import datetime
 import json
 import os
@@ -54,7 +55,10 @@ class MessagingAgent:
             sqlite3.Error: The database cannot be opened.
         """
         files.make_directory(constants.IVY_DATA_DIR)
-        os.close(files.open_shared(ACTIVE_QUEUE_FILE))
+        # Only if there is none yet: closing a descriptor of the database that is not SQLite's own would release the
+        # locks that other agents of this process hold (see "How To Corrupt An SQLite Database File", 2.2).
+        with contextlib.suppress(FileExistsError):
+            os.close(files.open_shared(ACTIVE_QUEUE_FILE, os.O_EXCL))
         self._doorbell = Doorbell()
         self._lock = threading.RLock()
         self._database = sqlite3.connect(
@@ -130,7 +134,7 @@ class MessagingAgent:
     def _parse(self, identifier: int, timestamp: float, body: str) -> Optional[MessageQueueItem]:
         try:
             return MessageQueueItem(identifier=identifier, timestamp=timestamp, message_body=json.loads(body))
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, RecursionError) as error:
             # What no backend will ever understand must not stand in the way of the others.
             journal.send("ERROR", f"removed from the queue, being no message: {body!r:.1000}", details=str(error))
             self.remove_messages([identifier])
