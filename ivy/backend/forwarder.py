@@ -15,7 +15,7 @@ from ivy.backend.dialect import Dialect, Encoded, Limits, OfferError, Publicatio
 from ivy.backend.mqtt_link import Acknowledged, Connected, Disconnected, Event, MQTTLink, Received
 from ivy.backend.pace import Bucket, Pace
 from ivy.backend.suspects import Suspects
-from ivy.types.config import BackendConfig, Config, ForeignConfig
+from ivy.types.config import BackendConfig, Config, ConfigError, ForeignConfig
 from ivy.types.messages import ConfigMessageBody, MessageQueueItem
 from ivy.utils import notify
 from ivy.utils.link_report import LinkReport
@@ -49,10 +49,10 @@ def run(
         teardown_indicator: Set when it is time to stop. Looked at every 5 seconds, or when the doorbell rings.
 
     Raises:
-        ValueError: `config.backend` is null.
+        ConfigError: `config.backend` is null.
     """
     if config.backend is None:
-        raise ValueError("backend: is null in the config, but a backend was started")
+        raise ConfigError("backend: is null, but a backend was started; run ivy restart after changing the config")
     forwarder = _Forwarder(dialect, config, config.backend, logger)
     try:
         while not teardown_indicator.is_set():
@@ -89,6 +89,7 @@ class _Forwarder:
         self._bad_offer = b""
         self._bad_offers = Bucket(*_REPORTS_OF_BAD_OFFERS)
         self._reported: set[str] = set()  # why messages could not be sent
+        self._unstored: Optional[tuple[str, bytes]] = None  # the last offer, if the state did not take it
         self._is_behind = False  # whether there may be more to send than the last turn could
         self._publish_link_state(False, "not connected yet")
 
@@ -173,6 +174,7 @@ class _Forwarder:
             self._logger.error("A message was removed: the broker breaks the connection over it", details=reason)
 
     def _take(self, topic: str, payload: bytes) -> None:
+        was_unstored, self._unstored = self._unstored is not None, None
         try:
             if len(payload) > offers.LARGEST_PAYLOAD:
                 raise OfferError(f"it has {len(payload)} bytes, more than {offers.LARGEST_PAYLOAD}")
@@ -185,8 +187,10 @@ class _Forwarder:
                     self._pace.limit(limits)
         except OfferError as error:
             self._refuse(payload, error)
-        except OSError as error:  # the broker sends it again at the next connect
-            self._link.break_off(f"a config offer could not be stored: {error}")
+        except OSError as error:  # another service holds the state, or the disk is full: the sending goes on
+            if not was_unstored:
+                self._journal.error(f"A config offer could not be stored, and will be tried again: {error}")
+            self._unstored = (topic, payload)
         except sqlite3.Error as error:  # it is stored; only the answer to it is missing
             self._endure(error)
 
@@ -288,6 +292,8 @@ class _Forwarder:
         now = time.monotonic()
         if now < self._next_report:
             return
+        if self._unstored is not None:
+            self._take(*self._unstored)
         queued = f"{self._queue.get_queue_length()} queued"
         if self._link.is_connected:
             sent = "nothing sent yet" if self._last_sent is None else f"last sent {now - self._last_sent:.0f} s ago"

@@ -179,7 +179,8 @@ class MQTTLink:
         if opening.client is None:
             self._lose(opening.error)
         else:
-            self._client = opening.client
+            # The time to answer begins now: name look-up and dead addresses may have taken as long.
+            self._client, self._changed = opening.client, time.monotonic()
 
     def _select(self, wake: HasFileno, timeout: float) -> None:
         network = self._client.socket() if self._client is not None else None

@@ -41,9 +41,8 @@ def store(offer: ForeignConfig, config: Config, logger: Logger) -> None:
             # Brokers send retained configs again at every connect.
             logger.debug(f"Ignored a config offer of revision {revision}: {max(known)} is known")
             return _raise_flag() if len(known) > 1 else None  # it may have been lost with /run
-        if len(state.pending_configs) >= _MOST_PENDING:
-            return logger.warning(f"Ignored a config offer of revision {revision}: too many are pending")
-        state.pending_configs.append(offer)
+        # Of too many, the oldest go: what the operator wants now is the newest.
+        state.pending_configs = [*state.pending_configs[1 - _MOST_PENDING :], offer]
     _raise_flag()
     logger.info(f"Received a config offer of revision {revision} for version {offer.general.software_version}")
     _queue(ConfigMessageBody(status="received", config=offer))

@@ -93,9 +93,12 @@ def parse_line(path: str, line: str) -> Iterator[MessageArchiveItem]:
     timestamp, _, quoted = line.strip().partition(",")
     try:
         body = json.loads(quoted.removeprefix('"').removesuffix('"').replace('""', '"'))
-        yield MessageArchiveItem(timestamp=float(timestamp), message_body=body)
-    except ValueError:
+        item = MessageArchiveItem(timestamp=float(timestamp), message_body=body)
+        datetime.datetime.fromtimestamp(item.timestamp, datetime.UTC)  # a time that can be shown
+    except (ValueError, OverflowError, RecursionError, OSError):
         journal.send("WARNING", f"{path}: left out a line that is no message: {line.strip()[:80]}")
+    else:
+        yield item
 
 
 def days(directory: str) -> list[datetime.date]:

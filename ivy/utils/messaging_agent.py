@@ -1,5 +1,6 @@
 """The message queue: what every procedure writes to and the backend reads from. Knows no network."""
 
+import contextlib
 import datetime
 import json
 import os
@@ -133,7 +134,7 @@ class MessagingAgent:
     def _parse(self, identifier: int, timestamp: float, body: str) -> Optional[MessageQueueItem]:
         try:
             return MessageQueueItem(identifier=identifier, timestamp=timestamp, message_body=json.loads(body))
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, RecursionError) as error:
             # What no backend will ever understand must not stand in the way of the others.
             journal.send("ERROR", f"removed from the queue, being no message: {body!r:.1000}", details=str(error))
             self.remove_messages([identifier])

@@ -91,6 +91,10 @@ def _start(origin: str) -> tuple[Config, Logger]:
 def _run(work: Callable[[], None], logger: Logger) -> None:
     try:
         work()
+    except ConfigError as error:
+        notify.status(f"Config error: {error}")
+        logger.error(f"config error, not running: {error}")
+        raise SystemExit(constants.EXIT_CONFIG_ERROR) from None
     except Exception as error:
         logger.exception(error)
         notify.status(f"Failed: {type(error).__name__}: {error}")

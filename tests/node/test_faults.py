@@ -14,7 +14,7 @@ from tests.node.recorder import Recorder
 from tests.node.sampling import add_sampler, arrived, be_impatient, sampled
 
 SERVICES = ["ivy-fast-sampler", "ivy-dummy-procedure", "ivy-system-checks", "ivy-tenta"]
-TIMES_EACH = 5
+TIMES_EACH = 10
 TIMES_EACH_IN_A_SWEEP = 20
 LOSS = """
 table inet loss {

@@ -61,7 +61,22 @@ def test_the_day_is_that_of_utc(agent: MessagingAgent, monkeypatch: pytest.Monke
         assert len(agent.load_message_archive(datetime.date(2023, 11, day))) == 1
 
 
-@pytest.mark.parametrize("torn", ['1.5,"{""variant"":""da', '1.5,"', "1", "\0\0\0", "\udcff"])
+BODY = '"{""variant"":""data"",""data"":{}}"'
+
+
+@pytest.mark.parametrize(
+    "torn",
+    [
+        '1.5,"{""variant"":""da',
+        '1.5,"',
+        "1",
+        "\0\0\0",
+        "\udcff",
+        f"1e300,{BODY}",
+        f"nan,{BODY}",
+        "1," + "[" * 99999,
+    ],
+)
 def test_a_torn_line_costs_itself_only(path: Path, torn: str, capfd: pytest.CaptureFixture[str]) -> None:
     append(path, 1)
     with path.open("a", encoding="utf-8", errors="surrogateescape") as file:

@@ -172,6 +172,15 @@ def test_an_exception_ends_a_backend_with_1(node: Node) -> None:
     assert ended(node.start("-c", BACKEND_CODE.format("raise ValueError")))[0] == 1
 
 
+def test_a_config_error_that_only_the_service_finds_ends_it_with_78(
+    node: Node, notify_socket: NotifySocket
+) -> None:
+    code = "from ivy.types.config import ConfigError; raise ConfigError('general: is wrong')"
+    process = node.start("-c", BACKEND_CODE.format(code))
+    assert notify_socket.until("STATUS=")[-1] == "STATUS=Config error: general: is wrong"
+    assert ended(process)[0] == 78
+
+
 def test_an_exception_while_draining_is_an_error_too(node: Node, notify_socket: NotifySocket) -> None:
     process = node.start("-c", BACKEND_CODE.format("teardown_indicator.wait(); raise ValueError"))
     notify_socket.until("READY=1")
