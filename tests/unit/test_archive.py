@@ -61,7 +61,7 @@ def test_the_day_is_that_of_utc(agent: MessagingAgent, monkeypatch: pytest.Monke
         assert len(agent.load_message_archive(datetime.date(2023, 11, day))) == 1
 
 
-BODY = '"{""variant"":""data"",""data"":{}}"'
+SAMPLE = '"{""variant"":""data"",""data"":{}}"'
 
 
 @pytest.mark.parametrize(
