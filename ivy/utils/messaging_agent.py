@@ -1,6 +1,5 @@
 """The message queue: what every procedure writes to and the backend reads from. Knows no network."""
 
-import contextlib
 import datetime
 import json
 import os

@@ -125,8 +125,8 @@ class QueueDatabase:
                 self._finish_salvage()
             # Only if there is none yet: closing a descriptor of the database that is not SQLite's own would release
             # the locks of this process's other connections (see "How To Corrupt An SQLite Database File", 2.2).
-            with contextlib.suppress(FileExistsError):
-                os.close(files.open_shared(self._path, os.O_EXCL))
+            if not os.path.isfile(self._path):
+                os.close(files.open_shared(self._path))
             self._inode = os.stat(self._path).st_ino
             return queue_schema.connect(self._path, min(2, patience))
 

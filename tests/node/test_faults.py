@@ -41,6 +41,9 @@ def faults(node: Node, broker: Broker, chance: random.Random, times: int) -> lis
 
         return f"SIG{name} {service}", fault
 
+    def run_in_node(*command: str) -> None:
+        node.run(command, check=False)
+
     def power_cut() -> None:
         node.cut()
         node.boot()
@@ -70,6 +73,9 @@ def faults(node: Node, broker: Broker, chance: random.Random, times: int) -> lis
         *(signal(name, service) for name in ("KILL", "STOP") for service in SERVICES),
         ("power cut", power_cut),
         ("broker restart", broker_restart),
+        # No faults, but moments at which a process closes the queue that others have open.
+        ("clean restart", lambda: run_in_node("systemctl", "restart", "ivy-tenta")),
+        ("look", lambda: run_in_node("ivy", "status")),
         ("broker stall", broker_stall),
         ("link down", link_down),
         ("packet loss", packet_loss),
@@ -84,7 +90,9 @@ def test_no_sample_is_lost_whatever_fails(
 ) -> None:
     chance = random.Random(SEED)
     be_impatient(node)
-    use_tenta(node, broker)
+    # With log messages each service has the queue open twice.
+    verbosity = {"file_archive": "DEBUG", "console_prints": "DEBUG", "message_sending": "INFO"}
+    use_tenta(node, broker, logging_verbosity=verbosity)
     add_sampler(node)
     node.wait_for(lambda: arrived(recorder), 20, "the first samples")
     times = TIMES_EACH_IN_A_SWEEP if request.config.getoption("--sweep") else TIMES_EACH

@@ -75,11 +75,26 @@ def test_the_units_follow_the_release(node: Node) -> None:
     node.run(["ln", "-sfn", "9.0.0", "/var/lib/ivy/current"])
     node.run(["systemctl", "daemon-reload"])
     wanted = node.run(["systemctl", "show", "--value", "--property=Wants", "ivy.target"]).stdout
-    assert sorted(wanted.split()) == ["ivy-system-checks.service", "ivy-updater.service", "ivy-wind.service"]
+    services = sorted(unit for unit in wanted.split() if unit.endswith(".service"))
+    assert services == ["ivy-system-checks.service", "ivy-updater.service", "ivy-wind.service"]
     assert unit_property(node, "ivy-wind", "TimeoutStartUSec") == "1min 17s"
     assert unit_property(node, "ivy-wind", "User") == "ivy"
     for path in unit_property(node, "ivy-updater", "DropInPaths").split():
         assert path.startswith("/usr/lib/systemd/system/"), "the updater must not depend on a release"
+
+
+def test_a_procedure_is_restarted_by_a_file_and_nothing_else_is(node: Node) -> None:
+    old = {unit: unit_property(node, unit, "MainPID") for unit in ("ivy-dummy-procedure", "ivy-system-checks")}
+    node.run(
+        ["touch", "/run/ivy/restart-updater", "/run/ivy/restart-ivy.target", "/run/ivy/restart-dummy-procedure"]
+    )
+    node.wait_for(
+        lambda: unit_property(node, "ivy-dummy-procedure", "MainPID") not in (old["ivy-dummy-procedure"], "0"),
+        15,
+        "the restart",
+    )
+    node.wait_for(lambda: not list(node.path("/run/ivy").glob("restart-*")), 5, "all files to be taken away")
+    assert unit_property(node, "ivy-system-checks", "MainPID") == old["ivy-system-checks"]
 
 
 def test_a_node_whose_data_is_on_a_file_system_of_its_own(node: Node) -> None:
