@@ -8,9 +8,9 @@ import threading
 from pathlib import Path
 
 
-def sync_directory(directory: Path) -> None:
-    """Make renames and new names in a directory durable."""
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+def sync(path: Path) -> None:
+    """Make the content of a file durable; of a directory, the renames and new names in it."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
     finally:
@@ -84,4 +84,4 @@ def write_atomically(path: Path, content: str, *, mode: int = 0o640, durable: bo
         beside.unlink(missing_ok=True)
         raise
     if durable:
-        sync_directory(path.parent)
+        sync(path.parent)

@@ -8,6 +8,7 @@ from typing import NoReturn
 from ivy import constants
 from ivy.types.messages import ConfigMessageBody
 from ivy.utils import service
+from ivy.utils.functions import procedure_names
 from ivy.utils.logger import Logger
 from ivy.utils.messaging_agent import MessagingAgent
 
@@ -33,12 +34,9 @@ def run() -> None:
 
 def service_names() -> list[str]:
     """The services that `run_service` can run: `dummy-procedure`, `tenta` and so on, sorted."""
-    package = Path(constants.PROJECT_DIR, "ivy")
-    procedures = [module.stem for module in (package / "procedures").glob("[!_]*.py")]
-    backends = [
-        module.stem.removesuffix(_BACKEND_SUFFIX) for module in (package / "backend").glob(f"*{_BACKEND_SUFFIX}.py")
-    ]
-    return sorted(name.replace("_", "-") for name in [*procedures, *backends, "updater"])
+    modules = Path(constants.PROJECT_DIR, "ivy", "backend").glob(f"*{_BACKEND_SUFFIX}.py")
+    backends = [module.stem.removesuffix(_BACKEND_SUFFIX).replace("_", "-") for module in modules]
+    return sorted([*procedure_names(), *backends, "updater"])
 
 
 def run_service(name: str) -> NoReturn:
@@ -57,6 +55,6 @@ def run_service(name: str) -> NoReturn:
     if name == "updater":
         run()
         raise SystemExit(0)
-    if Path(constants.PROJECT_DIR, "ivy", "procedures", f"{module}.py").exists():
+    if name in procedure_names():
         service.run_procedure(importlib.import_module(f"ivy.procedures.{module}").run, name)
     service.run_backend(importlib.import_module(f"ivy.backend.{module}{_BACKEND_SUFFIX}").run, name)

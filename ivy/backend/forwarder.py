@@ -18,6 +18,7 @@ from ivy.backend.suspects import Suspects
 from ivy.types.config import BackendConfig, Config, ConfigError, ForeignConfig
 from ivy.types.messages import ConfigMessageBody, MessageQueueItem
 from ivy.utils import notify
+from ivy.utils.functions import procedure_names
 from ivy.utils.link_report import LinkReport
 from ivy.utils.logger import Logger
 from ivy.utils.messaging_agent import MessagingAgent
@@ -28,10 +29,8 @@ if TYPE_CHECKING:  # a service's own memory has no use for it
 
 _SECONDS_UNTIL_STALLED = 60.0
 _SECONDS_BETWEEN_REPORTS = 5.0  # and between looks at the queue, were a ring of the doorbell ever lost
-_REPORTS_OF_BAD_OFFERS = (
-    16,
-    600.0,
-)  # so many in so many seconds; each is a message, and whoever sends them may not stop
+# So many in so many seconds: each is a message, and whoever sends them may not stop.
+_REPORTS_OF_BAD_OFFERS = (16, 600.0)
 
 
 def run(
@@ -216,7 +215,7 @@ class _Forwarder:
             "queued": self._queue.get_queue_length(),
             "oldest_timestamp": self._queue.get_oldest_timestamp(),
             "uptime_seconds": round(time.clock_gettime(time.CLOCK_BOOTTIME)),
-            "procedures": remote_calls.procedures(),
+            "procedures": procedure_names(),
         }
 
     def _publish(self, publications: Sequence[Publication], *, is_delivery: bool) -> None:
@@ -262,11 +261,8 @@ class _Forwarder:
     def _remove_unsendable(self, reasons: dict[int, str], items: Sequence[MessageQueueItem]) -> None:
         if not reasons:
             return
-        text, details = (
-            f"{len(reasons)} messages stay in the archive only",
-            "\n".join(sorted(set(reasons.values()))),
-        )
-        self._journal.debug(text, details)
+        details = "\n".join(sorted(set(reasons.values())))
+        self._journal.debug(f"{len(reasons)} messages stay in the archive only", details)
         # A config status that a platform has no word for is no loss, so nobody needs to know.
         bodies = {item.identifier: item.message_body for item in items}
         losses = {reason for key, reason in reasons.items() if not isinstance(bodies[key], ConfigMessageBody)}

@@ -1,13 +1,13 @@
 """Answers the few calls that an operator may make to a node. Nothing else is ever executed."""
 
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from ivy import constants, files
 from ivy.backend.dialect import Publication, Request
+from ivy.utils.functions import procedure_names
 
 
 def answer(request: Request, status: Callable[[], dict[str, Any]]) -> Publication:
@@ -38,7 +38,7 @@ def _result(request: Request, status: Callable[[], dict[str, Any]]) -> dict[str,
 def _restart(params: Any) -> dict[str, Any]:
     """Leave word for `ivy-restart.service`, which may do what this service may not, and checks the name again."""
     name = params.get("name") if isinstance(params, dict) else params
-    known = procedures()
+    known = procedure_names()
     if name not in known:
         return _error(f'"params" must be the name of a procedure, or {{"name": it}}: {", ".join(known)}')
     try:
@@ -47,12 +47,6 @@ def _restart(params: Any) -> dict[str, Any]:
     except OSError as error:
         return _error(f"no word could be left for systemd: {error.strerror}")
     return {"success": True, "result": f"{name} is being restarted"}
-
-
-def procedures() -> list[str]:
-    """The procedures of this release: `dummy-procedure` and so on, sorted."""
-    modules = Path(constants.PROJECT_DIR, "ivy", "procedures").glob("[!_]*.py")
-    return sorted(os.path.splitext(module.name)[0].replace("_", "-") for module in modules)
 
 
 def _error(text: str) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import contextlib
 import os
 import time
 from collections.abc import Generator
+from pathlib import Path
 from typing import Literal, Optional
 
 from ivy import constants
@@ -44,6 +45,12 @@ def get_time_to_next_datapoint(seconds_between_datapoints: int) -> float:
     seconds_of_day = time.time() % 86400
     until_next = seconds_between_datapoints - seconds_of_day % seconds_between_datapoints
     return min(until_next, 86400 - seconds_of_day)
+
+
+def procedure_names() -> list[str]:
+    """The procedures of this release, as their units are named: `dummy-procedure` and so on, sorted."""
+    modules = Path(constants.PROJECT_DIR, "ivy", "procedures").glob("[!_]*.py")
+    return sorted(module.stem.replace("_", "-") for module in modules)
 
 
 @contextlib.contextmanager

@@ -60,7 +60,7 @@ def finish(path: str, reason: str) -> None:
             _remove(new)
             raise
         os.rename(new, path)
-        files.sync_directory(Path(path).parent)
+        files.sync(Path(path).parent)
         journal.send("ERROR", f"{path} was damaged ({reason}): {count} messages salvaged; the rest is in {kept}")
     for suffix in reversed(_SUFFIXES):  # the one that makes us come back here last
         _move(old + suffix, kept + suffix)
@@ -106,7 +106,7 @@ def _copy(old: str, new: str, details: str) -> int:
         database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
     finally:
         database.close()
-    _sync(new)
+    files.sync(Path(new))
     return int(count)
 
 
@@ -128,14 +128,6 @@ def _open_read_only(path: str) -> sqlite3.Connection:
     database = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
     database.execute("PRAGMA writable_schema = ON")  # else SQLite reads nothing of a file that is too short
     return database
-
-
-def _sync(path: str) -> None:
-    descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _remove(path: str) -> None:

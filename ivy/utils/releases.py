@@ -20,7 +20,7 @@ from typing import Optional
 import pydantic
 
 from ivy import constants
-from ivy.files import sync_directory
+from ivy.files import sync
 from ivy.types.config import Config, ConfigError, ForeignConfig
 from ivy.version import Version
 
@@ -74,7 +74,7 @@ def activate(version: Version, root: Path = Path(constants.IVY_ROOT_DIR)) -> Non
     beside.unlink(missing_ok=True)
     beside.symlink_to(version.as_identifier())
     beside.rename(root / _CURRENT)
-    sync_directory(root)
+    sync(root)
 
 
 def current_version(root: Path = Path(constants.IVY_ROOT_DIR)) -> Optional[Version]:
@@ -177,11 +177,11 @@ def _put_in_place(unfinished: Path, release: Path) -> None:
     """Rename a release to its place; one that is there is exchanged in the same instant, and then removed."""
     if release.exists():
         _exchange(unfinished, release)
-        sync_directory(release.parent)
+        sync(release.parent)
         shutil.rmtree(unfinished)
     else:
         unfinished.rename(release)
-        sync_directory(release.parent)
+        sync(release.parent)
 
 
 def _exchange(one: Path, other: Path) -> None:
