@@ -1,6 +1,7 @@
 """Nodes for the tests: real systemd in containers, ivy installed from the .deb, a real Mosquitto on the bridge."""
 
 import json
+import os
 from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ def package() -> Path:
 
 @pytest.fixture(scope="session")
 def bed() -> Generator[Bed, None, None]:
-    with Bed("tests") as bed:
+    with Bed(os.environ.get("IVY_TESTBED", "tests")) as bed:  # another name, to run beside other tests
         yield bed
 
 
