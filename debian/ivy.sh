@@ -5,7 +5,11 @@
 root=${IVY_ROOT_DIR:-/var/lib/ivy}
 golden=/usr/lib/ivy
 
-release=$(readlink -e "$root/current")
+# The release on probation is judged by the one before it.
+link=current
+if [ "$*" = "run updater" ] && [ -e "$root/previous" ]; then link=previous; fi
+
+release=$(readlink -e "$root/$link")
 # A virtual environment serves one minor version of Python. After an upgrade of the distribution it has none of its
 # modules any more, which shows in the path for them.
 python=$(readlink -e "${release:-/nonexistent}/.venv/bin/python3")

@@ -6,6 +6,7 @@ Not for whole directories (see `ivy.utils.releases`).
 import os
 import threading
 from pathlib import Path
+from typing import Optional
 
 
 def sync(path: Path) -> None:
@@ -49,7 +50,9 @@ def make_directory(path: str) -> None:
         os.chown(path, owner.st_uid, owner.st_gid)
 
 
-def write_atomically(path: Path, content: str, *, mode: int = 0o640, durable: bool = True) -> None:
+def write_atomically(
+    path: Path, content: str, *, mode: int = 0o640, durable: bool = True, group_of: Optional[Path] = None
+) -> None:
     """Replace the content of a file in one step: written beside, synced, renamed.
 
     An existing file keeps its owner; a new one gets that of its directory, so that what root writes for the
@@ -60,12 +63,14 @@ def write_atomically(path: Path, content: str, *, mode: int = 0o640, durable: bo
         content: The new content, stored as UTF-8.
         mode: The permissions of the file.
         durable: Whether the content must survive a power cut (pointless on a tmpfs).
+        group_of: A file or directory whose group may read it, instead: for what root keeps, and services read.
 
     Raises:
         OSError: The file could not be written; the old content is untouched.
     """
     path = path.resolve()
     owner = path.stat() if path.exists() else path.parent.stat()
+    group = owner.st_gid if group_of is None else group_of.stat().st_gid
     # Not by tempfile, which brings compression and random numbers into the memory of every service.
     beside = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}")
     beside.unlink(missing_ok=True)  # of a process that was killed, and whose number is used again
@@ -74,7 +79,7 @@ def write_atomically(path: Path, content: str, *, mode: int = 0o640, durable: bo
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             os.fchmod(descriptor, mode)
             if os.geteuid() == 0:
-                os.fchown(descriptor, owner.st_uid, owner.st_gid)
+                os.fchown(descriptor, owner.st_uid, group)
             file.write(content)
             file.flush()
             if durable:

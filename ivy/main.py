@@ -6,30 +6,24 @@ from pathlib import Path
 from typing import NoReturn
 
 from ivy import constants
-from ivy.types.messages import ConfigMessageBody
 from ivy.utils import service
 from ivy.utils.functions import procedure_names
-from ivy.utils.logger import Logger
-from ivy.utils.messaging_agent import MessagingAgent
 
 _BACKEND_SUFFIX = "_backend"
 
 
 def run() -> None:
-    """Do what is to be done once at each start: tell the operator which config runs.
+    """Make one pass of the updater: tell what runs, go on with what was interrupted, decide about offers.
 
     Procedures and backends are services of their own, started and restarted by systemd.
 
     Raises:
-        SystemExit: With status 78, the config being unusable.
-        sqlite3.Error: The message could not be queued.
+        OSError, CommandError, sqlite3.Error: The node is in trouble; systemd tries again later.
     """
-    config = service.load_config("updater")
-    logger = Logger(config, "updater")
-    logger.info(f"Starting with config revision {config.general.config_revision}")
-    messaging_agent = MessagingAgent()
-    messaging_agent.add_message(ConfigMessageBody(status="startup", config=config.to_foreign_config()))
-    messaging_agent.teardown()
+    from ivy.utils import notify, update_pass  # not at the top: no resident service carries the updater
+
+    notify.ready()
+    update_pass.run()
 
 
 def service_names() -> list[str]:

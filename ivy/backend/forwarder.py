@@ -4,6 +4,7 @@ One loop owns all state: acknowledged messages are removed first, then the windo
 """
 
 import math
+import os
 import sqlite3
 import time
 from collections.abc import Sequence
@@ -303,7 +304,10 @@ class _Forwarder:
 
     def _publish_link_state(self, connected: bool, reason: Optional[str] = None) -> None:
         self._next_report = 0.0
-        report = LinkReport(broker=self._link.address, connected=connected, since=time.time(), reason=reason)
+        invocation = os.environ.get("INVOCATION_ID", "")
+        report = LinkReport(
+            broker=self._link.address, connected=connected, since=time.time(), reason=reason, invocation=invocation
+        )
         try:
             report.write()
         except OSError as error:  # `ivy status` will know less; no reason to stop sending

@@ -9,6 +9,7 @@ from ivy.backend.dialect import OfferError
 from ivy.types.config import Config, ForeignConfig, describe
 from ivy.types.messages import ConfigMessageBody
 from ivy.types.state import State
+from ivy.utils import history
 from ivy.utils.logger import Logger
 from ivy.utils.messaging_agent import MessagingAgent
 from ivy.utils.state_interface import StateInterface
@@ -36,11 +37,12 @@ def store(offer: ForeignConfig, config: Config, logger: Logger) -> None:
     _check_storable(offer)
     revision = offer.general.config_revision
     with StateInterface.update() as state:
-        known = [config.general.config_revision, *(c.general.config_revision for c in state.pending_configs)]
+        pending = [other.general.config_revision for other in state.pending_configs]
+        known = [config.general.config_revision, history.decided_revision(), *pending]
         if revision <= max(known):
             # Brokers send retained configs again at every connect.
             logger.debug(f"Ignored a config offer of revision {revision}: {max(known)} is known")
-            return _raise_flag() if len(known) > 1 else None  # it may have been lost with /run
+            return _raise_flag() if pending else None  # it may have been lost with /run
         # Of too many, the oldest go: what the operator wants now is the newest.
         state.pending_configs = [*state.pending_configs[1 - _MOST_PENDING :], offer]
     _raise_flag()
@@ -54,7 +56,7 @@ def reject(revision: int, config: Config, logger: Logger) -> None:
     Raises:
         sqlite3.Error: The answer could not be queued.
     """
-    known = config.general.config_revision
+    known = max(config.general.config_revision, history.decided_revision())
     if revision <= known:
         return logger.debug(f"Did not answer an invalid config offer of revision {revision}: {known} is known")
     version = constants.VERSION.as_identifier()  # there has to be one, and this is who says no

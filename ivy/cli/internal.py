@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import sys
 
 from ivy.types.config import Config, ConfigError
 from ivy.utils import units
@@ -34,9 +35,28 @@ def _count(unit: str) -> str:
 
 def install(_arguments: argparse.Namespace) -> int:
     """Make a release of what the package brought, and switch to it if it is newer than what runs."""
-    from ivy.utils.functions import with_automation_lock
-    from ivy.utils.releases import install_golden
+    from ivy.utils import golden, update_pass
 
-    with with_automation_lock():
-        install_golden()
+    with update_pass.automation_lock():
+        try:
+            golden.install_golden()
+        except golden.ReleaseError as error:
+            # A package that cannot be configured would keep the node from all other upgrades, too.
+            _tell_everybody(f"The package's version was not activated: {error}")
     return 0
+
+
+def check_updater(_arguments: argparse.Namespace) -> int:
+    """See whether this version could make the next update; by exceptions if not."""
+    from ivy.utils import update_pass
+
+    update_pass.check()
+    return 0
+
+
+def _tell_everybody(text: str) -> None:
+    """The admin at the terminal, and the operator, by the config that runs."""
+    from ivy.utils import update_pass
+
+    print(f"ivy: {text}", file=sys.stderr)
+    Logger(update_pass.running_config(), "updater").error(text)

@@ -8,7 +8,7 @@ from typing import Any
 
 from ivy import constants
 
-_EPILOG = "exit status: 0 done, or well; 1 failed, or not well; 2 wrong use; 78 bad config"
+_EPILOG = "exit status: 0 done, or well; 1 failed, not well, or rejected; 2 wrong use; 78 bad config"
 
 
 def main() -> None:
@@ -39,6 +39,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     _add_node_commands(commands)
     _add_config_commands(commands)
+    _add_update_commands(commands)
     _add_internal_commands(commands)
     return parser
 
@@ -73,7 +74,7 @@ def _add_node_commands(commands: Any) -> None:
 
 
 def _add_config_commands(commands: Any) -> None:
-    text = "show, check or explain the config"
+    text = "show, check, explain or change the config"
     config = commands.add_parser("config", help=text, description=text).add_subparsers(
         metavar="COMMAND", required=True
     )
@@ -81,6 +82,17 @@ def _add_config_commands(commands: Any) -> None:
     validate = _add(config, "validate", "config:validate", "check a config; exit with 78 if it is not usable")
     validate.add_argument("file", nargs="?", metavar="FILE", help="default: the config of the current release")
     _add(config, "schema", "config:schema", "print the JSON schema of the config")
+    apply = _add(config, "apply", "update:apply", "use a config; it is undone if the services do not run well")
+    apply.add_argument("file", metavar="FILE", help="the config; - reads standard input")
+    _add(config, "edit", "update:edit", "change the config in an editor, and use it as apply does")
+
+
+def _add_update_commands(commands: Any) -> None:
+    update = _add(commands, "update", "update:update", "use another version; it is undone if it does not run well")
+    update.add_argument("version", metavar="VERSION", help="e.g. 1.2.3: the tag v1.2.3 of updater.repository")
+    _add(commands, "rollback", "update:rollback", "use the version and config from before the last change")
+    releases = _add(commands, "releases", "releases:show", "show versions on disk, and what became of offers")
+    releases.add_argument("--json", action="store_true", help="print JSON")
 
 
 def _add_internal_commands(commands: Any) -> None:
@@ -90,3 +102,5 @@ def _add_internal_commands(commands: Any) -> None:
     report.set_defaults(work="internal:report_exit")
     install = commands.add_parser("install", description="Make a release of what the package brought.")
     install.set_defaults(work="internal:install")
+    check = commands.add_parser("check-updater", description="Exit with 0 if this version could update itself.")
+    check.set_defaults(work="internal:check_updater")

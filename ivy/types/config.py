@@ -58,6 +58,18 @@ class UpdaterConfig(_Section):
     source_conflict_strategy: Literal["overwrite", "reuse"] = pydantic.Field(
         default="reuse", description="What to do with source code of a version that is on disk already."
     )
+    require_signed_tags: bool = pydantic.Field(
+        default=True, description="Whether a version's tag must carry a signature of /etc/ivy/allowed_signers."
+    )
+    oldest_version: Optional[Version] = pydantic.Field(
+        default=None, description="No older version is accepted; null: any may be."
+    )
+    seconds_of_probation: int = pydantic.Field(
+        default=30, ge=1, le=3600, description="How long all services must have run well after a change."
+    )
+    max_seconds_of_probation: int = pydantic.Field(
+        default=300, ge=1, le=86_400, description="How long that may take, before the change is undone."
+    )
 
     @pydantic.model_validator(mode="before")
     @classmethod
@@ -275,4 +287,10 @@ def describe(error: pydantic.ValidationError) -> str:
 
 def _dump(config: pydantic.BaseModel, version: Version) -> None:
     path = Path(constants.IVY_ROOT_DIR, version.as_identifier(), "config", "config.json")
-    write_atomically(path, json.dumps(config.model_dump(mode="json"), indent=4, ensure_ascii=False) + "\n")
+    # Root's, and for the services to read: it holds the broker's password.
+    write_atomically(path, as_text(config), group_of=Path(constants.IVY_DATA_DIR))
+
+
+def as_text(config: pydantic.BaseModel) -> str:
+    """The text of a config file."""
+    return json.dumps(config.model_dump(mode="json"), indent=4, ensure_ascii=False) + "\n"

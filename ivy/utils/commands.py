@@ -1,19 +1,38 @@
 """The one door to other programs: argument lists, no shell, a time limit, and one error that says it all."""
 
 import subprocess
+import time
 from collections.abc import Sequence
+from typing import Optional
+
+from ivy.utils import notify
+
+_LONGEST_COMPLAINT = 2000
 
 
 class CommandError(RuntimeError):
     """A program failed; the text says which, how, and the end of what it printed."""
 
+    def __init__(self, text: str, status: Optional[int] = None, said: str = "") -> None:
+        """Initialise an error.
 
-def run(arguments: Sequence[str], *, timeout: float) -> str:
-    """Run a program to its end.
+        Args:
+            text: For a person to read.
+            status: The exit status, if it came so far.
+            said: The end of what it printed.
+        """
+        super().__init__(text)
+        self.status = status
+        self.said = said
+
+
+def run(arguments: Sequence[str], *, timeout: float, input: str = "") -> str:
+    """Run a program to its end, with heartbeats meanwhile.
 
     Args:
         arguments: The program and its arguments; never a shell string.
         timeout: Seconds after which it is killed.
+        input: What it can read from its standard input.
 
     Returns: What it printed on its standard output.
 
@@ -22,12 +41,39 @@ def run(arguments: Sequence[str], *, timeout: float) -> str:
     """
     name = " ".join(arguments)
     try:
-        done = subprocess.run(arguments, capture_output=True, text=True, errors="replace", timeout=timeout)
+        process = subprocess.Popen(
+            arguments,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
+        )
     except OSError as error:
         raise CommandError(f"`{name}` cannot be run: {error}") from error
-    except subprocess.TimeoutExpired as error:
-        raise CommandError(f"`{name}` did not end within {timeout:.0f} s") from error
-    if done.returncode != 0:
-        said = (done.stderr or done.stdout).strip()[-2000:]
-        raise CommandError(f"`{name}` exited with {done.returncode}: {said}")
-    return done.stdout
+    with process:
+        try:
+            output, errors = _communicate(process, input, time.monotonic() + timeout)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise CommandError(f"`{name}` did not end within {timeout:.0f} s") from None
+        except BaseException:
+            process.kill()
+            raise
+    if process.returncode != 0:
+        said = (errors or output).strip()[-_LONGEST_COMPLAINT:]
+        raise CommandError(f"`{name}` exited with {process.returncode}: {said}", process.returncode, said)
+    return output
+
+
+def _communicate(process: "subprocess.Popen[str]", input: str, deadline: float) -> tuple[str, str]:
+    given: Optional[str] = input  # once: it is kept when the time is up
+    while True:
+        rest = deadline - time.monotonic()
+        try:
+            return process.communicate(given, timeout=max(0.0, min(rest, notify.SECONDS_BETWEEN_HEARTBEATS)))
+        except subprocess.TimeoutExpired:
+            if rest <= notify.SECONDS_BETWEEN_HEARTBEATS:
+                raise
+        given = None
+        notify.heartbeat()

@@ -10,7 +10,9 @@ from typing import Literal, Optional
 from ivy import constants
 from ivy.files import make_directory
 
-_AUTOMATION_LOCK_FILE = os.path.join(constants.IVY_RUN_DIR, "automation.lock")
+# On a node where only root can put a file: whoever opens it is root.
+_LOCK_DIRECTORY = constants.IVY_ROOT_DIR if constants.IVY_RUN_DIR == "/run/ivy" else constants.IVY_RUN_DIR
+_AUTOMATION_LOCK_FILE = os.path.join(_LOCK_DIRECTORY, "automation.lock")
 
 
 def log_level_is_visible(
@@ -62,7 +64,7 @@ def with_automation_lock() -> Generator[None, None, None]:
     """
     import filelock  # not at the top: it loads asyncio, and no resident service needs this lock
 
-    make_directory(constants.IVY_RUN_DIR)
+    make_directory(_LOCK_DIRECTORY)
     try:
         with filelock.FileLock(_AUTOMATION_LOCK_FILE, timeout=0):
             yield

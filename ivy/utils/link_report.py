@@ -18,6 +18,7 @@ class LinkReport(pydantic.BaseModel):
     connected: bool
     since: float = pydantic.Field(description="Unix time of the last change, in seconds.")
     reason: Optional[str] = pydantic.Field(default=None, description="Why there is no connection.")
+    invocation: str = pydantic.Field(default="", description="The run of the service that says so, see systemd.")
 
     def write(self) -> None:
         """Publish this report.

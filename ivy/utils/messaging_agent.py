@@ -6,7 +6,7 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Optional, TypeVar, Union
 
 from ivy import constants
@@ -81,9 +81,7 @@ class MessagingAgent:
             sqlite3.Error: The queue could not take it, for another reason than the disk's (the archive may have).
                 A failure of the archive alone is reported to the journal: the message is safe in the queue.
         """
-        if clock.is_synchronised() is False:
-            message_body = message_body.model_copy(update={"clock_synchronised": False})
-        row = (time.time(), message_body.model_dump_json())
+        row = _row(message_body)
         with signals.deferred(), self._lock:  # a message stands in both places, or was never added
             try:
                 report = self._queue.put(row)
@@ -92,6 +90,26 @@ class MessagingAgent:
                 self._archive.put(row)
             if report is not None:
                 self._tell(report)
+
+    def add_once(
+        self, key: str, message_bodies: Sequence[Union[DataMessageBody, LogMessageBody, ConfigMessageBody]]
+    ) -> None:
+        """Add messages, all or none, unless that was done before under the same key.
+
+        Args:
+            key: What these messages are known by.
+            message_bodies: The messages.
+
+        Raises:
+            OSError, sqlite3.Error: The queue could not take them; they are not held in memory.
+        """
+        rows = [_row(body) for body in message_bodies]
+        with signals.deferred(), self._lock:
+            if not self.database.transaction(lambda connection: queue_schema.add_once(connection, key, rows)):
+                return
+            self._doorbell.ring()
+            for row in rows:
+                self._archive.put(row)
 
     def _tell(self, report: str) -> None:
         """The disk takes messages again: count those that were lost, and tell the operator."""
@@ -211,6 +229,12 @@ class MessagingAgent:
         with self._lock:
             self.database.close()
             self._doorbell.close()
+
+
+def _row(message_body: Union[DataMessageBody, LogMessageBody, ConfigMessageBody]) -> Row:
+    if clock.is_synchronised() is False:
+        message_body = message_body.model_copy(update={"clock_synchronised": False})
+    return time.time(), message_body.model_dump_json()
 
 
 def _remove(connection: sqlite3.Connection, identifiers: list[int]) -> None:

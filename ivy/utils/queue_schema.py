@@ -4,6 +4,7 @@
 """
 
 import sqlite3
+from collections.abc import Sequence
 
 IS_LOG = 'substr(message_body, 1, 17) IN (\'{"variant":"log",\', \'{"variant": "log"\')'
 IS_CONFIG = 'substr(message_body, 1, 20) IN (\'{"variant":"config",\', \'{"variant": "config"\')'
@@ -26,7 +27,16 @@ _TABLES = (
     f"CREATE INDEX IF NOT EXISTS QUEUE_CONFIGS ON QUEUE (internal_id) WHERE {IS_CONFIG}",
     "CREATE TABLE IF NOT EXISTS DROPPED (variant TEXT PRIMARY KEY, count INTEGER NOT NULL,"
     " reported INTEGER NOT NULL DEFAULT 0) WITHOUT ROWID",
+    "CREATE TABLE IF NOT EXISTS ONCE (key TEXT PRIMARY KEY) WITHOUT ROWID",
 )
+
+
+def add_once(database: sqlite3.Connection, key: str, rows: Sequence[tuple[float, str]]) -> bool:
+    """Insert messages (timestamp and body), unless that was done under the same key. Returns whether it was now."""
+    if database.execute("INSERT OR IGNORE INTO ONCE VALUES (?)", (key,)).rowcount == 0:
+        return False
+    database.executemany("INSERT INTO QUEUE (timestamp, message_body) VALUES (?, ?)", rows)
+    return True
 
 
 def count_dropped(database: sqlite3.Connection, counts: dict[str, int]) -> None:

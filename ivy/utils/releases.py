@@ -1,18 +1,14 @@
-"""Releases on disk: making one of what the package brought, and choosing which one runs.
+"""Releases on disk: where they are, and which one runs.
 
-A release is a directory `<root>/<version>/` with all that runs; the symbolic link `<root>/current` names the one
-that does. Both change by a single rename, so whoever looks, and whatever boots after a power cut, finds the old or
-the new one, whole. Not for fetching releases, nor for deciding about a config that somebody offers.
+A release is a directory `<root>/<version>/` with all that runs. The symbolic link `<root>/current` names the one
+that does; `<root>/previous` the one before it, while that one is on probation. All change by single renames, so
+whoever looks, and whatever boots after a power cut, finds the old or the new one, whole. Not for making releases.
 """
 
-import compileall
 import ctypes
-import json
+import hashlib
 import os
-import py_compile
 import shutil
-import socket
-import sys
 import tomllib
 from pathlib import Path
 from typing import Optional
@@ -20,168 +16,205 @@ from typing import Optional
 import pydantic
 
 from ivy import constants
-from ivy.files import sync
-from ivy.types.config import Config, ConfigError, ForeignConfig
+from ivy.files import sync, write_atomically
+from ivy.types.config import ForeignConfig
 from ivy.version import Version
 
-_CURRENT = "current"
+GOLDEN = Path("/usr/lib/ivy")
+"""The release as the package brought it."""
+
+_CURRENT, _PREVIOUS = "current", "previous"
 _UNFINISHED = ".new"
+_CONFIG, _CONFIG_BEFORE = "config.json", "config.previous.json"
 
 
-class ReleaseError(RuntimeError):
-    """A release that cannot be made; what ran before runs on."""
+class Releases:
+    """All releases of a node."""
+
+    def __init__(self, root: Path = Path(constants.IVY_ROOT_DIR)) -> None:
+        """Touches nothing.
+
+        Args:
+            root: Where they are.
+        """
+        self.root = root
+
+    def directory(self, version: Version) -> Path:
+        """Where a version is, or would be."""
+        return self.root / version.as_identifier()
+
+    def unfinished(self, version: Version) -> Path:
+        """Where a version is made, before it is renamed to its place."""
+        return self.root / f".{version}{_UNFINISHED}"
+
+    def installed(self) -> list[Version]:
+        """The versions that are there, the oldest first."""
+        return sorted(filter(None, (_as_version(path) for path in self.root.iterdir() if not path.is_symlink())))
+
+    def current(self) -> Optional[Version]:
+        """The version that runs; None where there is none, or where `current` leads nowhere."""
+        return self._linked(_CURRENT)
+
+    def previous(self) -> Optional[Version]:
+        """The version that ran before the one on probation; None where there is none."""
+        return self._linked(_PREVIOUS)
+
+    def activate(self, version: Version) -> None:
+        """Let a version be the current one. Nothing is restarted by that.
+
+        Raises:
+            OSError: The link cannot be replaced; it is as it was.
+        """
+        self._link(_CURRENT, version)
+
+    def begin_probation(self) -> None:
+        """Keep what runs now: the release by a link, its config by a copy.
+
+        Raises:
+            OSError: It cannot be kept.
+        """
+        version = self.current()
+        if version is None:
+            raise OSError(f"{self.root / _CURRENT} names no release")
+        self.write_private(self._kept_config(version), self.read_config(version))
+        self._link(_PREVIOUS, version)
+
+    def go_back(self) -> None:
+        """Let release and config be those from before the probation. May be done twice.
+
+        Raises:
+            OSError: They cannot be.
+        """
+        version = self.previous()
+        if version is None:
+            return
+        if self._kept_config(version).is_file():
+            self.write_config(version, self._kept_config(version).read_text(encoding="utf-8", errors="replace"))
+        self.activate(version)
+
+    def config_before(self) -> Optional[ForeignConfig]:
+        """The config from before the probation; None where there is none that can be read."""
+        version = self.previous()
+        try:
+            text = self._kept_config(version).read_text(encoding="utf-8") if version else ""
+            return ForeignConfig.load_from_string(text)
+        except (OSError, ValueError):
+            return None
+
+    def end_probation(self) -> None:
+        """Keep what was before no longer.
+
+        Raises:
+            OSError: It cannot be removed.
+        """
+        version = self.previous()
+        # The link first: without the copy, going back to it would be no way back.
+        (self.root / _PREVIOUS).unlink(missing_ok=True)
+        sync(self.root)
+        if version is not None:
+            self._kept_config(version).unlink(missing_ok=True)
+
+    def config_file(self, version: Version) -> Path:
+        """The config of a version."""
+        return self.directory(version) / "config" / _CONFIG
+
+    def read_config(self, version: Version) -> str:
+        """The text of a version's config.
+
+        Raises:
+            OSError: It cannot be read.
+        """
+        return self.config_file(version).read_text(encoding="utf-8", errors="replace")
+
+    def write_config(self, version: Version, text: str) -> None:
+        """Replace a version's config.
+
+        Raises:
+            OSError: It cannot be written; it is as it was.
+        """
+        self.write_private(self.config_file(version), text)
+
+    def write_private(self, path: Path, text: str) -> None:
+        """Write a file that holds secrets: root's, and only the services may read it.
+
+        Raises:
+            OSError: It cannot be written; it is as it was.
+        """
+        write_atomically(path, text, group_of=self.root / "data")
+
+    def put_in_place(self, version: Version) -> None:
+        """Rename an unfinished release to its place; one that is there is exchanged in the same instant.
+
+        Raises:
+            OSError: It cannot be done.
+        """
+        unfinished, release = self.unfinished(version), self.directory(version)
+        os.sync()
+        if release.exists():
+            _exchange(unfinished, release)
+            sync(self.root)
+            shutil.rmtree(unfinished)
+        else:
+            unfinished.rename(release)
+            sync(self.root)
+
+    def remove(self, version: Version) -> None:
+        """Remove a release. It is gone at once, or it is there as a whole.
+
+        Raises:
+            OSError: It cannot be removed.
+        """
+        doomed = self.unfinished(version)
+        self.directory(version).rename(doomed)
+        shutil.rmtree(doomed)
+
+    def remove_unfinished(self) -> None:
+        """Remove what was begun and never ended.
+
+        Raises:
+            OSError: It cannot be removed.
+        """
+        for path in self.root.glob(f".*{_UNFINISHED}"):
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+
+    def _kept_config(self, version: Version) -> Path:
+        return self.config_file(version).with_name(_CONFIG_BEFORE)
+
+    def _linked(self, name: str) -> Optional[Version]:
+        release = (self.root / name).resolve()
+        return _as_version(release) if release.is_dir() else None
+
+    def _link(self, name: str, version: Version) -> None:
+        beside = self.root / f".{name}{_UNFINISHED}"
+        beside.unlink(missing_ok=True)
+        beside.symlink_to(version.as_identifier())
+        beside.rename(self.root / name)
+        sync(self.root)
 
 
-def install_golden(golden: Path = Path("/usr/lib/ivy"), root: Path = Path(constants.IVY_ROOT_DIR)) -> None:
-    """Make a release of what the package brought, and let it be the current one unless a newer one is.
-
-    It gets the config of the release that ran before, or a new one on a new node. Doing it again replaces the
-    release and keeps its config.
-
-    Args:
-        golden: The release as the package brought it.
-        root: Where the releases are.
+def version_of(release: Path) -> Version:
+    """What a release says that it is.
 
     Raises:
-        ReleaseError: The config of the current release is none for this version.
-        OSError: A file cannot be read or written.
+        OSError, ValueError, LookupError: It says nothing that can be understood.
     """
-    version = _version_of(golden)
-    running = current_version(root)
-    if running is not None and running > version:
-        print(f"ivy {running} runs, which is newer than the {version} of this package, and goes on running.")
-        return
-    old_config, text = _choose_config(golden, version, root)
-    _remove_unfinished(root)
-    unfinished = root / f".{version}{_UNFINISHED}"
-    _copy_release(golden, unfinished)
-    unfinished.chmod(0o700)  # until the config has its owner
-    _make_environment(unfinished)
-    _write_config(unfinished / "config", text, old_config, group_of=root / "data")
-    unfinished.chmod(0o755)
-    os.sync()
-    _put_in_place(unfinished, root / version.as_identifier())
-    activate(version, root)
-
-
-def activate(version: Version, root: Path = Path(constants.IVY_ROOT_DIR)) -> None:
-    """Let a release be the current one. Nothing is restarted by that.
-
-    Raises:
-        OSError: The link cannot be replaced; it is as it was.
-    """
-    beside = root / f".{_CURRENT}{_UNFINISHED}"
-    beside.unlink(missing_ok=True)
-    beside.symlink_to(version.as_identifier())
-    beside.rename(root / _CURRENT)
-    sync(root)
-
-
-def current_version(root: Path = Path(constants.IVY_ROOT_DIR)) -> Optional[Version]:
-    """The version of the current release; None where there is none, or where `current` leads nowhere."""
-    release = (root / _CURRENT).resolve()
-    try:
-        return Version(release.name) if release.is_dir() else None
-    except pydantic.ValidationError:
-        return None
-
-
-def _version_of(golden: Path) -> Version:
-    project = tomllib.loads((golden / "pyproject.toml").read_text(encoding="utf-8"))
+    project = tomllib.loads((release / "pyproject.toml").read_text(encoding="utf-8"))
     return Version(project["project"]["version"])
 
 
-def _remove_unfinished(root: Path) -> None:
-    for path in root.glob(f".*{_UNFINISHED}"):
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink()
+def digest(config: str) -> str:
+    """What a config file is known by."""
+    return hashlib.sha256(config.encode(errors="replace")).hexdigest()
 
 
-def _copy_release(golden: Path, release: Path) -> None:
-    """Copy all but what is the node's own. Bytecode is made here, because the services cannot write any."""
-    own = shutil.ignore_patterns("__pycache__", "config.json", ".env", ".venv")
-    shutil.copytree(golden, release, symlinks=True, ignore=own, dirs_exist_ok=True)
-    # Said, because the default follows SOURCE_DATE_EPOCH. Whoever edits a release to find a fault sees the effect.
-    by_time = py_compile.PycInvalidationMode.TIMESTAMP
-    if not compileall.compile_dir(release / "ivy", quiet=1, invalidation_mode=by_time):
-        raise ReleaseError(f"the code in {golden} does not compile")
-
-
-def _make_environment(release: Path) -> None:
-    """Make the release's virtual environment, on top of the distribution's libraries.
-
-    As `python3 -m venv --system-site-packages --without-pip` does, but without the scripts that carry its path,
-    because the release is renamed when it is done.
-    """
-    python = Path(sys.executable).resolve()
-    minor = f"python{sys.version_info.major}.{sys.version_info.minor}"
-    packages = release / ".venv" / "lib" / minor / "site-packages"
-    packages.mkdir(parents=True)
-    (packages / "ivy.pth").write_text("../../../..\n", encoding="utf-8")
-    commands = release / ".venv" / "bin"
-    commands.mkdir()
-    (commands / "python3").symlink_to(python)
-    (commands / "python").symlink_to("python3")
-    settings = f"home = {python.parent}\ninclude-system-site-packages = true\n"
-    (release / ".venv" / "pyvenv.cfg").write_text(settings, encoding="utf-8")
-
-
-def _choose_config(golden: Path, version: Version, root: Path) -> tuple[Optional[Path], str]:
-    """Choose the config of a release: that of the release that runs, its own from before, or a new one.
-
-    Returns: The directory that it comes from, if any, and its text.
-    """
-    configs = [(root / name / "config").resolve() for name in (_CURRENT, version.as_identifier())]
-    old = next((config for config in configs if (config / "config.json").is_file()), None)
-    if old is None:
-        template = (golden / "config" / "config.template.json").read_text(encoding="utf-8")
-        own_name = {"system_identifier": socket.gethostname()}
-        return old, _with(ForeignConfig.load_from_string(template), {**own_name, "software_version": str(version)})
-    if old.parent.name == version.as_identifier():
-        return old, (old / "config.json").read_text(encoding="utf-8")  # its own: as it is, right or wrong
-    return old, _carried_over(old / "config.json", version)
-
-
-def _write_config(directory: Path, text: str, old: Optional[Path], *, group_of: Path) -> None:
-    """Write a release's config, readable for the services, and copy the environment that belongs to it."""
-    config = directory / "config.json"
-    config.write_text(text, encoding="utf-8")
-    config.chmod(0o640)
-    os.chown(config, -1, group_of.stat().st_gid)
-    if old is not None and (old / ".env").exists():
-        shutil.copy2(old / ".env", directory / ".env")
-
-
-def _carried_over(path: Path, version: Version) -> str:
+def _as_version(release: Path) -> Optional[Version]:
     try:
-        old = ForeignConfig.load_from_string(path.read_text(encoding="utf-8"))
-        text = _with(old, {"software_version": str(version)})
-        Config.load_from_string(text)
-    except (ConfigError, UnicodeDecodeError) as error:
-        raise ReleaseError(
-            f"ivy {version} cannot use the config of the release that runs, which goes on running.\n"
-            f"{path}: {error}\nCorrect it, then run: dpkg --configure ivy"
-        ) from error
-    return text
-
-
-def _with(config: ForeignConfig, general: dict[str, str]) -> str:
-    content = config.model_dump(mode="json")
-    content["general"] |= general
-    return json.dumps(content, indent=4, ensure_ascii=False) + "\n"
-
-
-def _put_in_place(unfinished: Path, release: Path) -> None:
-    """Rename a release to its place; one that is there is exchanged in the same instant, and then removed."""
-    if release.exists():
-        _exchange(unfinished, release)
-        sync(release.parent)
-        shutil.rmtree(unfinished)
-    else:
-        unfinished.rename(release)
-        sync(release.parent)
+        return Version(release.name)
+    except pydantic.ValidationError:
+        return None
 
 
 def _exchange(one: Path, other: Path) -> None:

@@ -1,0 +1,147 @@
+"""`ivy config apply`, `config edit`, `update`, `rollback`: offers of the admin's, on the same road as the backend's."""
+
+import argparse
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Optional
+
+import pydantic
+
+from ivy.types.config import Config, ConfigError, ForeignConfig, as_text
+from ivy.utils import history, units, update_pass
+from ivy.utils.releases import Releases
+from ivy.utils.update_plan import Offer
+from ivy.utils.updater import Updater
+from ivy.version import Version
+
+_WRONG_USE = 2
+_UPDATER = "ivy-updater"
+
+
+def apply(arguments: argparse.Namespace) -> int:
+    """Use the config of a file."""
+    try:
+        text = sys.stdin.read() if arguments.file == "-" else Path(arguments.file).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        return _refuse(f"{arguments.file} cannot be read: {error}")
+    return _apply_text(text)
+
+
+def edit(_arguments: argparse.Namespace) -> int:
+    """Let the admin change the config, and use it."""
+    if complaint := _why_not():
+        return _refuse(complaint)
+    before = _active_text()
+    descriptor, name = tempfile.mkstemp(prefix="ivy-config-", suffix=".json")
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        file.write(before)
+    editor = os.environ.get("VISUAL") or os.environ.get("EDITOR") or "sensible-editor"
+    if os.spawnlp(os.P_WAIT, editor, editor, name) != 0:
+        return _refuse(
+            f"{editor} failed; the environment variable EDITOR names another editor. Nothing was changed"
+        )
+    after = Path(name).read_text(encoding="utf-8", errors="replace")
+    if after == before:
+        print("Nothing was changed.")
+        os.unlink(name)
+        return 0
+    status = _apply_text(after)
+    if status == 0:
+        os.unlink(name)
+    else:
+        print(f"Your text is kept in {name}; correct it, then run: ivy config apply {name}", file=sys.stderr)
+    return status
+
+
+def update(arguments: argparse.Namespace) -> int:
+    """Use another version, with the config as it is."""
+    if complaint := _why_not():
+        return _refuse(complaint)
+    try:
+        version = Version(arguments.version.removeprefix("v"))
+    except pydantic.ValidationError:
+        return _refuse(f'a version must look like "1.2.3" or "1.2.3-rc.1", not {arguments.version!r}')
+    try:
+        content = ForeignConfig.load_from_string(_active_text()).model_dump(mode="json")
+    except ConfigError as error:
+        return _refuse(f"the active config cannot be read: {error}")
+    content["general"]["software_version"] = version.as_identifier()
+    return _perform(ForeignConfig.model_validate(content))
+
+
+def rollback(_arguments: argparse.Namespace) -> int:
+    """Use what ran before the last change."""
+    if complaint := _why_not():
+        return _refuse(complaint)
+    last_good = history.load().last_good
+    if last_good is None:
+        return _refuse("there is nothing to go back to: no change was ever accepted")
+    return _perform(last_good, may_be_older=True)
+
+
+def _apply_text(text: str) -> int:
+    if complaint := _why_not():
+        return _refuse(complaint)
+    try:
+        config = ForeignConfig.load_from_string(text)
+    except ConfigError as error:
+        print(f"ivy: rejected: {error}", file=sys.stderr)
+        return 1
+    return _perform(config)
+
+
+def _perform(config: ForeignConfig, *, may_be_older: bool = False) -> int:
+    """Take an offer to its verdict. The updater's own passes are kept off; the last of them goes on afterwards."""
+    offer = Offer(config, "admin", f"admin-{time.time_ns()}", may_be_older)
+    units.control("stop", f"{_UPDATER}.path")
+    units.control("stop", f"{_UPDATER}.service")
+    try:
+        with update_pass.automation_lock():
+            updater = Updater(_talkative(update_pass.running_config()))
+            updater.abandon("the admin wants something else")
+            failure = Updater(_talkative(update_pass.running_config())).perform(offer)
+            update_pass.announce()
+    except KeyboardInterrupt:
+        print("\nNobody waits any more; what is on trial is watched in the background.", file=sys.stderr)
+        return 130
+    finally:
+        units.control("start", f"{_UPDATER}.path")
+        units.control("start", f"{_UPDATER}.service", "--no-block")
+    return _tell(offer, failure)
+
+
+def _tell(offer: Offer, failure: Optional[str]) -> int:
+    what = f"config revision {offer.revision} for version {offer.version}"
+    if failure is not None:
+        print(f"ivy: rejected {what}: {failure}", file=sys.stderr)
+        return 1
+    print(f"Accepted {what}.")
+    return 0
+
+
+def _talkative(config: Config) -> Config:
+    """Whoever waits at a terminal wants to see what goes on."""
+    verbosity = config.logging_verbosity.model_copy(update={"console_prints": "INFO"})
+    return config.model_copy(update={"logging_verbosity": verbosity})
+
+
+def _why_not() -> Optional[str]:
+    if os.geteuid() != 0:
+        return "only root may change what runs; try again with sudo"
+    if Releases().current() is None:
+        return "there is no current release here; is ivy installed as a package?"
+    return None
+
+
+def _active_text() -> str:
+    releases = Releases()
+    version = releases.current()
+    return releases.read_config(version) if version else ""
+
+
+def _refuse(complaint: str) -> int:
+    print(f"ivy: {complaint}", file=sys.stderr)
+    return _WRONG_USE

@@ -1,0 +1,123 @@
+"""The virtual environment of a release: on top of the distribution's libraries, with what its lock file adds."""
+
+import shutil
+import sys
+from pathlib import Path
+
+from ivy.utils import commands, confined, ownership
+from ivy.utils.update_errors import NetworkTrouble, Rejected
+
+_MARK = "ivy.pth"
+"""Makes the release importable; /usr/bin/ivy takes an environment without it for none."""
+_SECONDS_TO_INSTALL = 900
+_SECONDS_TO_COMPILE = 120
+_NETWORK_TROUBLES = ("Retrying (", "Connection", "Temporary failure", "timed out")
+
+
+def make(release: Path) -> None:
+    """Make a release's virtual environment, without anything in it but the release itself.
+
+    As `python3 -m venv --system-site-packages --without-pip` does, but without the scripts that carry its path,
+    because the release is renamed when it is done.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    python = Path(sys.executable).resolve()
+    packages = _site_packages(release)
+    packages.mkdir(parents=True)
+    (packages / _MARK).write_text("../../../..\n", encoding="utf-8")
+    programs = release / ".venv" / "bin"
+    programs.mkdir()
+    (programs / "python3").symlink_to(python)
+    (programs / "python").symlink_to("python3")
+    settings = f"home = {python.parent}\ninclude-system-site-packages = true\n"
+    (release / ".venv" / "pyvenv.cfg").write_text(settings, encoding="utf-8")
+
+
+def python_of(release: Path) -> str:
+    """The Python that runs a release."""
+    return str(release / ".venv" / "bin" / "python3")
+
+
+def fits(release: Path) -> bool:
+    """Whether the environment of a release is one for the Python that is installed now."""
+    return Path(python_of(release)).exists() and (_site_packages(release) / _MARK).exists()
+
+
+def has_dependencies(release: Path) -> bool:
+    """Whether the lock file of a release names anything that the distribution does not bring."""
+    lock = release / "requirements.lock"
+    lines = lock.read_text(encoding="utf-8", errors="replace").splitlines() if lock.is_file() else []
+    return any(line.strip() and not line.strip().startswith("#") for line in lines)
+
+
+def install_dependencies(release: Path) -> None:
+    """Install what `requirements.lock` names: hashes checked, wheels only, so that no code of theirs runs here.
+
+    Nothing happens, and no network is needed, if it names nothing. The environment must be writable for
+    `confined.USER` meanwhile.
+
+    Raises:
+        Rejected: It cannot be done; the text says why.
+        NetworkTrouble: Something cannot be fetched now.
+    """
+    if not has_dependencies(release):
+        return
+    pip = [
+        sys.executable,
+        "-m",
+        "pip",
+        f"--python={python_of(release)}",
+        "--no-input",
+        "--disable-pip-version-check",
+    ]
+    options = ["--require-hashes", "--only-binary=:all:", "--no-cache-dir", "--no-compile", "--quiet"]
+    try:
+        confined.run(
+            "install",
+            [*pip, "install", *options, f"--requirement={release / 'requirements.lock'}"],
+            timeout=_SECONDS_TO_INSTALL,
+            writable=[release / ".venv"],
+            network=True,
+            environment=["HOME=/nonexistent"],
+        )
+    except commands.CommandError as error:
+        if any(pattern in error.said for pattern in _NETWORK_TROUBLES):
+            raise NetworkTrouble(f"its dependencies cannot be fetched now: {error.said}") from None
+        raise Rejected(f"its dependencies cannot be installed: {error.said or error}") from None
+
+
+def make_anew(release: Path) -> None:
+    """Replace the environment of a release in its place. Until that is done, `fits` is false.
+
+    Raises:
+        Rejected: Something cannot be installed.
+        NetworkTrouble: Something cannot be fetched now.
+        OSError: It cannot be written.
+    """
+    shutil.rmtree(release / ".venv", ignore_errors=True)
+    make(release)
+    mark = _site_packages(release) / _MARK
+    mark.rename(mark.with_suffix(".later"))
+    ownership.give_to_user(release / ".venv")
+    install_dependencies(release)
+    ownership.take_back(release / ".venv")
+    mark.with_suffix(".later").rename(mark)
+
+
+def compile_code(release: Path) -> None:
+    """Make the bytecode of a release, which the services cannot write. The release must be writable as above.
+
+    Raises:
+        Rejected: There is code in it that is none.
+    """
+    command = [python_of(release), "-m", "compileall", "-q", "ivy"]
+    try:
+        confined.run("compile", command, timeout=_SECONDS_TO_COMPILE, writable=[release], directory=release)
+    except commands.CommandError as error:
+        raise Rejected(f"its code does not compile:\n{error.said or error}") from None
+
+
+def _site_packages(release: Path) -> Path:
+    return release / ".venv" / "lib" / f"python{sys.version_info.major}.{sys.version_info.minor}" / "site-packages"

@@ -1,0 +1,235 @@
+"""Fetches the source code of a version by git, checks who signed it, and unpacks it. Runs none of it.
+
+Each step is a program in a transient unit, as a user without rights, see `confined`. What comes out of it is for
+`ownership` to look at.
+"""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from ivy.types.config import UpdaterConfig
+from ivy.utils import commands, confined, ownership
+from ivy.utils.update_errors import NetworkTrouble, Rejected
+from ivy.version import Version
+
+ALLOWED_SIGNERS = Path("/etc/ivy/allowed_signers")
+"""The public keys that may sign a version's tag, see ssh-keygen(1); the admin's."""
+
+PARTS = ("ivy", "units", "tests", "config", "pyproject.toml", "requirements.lock")
+"""What a release consists of; what else the repository holds is not unpacked."""
+
+_MOST_BYTES = 100_000_000
+_MOST_FILES = 20_000
+_SECONDS_TO_FETCH = 3600
+_SECONDS_TO_UNPACK = 120
+_HOST = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]*(:[0-9]{1,5})?", re.ASCII)
+_REPOSITORY = re.compile(r"[A-Za-z0-9_][\w.-]*(/[A-Za-z0-9_][\w.-]*)+", re.ASCII)
+_FILE_MODES = ("100644", "100755", "120000")
+_USERNAMES = {"github": "x-access-token", "gitlab": "oauth2"}
+
+# The token comes by standard input: everybody can read a unit's environment, and arguments of processes.
+_WITH_TOKEN = 'IFS= read -r IVY_ACCESS_TOKEN; export IVY_ACCESS_TOKEN; exec "$@"'
+_CREDENTIAL_HELPER = '!f() { echo "username=$IVY_USERNAME"; echo "password=$IVY_ACCESS_TOKEN"; }; f'
+_FETCH_SETTINGS = (
+    "transfer.fsckObjects=true",
+    "http.lowSpeedLimit=10",
+    "http.lowSpeedTime=60",
+    "http.followRedirects=initial",
+    "gc.auto=0",
+)
+# What git says (LC_ALL=C) when trying again would not help …
+_VERDICTS = (
+    ("couldn't find remote ref", "there is no such tag in the repository"),
+    ("Authentication failed", "the repository refuses the login: check updater.access_token"),
+    ("could not read Username", "the repository wants a login: check updater.repository and updater.access_token"),
+    ("returned error: 403", "the repository refuses the login: check updater.access_token"),
+    ("not found", "there is no such repository: check updater.repository and updater.access_token"),
+    ("fsck error", "the repository holds objects that git does not accept"),
+    ("No space left on device", "there is no space left on the node's disk"),
+)
+# … and when it would. (Nothing at all is what a time limit leaves.)
+_TROUBLES = ("unable to access", "RPC failed", "early EOF", "hung up", "disconnect", "timed out", "Connection")
+
+
+class Source:
+    """The bare repository that versions are fetched into, for one after the other."""
+
+    def __init__(self, settings: UpdaterConfig, root: Path) -> None:
+        """Touches nothing yet.
+
+        Args:
+            settings: Where the versions come from.
+            root: Where the releases are.
+        """
+        self._settings = settings
+        self._repository = root / "source.git"
+
+    def fetch(self, version: Version) -> None:
+        """Fetch the tag of a version; again only what changed since the last one.
+
+        Raises:
+            Rejected: There is no such tag, repository or login.
+            NetworkTrouble: The server cannot be reached, or does not answer.
+        """
+        url = self._url()
+        self._make_repository()
+        reference = f"refs/tags/{version.as_tag()}"
+        settings = [*_FETCH_SETTINGS, "credential.helper=", f"credential.helper={_CREDENTIAL_HELPER}"]
+        options = [argument for setting in settings for argument in ("-c", setting)]
+        git = self._git(*options, "fetch", "--quiet", "--force", "--no-tags", "--depth=1", "--no-write-fetch-head")
+        try:
+            confined.run(
+                "fetch",
+                ["/bin/sh", "-c", _WITH_TOKEN, "sh", *git, "--", url, f"+{reference}:{reference}"],
+                timeout=_SECONDS_TO_FETCH,
+                writable=[self._repository],
+                network=True,
+                environment=[*_ENVIRONMENT, f"IVY_USERNAME={_USERNAMES[self._settings.provider]}"],
+                input=f"{self._settings.access_token or ''}\n",
+            )
+        except commands.CommandError as error:
+            raise _judge_fetch(error, version, url) from None
+
+    def check_signature(self, version: Version) -> None:
+        """Check that the fetched tag is that of the version, and signed by somebody who may.
+
+        Raises:
+            Rejected: It is not.
+        """
+        tag = version.as_tag()
+        kind, _, name = (
+            self._ask("for-each-ref", "--format=%(objecttype) %(tag)", f"refs/tags/{tag}").strip().partition(" ")
+        )
+        if kind == "tag" and name != tag:
+            raise Rejected(f"the tag {tag} is a renamed {name[:100]!r}")
+        if not self._settings.require_signed_tags:
+            return
+        if not ALLOWED_SIGNERS.is_file():
+            raise Rejected(f"nobody may sign a version: {ALLOWED_SIGNERS} does not exist on this node")
+        if kind != "tag":
+            raise Rejected(f"the tag {tag} is not signed")
+        ssh = ("-c", "gpg.format=ssh", "-c", f"gpg.ssh.allowedSignersFile={ALLOWED_SIGNERS}")
+        try:
+            self._ask(*ssh, "verify-tag", tag)
+        except commands.CommandError as error:
+            unsigned = "no signature found" in error.said
+            reason = "is not signed" if unsigned else f"is signed by nobody who may: {error.said}"
+            raise Rejected(f"the tag {tag} {reason}") from None
+
+    def unpack(self, version: Version, directory: Path) -> None:
+        """Unpack a fetched version. Nothing of it lands, or leads, outside the directory.
+
+        Args:
+            version: Which.
+            directory: Where to; it is made, owned by `confined.USER`. What is there, is in the way.
+
+        Raises:
+            Rejected: There is something in it that a release cannot have.
+            OSError: It cannot be written.
+        """
+        parts = self._check_tree(version.as_tag())
+        directory.mkdir(mode=0o755)
+        ownership.give_to_user(directory)
+        try:
+            confined.run(
+                "unpack",
+                self._git(
+                    f"--work-tree={directory}", "checkout", "--force", "--quiet", version.as_tag(), "--", *parts
+                ),
+                timeout=_SECONDS_TO_UNPACK,
+                writable=[directory],
+                environment=[*_ENVIRONMENT, "GIT_INDEX_FILE=/tmp/index"],
+                directory=directory,
+            )
+        except commands.CommandError as error:
+            raise Rejected(f"it cannot be unpacked: {error.said or error}") from error
+
+    def forget_others(self, versions: Sequence[Version]) -> None:
+        """Throw away what is not needed for these versions, or to fetch the next one by its difference.
+
+        Raises:
+            CommandError: git failed; nothing that is needed is lost.
+        """
+        if not self._repository.is_dir():
+            return
+        tags = self._ask("for-each-ref", "--format=%(refname)", "refs/tags").split()
+        kept = {f"refs/tags/{version.as_tag()}" for version in versions}
+        for reference in tags:
+            if reference not in kept:
+                self._ask("update-ref", "-d", reference, is_writing=True)
+        # Shallow boundaries of what is gone would be kept for ever, and with them their objects.
+        self._ask("-c", "gc.reflogExpire=now", "gc", "--quiet", "--prune=now", is_writing=True)
+
+    def _url(self) -> str:
+        host, repository = self._settings.provider_host, self._settings.repository
+        if not _HOST.fullmatch(host):
+            raise Rejected(f"updater.provider_host: must be the name of a host, not {host!r}")
+        if not _REPOSITORY.fullmatch(repository):
+            raise Rejected(f'updater.repository: must look like "organisation/name", not {repository!r}')
+        return f"https://{host}/{repository.removesuffix('.git')}.git"
+
+    def _make_repository(self) -> None:
+        if not self._repository.is_dir():
+            self._repository.mkdir(mode=0o755)
+        ownership.give_to_user(self._repository)
+        if not (self._repository / "HEAD").is_file():
+            self._ask("init", "--quiet", "--bare", str(self._repository), is_writing=True)
+
+    def _check_tree(self, tag: str) -> list[str]:
+        """Look at what would be unpacked. Returns the names of the release's parts that are there."""
+        listing = self._ask("ls-tree", "-r", "-l", "-z", "--full-tree", tag)
+        files = [_Entry(line) for line in listing.split("\0") if line]
+        inside = [file for file in files if file.path.split("/")[0] in PARTS]
+        for file in inside:
+            file.check()
+        size = sum(file.size for file in inside)
+        if size > _MOST_BYTES or len(inside) > _MOST_FILES:
+            raise Rejected(f"it has {len(inside)} files with {size} bytes: more than a release may have")
+        return sorted({file.path.split("/")[0] for file in inside})
+
+    def _ask(self, *arguments: str, is_writing: bool = False) -> str:
+        """A question that needs no network."""
+        return confined.run(
+            "ask",
+            self._git(*arguments),
+            timeout=_SECONDS_TO_UNPACK,
+            writable=[self._repository] if is_writing else [],
+            environment=_ENVIRONMENT,
+        )
+
+    def _git(self, *arguments: str) -> list[str]:
+        return ["git", f"--git-dir={self._repository}", *arguments]
+
+
+_ENVIRONMENT = (
+    "LC_ALL=C",
+    "HOME=/nonexistent",
+    "GIT_TERMINAL_PROMPT=0",
+    "GIT_ALLOW_PROTOCOL=http:https",
+)
+
+
+class _Entry:
+    """A line of `git ls-tree -l`."""
+
+    def __init__(self, line: str) -> None:
+        about, _, self.path = line.partition("\t")
+        self.mode, _kind, _hash, size = about.split()
+        self.size = int(size) if size.isdigit() else 0
+
+    def check(self) -> None:
+        if self.mode not in _FILE_MODES:
+            raise Rejected(f"it holds {self.path[:200]!r}, which is no file (mode {self.mode})")
+        if any(part in ("", ".", "..", ".git") for part in self.path.split("/")):
+            raise Rejected(f"it holds the path {self.path[:200]!r}")
+
+
+def _judge_fetch(error: commands.CommandError, version: Version, url: str) -> Exception:
+    text = f"{version.as_tag()} of {url}"
+    for pattern, verdict in _VERDICTS:
+        if pattern in error.said:
+            return Rejected(f"{text}: {verdict}")
+    if not error.said or any(pattern in error.said for pattern in _TROUBLES):
+        return NetworkTrouble(f"{text} cannot be fetched now: {error.said or error}")
+    return Rejected(f"{text} cannot be fetched: {error.said}")

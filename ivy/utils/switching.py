@@ -1,0 +1,55 @@
+"""Lets the services be those of the current release and config, with as small a gap in sampling as can be."""
+
+import contextlib
+
+from ivy import constants
+from ivy.utils import commands, units
+
+_PACKAGE_ONLY = ("updater", "rollback", "restart")
+_OWN = {units.name_of(name) for name in _PACKAGE_ONLY}
+
+
+def services() -> list[str]:
+    """The units that the current release and config want, but for the updater's own.
+
+    Raises:
+        CommandError: There is no systemd to ask.
+    """
+    return [unit for unit in units.wanted_by_target() if unit not in _OWN]
+
+
+def switch(backend: str | None) -> list[str]:
+    """Let systemd look at the current release again, and restart, start and stop what follows from it.
+
+    The procedures come first and one by one, so that each is away only as long as it takes to start. A backend may
+    take its time to send what is queued: nobody waits for that but the new one.
+
+    Args:
+        backend: The unit of the backend, if there is one.
+
+    Returns: All units that run now, or should.
+
+    Raises:
+        CommandError: There is no systemd to ask. (A unit that cannot be started is no reason: see `probation`.)
+    """
+    units.reload()
+    wanted = services()
+    for unit in sorted(wanted, key=lambda unit: unit == backend):
+        if unit == backend:
+            _stop_orphans(wanted)
+        with contextlib.suppress(commands.CommandError):
+            units.control("restart", unit)
+    if backend not in wanted:
+        _stop_orphans(wanted)
+    return wanted
+
+
+def _stop_orphans(wanted: list[str]) -> None:
+    """Stop what no release wants any more; systemd would let it run on."""
+    running = units.active_services(f"{constants.NAME}-*.service")
+    found = units.show_each([unit for unit in running if unit not in wanted], "LoadState", "PartOf")
+    for unit, properties in found.items():
+        # What the admin has made is not ours, whatever its name.
+        is_ours = properties["LoadState"] == "not-found" or units.TARGET in properties["PartOf"].split()
+        if is_ours and unit not in _OWN:
+            units.control("stop", unit)
