@@ -10,7 +10,7 @@ from typing import Optional
 
 import pydantic
 
-from ivy.types.config import Config, ConfigError, ForeignConfig, as_text
+from ivy.types.config import Config, ConfigError, ForeignConfig
 from ivy.utils import history, units, update_pass
 from ivy.utils.releases import Releases
 from ivy.utils.update_plan import Offer
