@@ -63,8 +63,9 @@ def _units(problems: list[str]) -> list[dict[str, Any]]:
 
 
 def _unit(name: str) -> dict[str, Any]:
-    found = units.show(name, "ActiveState", "SubState", "StatusText", "NRestarts", "Result", "Type")
-    done_once = found["Type"] == "oneshot" and found["Result"] == "success"
+    found = units.show(name, "ActiveState", "SubState", "StatusText", "NRestarts", "Result")
+    is_pass = name == units.name_of("updater")
+    done_once = is_pass and found["ActiveState"] == "inactive" and found["Result"] == "success"
     return {
         "name": name,
         "state": "done" if done_once else f"{found['ActiveState']} ({found['SubState']})",

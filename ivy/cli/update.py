@@ -1,4 +1,4 @@
-"""`ivy config apply`, `config edit`, `update`, `rollback`: offers of the admin's, on the same road as the backend's."""
+"""`ivy config apply`, `config edit`, `update`, `rollback`: offers of the admin's, on the road of all."""
 
 import argparse
 import os
