@@ -1,4 +1,7 @@
-"""No test touches the data of this checkout or of a node: what it imports finds an empty directory instead."""
+"""No test touches the data of this checkout or of a node: what it imports finds an empty directory instead.
+
+But for the updater's, which are to see the node as it is (and may only look).
+"""
 
 import atexit
 import os
@@ -6,9 +9,10 @@ import shutil
 import tempfile
 
 # Before anything of ivy is imported, because it looks only then where its data is. A short path: sockets need one.
-_home = tempfile.mkdtemp(prefix="ivy-")
-atexit.register(shutil.rmtree, _home, ignore_errors=True)
-os.environ["IVY_ROOT_DIR"] = f"{_home}/root"
-os.environ["IVY_DATA_DIR"] = f"{_home}/root/data"
+if "IVY_VERSION_CHANGE" not in os.environ:
+    _home = tempfile.mkdtemp(prefix="ivy-")
+    atexit.register(shutil.rmtree, _home, ignore_errors=True)
+    os.environ["IVY_ROOT_DIR"] = f"{_home}/root"
+    os.environ["IVY_DATA_DIR"] = f"{_home}/root/data"
 for variable in ("JOURNAL_STREAM", "NOTIFY_SOCKET"):
     os.environ.pop(variable, None)

@@ -198,7 +198,7 @@ class Updater:
                 [*pytest, *map(str, marked)],
                 timeout=_SECONDS_TO_TEST,
                 groups=[constants.NAME],
-                environment=["PYTHONDONTWRITEBYTECODE=1", f"IVY_DATA_DIR={constants.IVY_DATA_DIR}"],
+                environment=["PYTHONDONTWRITEBYTECODE=1", "IVY_VERSION_CHANGE=1"],
                 directory=release,
             )
         except commands.CommandError as error:
