@@ -1,11 +1,11 @@
-"""Releases to offer to nodes: made from this checkout, changed at will, tagged, signed. Serving them is not its job.
+"""Releases to offer to nodes: made from this checkout, changed at will, tagged, signed. Serving is not its job.
 
 Trees that git itself would refuse to make are in `tests.node.hostile_trees`.
 """
 
 import re
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import TypeAlias
 
@@ -149,6 +149,11 @@ def write(name: str, text: str) -> Edit:
         (tree / name).write_text(text)
 
     return edit
+
+
+def append(name: str, text: str) -> Edit:
+    """An edit that writes to the end of a file."""
+    return lambda tree: (tree / name).write_text((tree / name).read_text() + text)
 
 
 def replace(name: str, old: str, new: str) -> Edit:
