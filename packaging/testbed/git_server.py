@@ -59,7 +59,8 @@ class GitServer(Server):
 
     def bytes_transferred(self) -> int:
         """All that HTTP carried so far in both directions: requests and responses with their headers, of every
-        connection since the directory was made. Not TCP/IP's own headers, and no TLS, which GitHub has.
+        connection since the directory was made. Not TCP/IP's own headers, no TLS, which GitHub has, and not what
+        stop() or kill() interrupted.
 
         Raises:
             BedError: The server does not run.

@@ -1,6 +1,7 @@
 """The test bed's git server, and the releases it serves, seen from a node: what tests of updates build upon."""
 
 import subprocess
+import sys
 import time
 from collections.abc import Generator
 from dataclasses import dataclass
@@ -85,13 +86,19 @@ def served(site: Site) -> Site:
 
 
 def test_a_release_states_its_version_everywhere(site: Site) -> None:
-    site.maker.release("1.2.0-rc.3", releases.write("ivy/new.py", "NEW = 1\n"), signer=site.trusted)
+    new = releases.write("ivy/new.py", "NEW = 1\n")
+    site.maker.release("1.2.0-rc.3", releases.edits(check_versions, new), signer=site.trusted)
     assert site.fetch("1.2.0-rc.3").returncode == 0
     assert 'VERSION: Version = Version("1.2.0-rc.3")' in site.show("1.2.0-rc.3", "ivy/constants.py")
-    assert '\nversion = "1.2.0-rc.3"' in site.show("1.2.0-rc.3", "pyproject.toml")
-    assert '"software_version": "1.2.0-rc.3"' in site.show("1.2.0-rc.3", "config/config.template.json")
-    assert site.show("1.2.0-rc.3", "debian/changelog").startswith("ivy (1.2.0~rc.3) ")
     assert site.show("1.2.0-rc.3", "ivy/new.py") == "NEW = 1\n"
+
+
+def check_versions(tree: Path) -> None:
+    """By the project's own tests; they find a statement that was forgotten."""
+    tests = ["tests/unit/test_constants.py", "-k", "names_the_same_version"]
+    options = ["-q", "-p", "no:cacheprovider", f"--rootdir={tree}"]
+    command = [sys.executable, "-B", "-m", "pytest", *options, *tests]
+    subprocess.run(command, cwd=tree, check=True, stdout=subprocess.DEVNULL)
 
 
 def test_only_tags_of_trusted_signers_are_good(served: Site) -> None:
