@@ -17,6 +17,9 @@ PACKAGES = {
     "systemd-nspawn": "systemd-container",
     "nft": "nftables",
     "ip": "iproute2",
+    "git": "git",
+    "lighttpd": "lighttpd",
+    "ssh-keygen": "openssh-client",
     "mosquitto": "mosquitto",
     "mosquitto_passwd": "mosquitto",
     "mosquitto_sub": "mosquitto-clients",
@@ -25,6 +28,7 @@ PACKAGES = {
     "setpriv": "util-linux",
     "setsid": "util-linux",
 }
+SERVICES = {"lighttpd", "mosquitto"}  # each bed starts servers of its own; Debian's would only take the ports
 NAMESPACES = ["--mount", "--net", "--pid", "--ipc", "--uts", "--cgroup", "--fork"]
 PRIVILEGED = "In a container, it must be a privileged one; or use a virtual machine."
 
@@ -59,9 +63,9 @@ def _install(packages: list[str]) -> None:
     progress(f"installing {' '.join(packages)}")
     _apt_get("update")
     _apt_get("install", "--yes", "--no-install-recommends", *packages)
-    if "mosquitto" in packages:  # each bed starts brokers of its own; Debian's would only take the port
-        run(["service", "mosquitto", "stop"], check=False)
-        run(["update-rc.d", "mosquitto", "disable"], check=False)
+    for service in SERVICES.intersection(packages):
+        run(["service", service, "stop"], check=False)
+        run(["update-rc.d", service, "disable"], check=False)
 
 
 def _apt_get(*arguments: str) -> None:
