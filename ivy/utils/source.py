@@ -5,8 +5,10 @@ Each step is a program in a transient unit, as a user without rights, see `confi
 """
 
 import re
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Optional
 
 from ivy.types.config import UpdaterConfig
 from ivy.utils import commands, confined, ownership
@@ -37,15 +39,17 @@ _FETCH_SETTINGS = (
     "http.lowSpeedTime=60",
     "http.followRedirects=initial",
     "gc.auto=0",
+    "core.bigFileThreshold=1m",  # else a large file is held in memory
 )
+_NO_OTHER_SIGNATURES = ("gpg.openpgp.program=/bin/false", "gpg.x509.program=/bin/false")
 # What git says (LC_ALL=C) when trying again would not help …
 _VERDICTS = (
+    ("fsck error", "the repository holds objects that git does not accept"),
     ("couldn't find remote ref", "there is no such tag in the repository"),
     ("Authentication failed", "the repository refuses the login: check updater.access_token"),
     ("could not read Username", "the repository wants a login: check updater.repository and updater.access_token"),
     ("returned error: 403", "the repository refuses the login: check updater.access_token"),
     ("not found", "there is no such repository: check updater.repository and updater.access_token"),
-    ("fsck error", "the repository holds objects that git does not accept"),
     ("No space left on device", "there is no space left on the node's disk"),
 )
 # … and when it would. (Nothing at all is what a time limit leaves.)
@@ -72,24 +76,17 @@ class Source:
             Rejected: There is no such tag, repository or login.
             NetworkTrouble: The server cannot be reached, or does not answer.
         """
-        url = self._url()
+        url, reference = self._url(), _reference(version)
         self._make_repository()
-        reference = f"refs/tags/{version.as_tag()}"
-        settings = [*_FETCH_SETTINGS, "credential.helper=", f"credential.helper={_CREDENTIAL_HELPER}"]
-        options = [argument for setting in settings for argument in ("-c", setting)]
-        git = self._git(*options, "fetch", "--quiet", "--force", "--no-tags", "--depth=1", "--no-write-fetch-head")
         try:
-            confined.run(
-                "fetch",
-                ["/bin/sh", "-c", _WITH_TOKEN, "sh", *git, "--", url, f"+{reference}:{reference}"],
-                timeout=_SECONDS_TO_FETCH,
-                writable=[self._repository],
-                network=True,
-                environment=[*_ENVIRONMENT, f"IVY_USERNAME={_USERNAMES[self._settings.provider]}"],
-                input=f"{self._settings.access_token or ''}\n",
-            )
+            self._fetch(url, reference)
         except commands.CommandError as error:
-            raise _judge_fetch(error, version, url) from None
+            if (judgement := _judge_fetch(error, f"{version.as_tag()} of {url}")) is not None:
+                raise judgement from None
+            # Most likely the repository is damaged. It holds nothing that could not be fetched again.
+            shutil.rmtree(self._repository)
+            self._make_repository()
+            self._fetch_anew(url, reference, version)
 
     def check_signature(self, version: Version) -> None:
         """Check that the fetched tag is that of the version, and signed by somebody who may.
@@ -98,10 +95,12 @@ class Source:
             Rejected: It is not.
         """
         tag = version.as_tag()
-        kind, _, name = (
-            self._ask("for-each-ref", "--format=%(objecttype) %(tag)", f"refs/tags/{tag}").strip().partition(" ")
-        )
-        if kind == "tag" and name != tag:
+        kind, identifier = self._ask(
+            "for-each-ref", "--format=%(objecttype) %(objectname)", _reference(version)
+        ).split()
+        # git itself does not compare the name that is signed with the one under which the tag was fetched.
+        name = _inner_name(self._ask("cat-file", "tag", identifier)) if kind == "tag" else tag
+        if name != tag:
             raise Rejected(f"the tag {tag} is a renamed {name[:100]!r}")
         if not self._settings.require_signed_tags:
             return
@@ -109,9 +108,9 @@ class Source:
             raise Rejected(f"nobody may sign a version: {ALLOWED_SIGNERS} does not exist on this node")
         if kind != "tag":
             raise Rejected(f"the tag {tag} is not signed")
-        ssh = ("-c", "gpg.format=ssh", "-c", f"gpg.ssh.allowedSignersFile={ALLOWED_SIGNERS}")
+        settings = [f"gpg.ssh.allowedSignersFile={ALLOWED_SIGNERS}", *_NO_OTHER_SIGNATURES]
         try:
-            self._ask(*ssh, "verify-tag", tag)
+            self._ask(*_options(settings), "verify-tag", identifier)
         except commands.CommandError as error:
             unsigned = "no signature found" in error.said
             reason = "is not signed" if unsigned else f"is signed by nobody who may: {error.said}"
@@ -161,6 +160,27 @@ class Source:
         # Shallow boundaries of what is gone would be kept for ever, and with them their objects.
         self._ask("-c", "gc.reflogExpire=now", "gc", "--quiet", "--prune=now", is_writing=True)
 
+    def _fetch_anew(self, url: str, reference: str, version: Version) -> None:
+        try:
+            self._fetch(url, reference)
+        except commands.CommandError as error:
+            text = f"{version.as_tag()} of {url}"
+            raise _judge_fetch(error, text) or Rejected(f"{text} cannot be fetched: {error.said}") from None
+
+    def _fetch(self, url: str, reference: str) -> None:
+        settings = [*_FETCH_SETTINGS, "credential.helper=", f"credential.helper={_CREDENTIAL_HELPER}"]
+        fetch = ["fetch", "--quiet", "--force", "--no-tags", "--depth=1", "--no-write-fetch-head"]
+        git = self._git(*_options(settings), *fetch, "--", url, f"+{reference}:{reference}")
+        confined.run(
+            "fetch",
+            ["/bin/sh", "-c", _WITH_TOKEN, "sh", *git],
+            timeout=_SECONDS_TO_FETCH,
+            writable=[self._repository],
+            network=True,
+            environment=[*_ENVIRONMENT, f"IVY_USERNAME={_USERNAMES[self._settings.provider]}"],
+            input=f"{self._settings.access_token or ''}\n",
+        )
+
     def _url(self) -> str:
         host, repository = self._settings.provider_host, self._settings.repository
         if not _HOST.fullmatch(host):
@@ -173,6 +193,8 @@ class Source:
         if not self._repository.is_dir():
             self._repository.mkdir(mode=0o755)
         ownership.give_to_user(self._repository)
+        for stale in self._repository.rglob("*.lock"):  # of a fetch that was killed
+            stale.unlink()
         if not (self._repository / "HEAD").is_file():
             self._ask("init", "--quiet", "--bare", str(self._repository), is_writing=True)
 
@@ -225,11 +247,25 @@ class _Entry:
             raise Rejected(f"it holds the path {self.path[:200]!r}")
 
 
-def _judge_fetch(error: commands.CommandError, version: Version, url: str) -> Exception:
-    text = f"{version.as_tag()} of {url}"
+def _reference(version: Version) -> str:
+    return f"refs/tags/{version.as_tag()}"
+
+
+def _options(settings: Sequence[str]) -> list[str]:
+    return [argument for setting in settings for argument in ("-c", setting)]
+
+
+def _inner_name(tag: str) -> str:
+    """The name in a tag object: it begins with the lines `object …`, `type …`, `tag NAME`."""
+    lines = tag.splitlines()
+    return lines[2].removeprefix("tag ") if len(lines) > 2 else ""
+
+
+def _judge_fetch(error: commands.CommandError, text: str) -> Optional[Exception]:
+    """What a failed fetch says about the offer, or about the network; None if it says neither."""
     for pattern, verdict in _VERDICTS:
         if pattern in error.said:
             return Rejected(f"{text}: {verdict}")
     if not error.said or any(pattern in error.said for pattern in _TROUBLES):
         return NetworkTrouble(f"{text} cannot be fetched now: {error.said or error}")
-    return Rejected(f"{text} cannot be fetched: {error.said}")
+    return None

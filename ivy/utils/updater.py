@@ -187,7 +187,7 @@ class Updater:
         """
         release = self._releases.unfinished(version)
         release = release if release.is_dir() else self._releases.directory(version)
-        marked = [path for path in sorted(release.glob("tests/**/test_*.py")) if _MARK in _text(path)]
+        marked = [path for path in sorted(release.glob("tests/**/test_*.py")) if f"mark.{_MARK}" in _text(path)]
         if not marked:
             raise Rejected(f"version {version} has no tests with the mark {_MARK}")
         self._logger.info(f"Testing version {version}")
@@ -418,7 +418,7 @@ class Updater:
 
     def _check_version(self, version: Version, release: Path) -> None:
         """What the code says that it is must be what was offered."""
-        found = re.search(r'^VERSION\b.*"([^"]*)"', _text(release / "ivy" / "constants.py"), re.MULTILINE)
+        found = re.search(r'^VERSION\b[^"\n]*"([^"\n]*)"', _text(release / "ivy" / "constants.py"), re.MULTILINE)
         said = found[1] if found else "nothing"
         try:
             packaged = str(releases.version_of(release))

@@ -255,7 +255,6 @@ def test_it_is_loaded_from_the_release(config_dir: Path) -> None:
     assert Config.load() == Config.load_from_string(json.dumps(FULL))
 
 
-@pytest.mark.version_change
 def test_the_template_is_valid_and_keeps_everything_on_the_node() -> None:
     config = Config.load_template()
     assert config.general.config_revision == -1 and config.backend is None and config.updater is None

@@ -100,14 +100,12 @@ def _find(module: str, name: str) -> Any:
     return found
 
 
-@pytest.mark.version_change
 @pytest.mark.parametrize(("module", "name", "kind"), VARIABLES)
 def test_variables(module: str, name: str, kind: str) -> None:
     assert type(_find(module, name)).__name__ == kind
     assert name in importlib.import_module(module).__annotations__
 
 
-@pytest.mark.version_change
 @pytest.mark.parametrize(("module", "name"), MODELS)
 def test_models(module: str, name: str) -> None:
     assert issubclass(_find(module, name), pydantic.BaseModel)
@@ -119,7 +117,6 @@ def test_an_item_of_the_queue_is_one_of_the_archive() -> None:
     )
 
 
-@pytest.mark.version_change
 @pytest.mark.parametrize(("module", "name", "parameters", "returned"), CALLABLES)
 def test_functions_and_methods(module: str, name: str, parameters: str, returned: str) -> None:
     found = _find(module, name.removeprefix("static "))
