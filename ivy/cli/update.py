@@ -11,6 +11,7 @@ from typing import Optional
 import pydantic
 
 from ivy.types.config import Config, ConfigError, ForeignConfig
+from ivy.types.updates import Source
 from ivy.utils import history, units, update_pass
 from ivy.utils.releases import Releases
 from ivy.utils.update_plan import Offer
@@ -79,7 +80,7 @@ def rollback(_arguments: argparse.Namespace) -> int:
     last_good = history.load().last_good
     if last_good is None:
         return _refuse("there is nothing to go back to: no change was ever accepted")
-    return _perform(last_good, may_be_older=True)
+    return _perform(last_good, "rollback")
 
 
 def _apply_text(text: str) -> int:
@@ -93,9 +94,9 @@ def _apply_text(text: str) -> int:
     return _perform(config)
 
 
-def _perform(config: ForeignConfig, *, may_be_older: bool = False) -> int:
+def _perform(config: ForeignConfig, source: Source = "admin") -> int:
     """Take an offer to its verdict. The updater's own passes are kept off; the last of them goes on afterwards."""
-    offer = Offer(config, "admin", f"admin-{time.time_ns()}", may_be_older)
+    offer = Offer(config, source, f"{source}-{time.time_ns()}")
     units.control("stop", f"{_UPDATER}.path")
     units.control("stop", f"{_UPDATER}.service")
     try:

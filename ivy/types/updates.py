@@ -8,6 +8,9 @@ from ivy.types.config import ForeignConfig
 
 _KEPT_DECISIONS = 50
 
+Source = Literal["backend", "admin", "rollback"]
+"""Where an offer comes from: the last is the admin's, too, but says nothing about revisions."""
+
 
 class Trial(pydantic.BaseModel):
     """An offer that is put to the test, from just before its activation until the verdict is carried out."""
@@ -16,7 +19,7 @@ class Trial(pydantic.BaseModel):
 
     identifier: str = pydantic.Field(description="Of the offer, unique on this node.")
     offer: ForeignConfig
-    source: Literal["backend", "admin"]
+    source: Source
     digest: str = pydantic.Field(description="SHA-256 of the config file that is on trial, in hexadecimal.")
     link_was_down: bool = pydantic.Field(description="Whether there was no connection before the activation.")
     failure: Optional[str] = pydantic.Field(default=None, description="Why it is to be undone, once that is known.")
@@ -40,9 +43,7 @@ class History(pydantic.BaseModel):
 
     model_config = pydantic.ConfigDict(extra="allow", validate_assignment=True)
 
-    decided_revision: int = pydantic.Field(
-        default=-1, description="The highest of a backend that was decided about."
-    )
+    decided_revision: int = pydantic.Field(default=-1, description="A backend's offer must have a higher one.")
     trial: Optional[Trial] = None
     decisions: list[Decision] = pydantic.Field(default=[], description="The newest of them, the oldest first.")
     last_good: Optional[ForeignConfig] = pydantic.Field(

@@ -12,7 +12,15 @@ _SECONDS_BETWEEN_LOOKS = 0.5
 _MOST_RESTARTS = 3
 _SECONDS_WITHOUT_LINK = 86_400.0
 _LINES_OF_JOURNAL = 10
-_PROPERTIES = ("ActiveState", "SubState", "NRestarts", "ActiveEnterTimestampMonotonic", "Result", "InvocationID")
+_PROPERTIES = (
+    "LoadState",
+    "ActiveState",
+    "SubState",
+    "NRestarts",
+    "ActiveEnterTimestampMonotonic",
+    "Result",
+    "InvocationID",
+)
 
 
 @dataclass(frozen=True)
@@ -92,8 +100,10 @@ class Watch:
 def _failure(unit: str, found: dict[str, str]) -> Optional[str]:
     """What no patience will mend: each second of it may cost samples."""
     restarts = int(found.get("NRestarts") or 0)
-    if not found or found.get("ActiveState") == "failed":
-        return _with_journal(unit, f"{unit} failed ({found.get('Result', 'there is no such unit')})")
+    if found.get("LoadState") != "loaded":
+        return f"{unit} cannot be loaded ({found.get('LoadState', 'there is no such unit')})"
+    if found["ActiveState"] in ("failed", "inactive"):
+        return _with_journal(unit, f"{unit} failed ({found['Result']})")
     if restarts >= _MOST_RESTARTS:
         return _with_journal(unit, f"{unit} ended {restarts} times ({found['Result']})")
     return None

@@ -2,11 +2,12 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, Literal, Optional
+from typing import Any, Optional
 
 import pydantic
 
 from ivy.types.config import Config, ConfigError, ForeignConfig, UpdaterConfig, describe
+from ivy.types.updates import Source
 from ivy.utils.update_errors import Rejected
 from ivy.version import Version
 
@@ -16,11 +17,9 @@ class Offer:
     """A config that somebody wants this node to use."""
 
     config: ForeignConfig
-    source: Literal["backend", "admin"]
+    source: Source
     identifier: str
     """Unique on this node: what was decided about it is remembered under this name."""
-    may_be_older: bool = False
-    """Whether its revision may be lower than that of the current config: the admin goes back."""
 
     @property
     def revision(self) -> int:
@@ -74,9 +73,6 @@ def decide(current: ForeignConfig, offer: Offer, updater: Optional[UpdaterConfig
     Raises:
         Rejected: The offer is not acceptable.
     """
-    if offer.revision < current.general.config_revision and not offer.may_be_older:
-        known = current.general.config_revision
-        raise Rejected(f"general.config_revision: is {offer.revision}, but the active config's is {known} already")
     if offer.source == "backend":
         _check_bounds(updater or UPDATER_DEFAULTS, _section(offer.config, "updater"))
     if offer.version == current.general.software_version:

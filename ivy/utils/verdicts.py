@@ -29,6 +29,9 @@ def record(offer: Offer, failure: str | None) -> None:
     with history.update() as past:
         if offer.source == "backend":
             past.decided_revision = max(past.decided_revision, offer.revision)
+        elif offer.source == "admin" and failure is None:
+            # A platform that begins to count anew would not be heard any more, if the admin could not.
+            past.decided_revision = min(past.decided_revision, offer.revision)
         if past.find(offer.identifier) is None:
             reason = (failure or "")[:_LONGEST_REASON]
             past.add(
