@@ -189,7 +189,7 @@ class Updater:
         release = release if release.is_dir() else self._releases.directory(version)
         marked = [path for path in sorted(release.glob("tests/**/test_*.py")) if f"mark.{_MARK}" in _text(path)]
         if not marked:
-            raise Rejected(f"version {version} has no tests with the mark.{_MARK}")
+            raise Rejected(f"version {version} has no tests with the mark {_MARK}")
         self._logger.info(f"Testing version {version}")
         pytest = [environment.python_of(release), "-m", "pytest", "-q", "-m", _MARK, "-p", "no:cacheprovider"]
         try:
