@@ -50,16 +50,19 @@ def readable(bodies: dict[int, str], directory: Path) -> set[int]:
 
 
 def damage(chance: random.Random) -> None:
-    """Truncate the file, or overwrite it at random places with noise or zeros."""
-    size = QUEUE.stat().st_size
-    with QUEUE.open("r+b") as file:
+    """Truncate the file, or overwrite it or its log at random places with noise or zeros."""
+    log = Path(f"{QUEUE}-wal")
+    files = [QUEUE, QUEUE, log] if log.exists() and log.stat().st_size else [QUEUE]
+    file = chance.choice(files)
+    size = file.stat().st_size
+    with file.open("r+b") as stream:
         if chance.random() < 0.3:
-            file.truncate(chance.randrange(size))
+            stream.truncate(chance.randrange(size))
             return
         for _ in range(chance.randint(1, 3)):
-            file.seek(chance.randrange(size))
-            length = chance.choice([1, 100, 5000, 20_000])
-            file.write(chance.randbytes(length) if chance.random() < 0.6 else bytes(length))
+            stream.seek(0 if chance.random() < 0.1 else chance.randrange(size))
+            length = chance.choice([1, 100, 2048, 5000, 20_000])
+            stream.write(chance.randbytes(length) if chance.random() < 0.6 else bytes(length))
 
 
 def drain(agent: MessagingAgent) -> list[MessageQueueItem]:
