@@ -1,6 +1,7 @@
 """The message queue: what every procedure writes to and the backend reads from. Knows no network."""
 
 import datetime
+import itertools
 import json
 import os
 import sqlite3
@@ -122,11 +123,8 @@ class MessagingAgent:
         Raises:
             sqlite3.Error: The database cannot be read.
         """
-        rows = self._execute(
-            "SELECT internal_id, timestamp, message_body FROM QUEUE"
-            " WHERE internal_id NOT IN (SELECT value FROM json_each(?)) ORDER BY internal_id DESC LIMIT ?",
-            (json.dumps(list(excluded_message_ids)), n),
-        )
+        excluded = json.dumps(list(excluded_message_ids))
+        rows = self._run(lambda connection: _newest(connection, n, excluded))
         items = [self._parse(*row) for row in reversed(rows)]
         return [item for item in items if item is not None]
 
@@ -211,6 +209,18 @@ class MessagingAgent:
         with self._lock:
             self.database.close()
             self._doorbell.close()
+
+
+def _newest(connection: sqlite3.Connection, n: int, excluded: str) -> list[tuple[int, float, str]]:
+    """The newest first. Removing a row whose number stands twice (a page is damaged) would remove the other one."""
+    rows = connection.execute(
+        "SELECT internal_id, timestamp, message_body FROM QUEUE"
+        " WHERE internal_id NOT IN (SELECT value FROM json_each(?)) ORDER BY internal_id DESC LIMIT ?",
+        (excluded, n),
+    ).fetchall()
+    if any(newer[0] <= older[0] for newer, older in itertools.pairwise(rows)):
+        raise queue_errors.damage("rows are out of order")
+    return rows
 
 
 def _remove(connection: sqlite3.Connection, identifiers: list[int]) -> None:
