@@ -42,8 +42,9 @@ class MessagingAgent:
 
     1. When `add_message` has returned, the message survives a kill of any process and a power cut. While the disk
        takes nothing, it survives in memory only, if it is among the newest; the journal says when that begins.
-    2. It leaves the queue by `remove_messages`: when the broker acknowledged it, or has no word for it. Or when the
-       queue is full (see `queue_bounds`), which is counted and reported.
+    2. It leaves the queue by `remove_messages`: when the broker acknowledged it, or has no word for it, or surely
+       breaks the connection over it (see `ivy.backend.suspects`); it must never block the others. Or when the queue
+       is full (see `queue_bounds`), which is counted and reported.
     3. `get_n_latest_messages` returns the newest, oldest first among them: after an outage the operator sees
        live data while the backlog drains. Newest is what was added last, whatever the clock said.
     4. Delivery is at least once.

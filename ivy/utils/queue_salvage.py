@@ -24,8 +24,9 @@ _INSERT = """INSERT OR IGNORE INTO QUEUE
     SELECT ?1, ?2, CAST(?3 AS TEXT) WHERE ?1 BETWEEN 1 AND 1 << 48"""
 _KEEP_IF_HOMELESS = """INSERT INTO HOMELESS
     SELECT ?2, ?3 WHERE NOT EXISTS (SELECT 1 FROM QUEUE WHERE internal_id = ?1 AND timestamp = ?2)"""
-_GIVE_HOMES = """INSERT INTO QUEUE (timestamp, message_body)
-    SELECT DISTINCT timestamp, CAST(message_body AS TEXT) FROM HOMELESS ORDER BY timestamp"""
+_GIVE_HOMES = """INSERT INTO QUEUE
+    SELECT ? + row_number() OVER (ORDER BY timestamp), timestamp, CAST(message_body AS TEXT)
+    FROM (SELECT DISTINCT timestamp, message_body FROM HOMELESS)"""
 _MOST_KEPT = 3
 _GAP = 20_000
 """Identifiers left out after those salvaged: what a backend has on its way must not be taken for what comes now."""
@@ -102,7 +103,8 @@ def _copy(old: str, new: str, details: str) -> int:
             if database.executemany(_INSERT, some).rowcount < len(some):
                 database.executemany(_KEEP_IF_HOMELESS, some)
             database.execute("COMMIT")
-        database.execute(_GIVE_HOMES)
+        [[last]] = database.execute("SELECT COALESCE(MAX(internal_id), 0) FROM QUEUE")
+        database.execute(_GIVE_HOMES, (last + _GAP,))
         [[count, last]] = database.execute("SELECT COUNT(*), COALESCE(MAX(internal_id), 0) FROM QUEUE")
         database.executemany("INSERT INTO DROPPED VALUES (?, ?, ?)", _dropped(old))
         report = LogMessageBody(
