@@ -113,8 +113,9 @@ class _Forwarder:
     def has_hope(self) -> bool:
         """Whether there is something left to send, and a link to send it over."""
         try:
+            waiting = self._suspects.waiting(time.monotonic())
             return self._link.is_connected and (
-                bool(self._in_flight) or self._queue.get_oldest_timestamp() is not None
+                bool(self._in_flight) or bool(self._queue.get_n_latest_messages(1, waiting))
             )
         except sqlite3.Error as error:
             self._endure(error)
@@ -148,7 +149,9 @@ class _Forwarder:
                 self._publish_link_state(True)
             case Disconnected(reason, delay, by_broker):
                 if by_broker:
-                    self._look_for_culprit(reason)
+                    self._suspects.broken(self._under_way(), time.monotonic())
+                else:
+                    self._suspects.lost()
                 self._in_flight.clear()
                 self._next_try = time.monotonic() + delay
                 if reason != self._trouble:  # the same one every quarter of an hour says nothing new
@@ -161,17 +164,16 @@ class _Forwarder:
             return
         under_way = self._under_way()  # a message may be in several publications
         self._acknowledged.update(identifier for identifier in message_ids if identifier not in under_way)
-        self._suspects.delivered(message_ids)
+        self._remove_culprit(self._suspects.delivered(message_ids))
         self._last_progress = self._last_sent = time.monotonic()
 
     def _under_way(self) -> set[int]:
         return {identifier for batch in self._in_flight.values() for identifier in batch}
 
-    def _look_for_culprit(self, reason: str) -> None:
-        culprit = self._suspects.broken(self._under_way())
+    def _remove_culprit(self, culprit: Optional[int]) -> None:
         if culprit is not None:
             self._acknowledged.add(culprit)  # in the only way that it will ever be
-            self._logger.error("A message was removed: the broker breaks the connection over it", details=reason)
+            self._logger.error("A message was removed: the broker breaks the connection over it")
 
     def _take(self, topic: str, payload: bytes) -> None:
         was_unstored, self._unstored = self._unstored is not None, None
@@ -236,8 +238,9 @@ class _Forwarder:
         room = self._window - len(under_way)
         if not self._link.is_connected or room <= 0 or time.monotonic() < self._pause_until:
             return False
-        items = self._queue.get_n_latest_messages(room, under_way)
-        encoded = self._encode_affordable(self._suspects.choose(items, under_way))
+        items = self._queue.get_n_latest_messages(room + len(self._suspects), under_way)
+        chosen = self._suspects.choose(items, under_way, time.monotonic())
+        encoded = self._encode_affordable(chosen[-room:])
         if encoded.publications and not self._in_flight:
             self._last_progress = time.monotonic()
         self._pace.take(encoded.publications)

@@ -1,56 +1,122 @@
 """Finds the message for which a broker breaks connections. Pure bookkeeping: sends and removes nothing.
 
-A broker that is restarted breaks connections too, and must never cost a message. So there have to be three breaks
-of one message's, and the last of them while it was alone, over a connection that had just carried others.
+A poison message breaks the connection twice: among others, which cannot be told from it, and alone. A broker that
+is restarted, in trouble or out of quota breaks connections too, and must never cost a message. So one is to blame
+only if all else went well: it was alone, over a connection that had carried others, and broke that promptly; the
+broker took the next connection at once, and another message over it; and of late, no connection broke without it.
+Who is not convicted waits for its next chance, longer each time, and stays in the queue.
 """
 
+import collections
+import dataclasses
 from collections.abc import Sequence
 from typing import Optional
 
 from ivy.types.messages import MessageQueueItem
 
-_BREAKS_OF_A_SUSPECT = 2
+_SECONDS_TO_BREAK = 5.0
+_SECONDS_OF_TROUBLE = 600.0
+_SECONDS_FOR_A_WITNESS = 5.0  # who is no suspect; so long do suspects wait, as a live sample is never far
+_SHORTEST_WAIT, _LONGEST_WAIT = 60.0, 86400.0
+_MOST_BREAKS = 100
+
+
+@dataclasses.dataclass
+class _Suspicion:
+    breaks: int = 0
+    not_before: float = 0.0
+    not_first_before: float = 0.0
+    """When it may go over a connection that has carried nothing yet, and so proves nothing."""
 
 
 class Suspects:
-    """Counts, for each message that is under way when the broker breaks the connection, how often that happened."""
+    """Remembers the messages that were under way when the broker broke a connection. All times are monotonic."""
 
     def __init__(self) -> None:
-        self._breaks: dict[int, int] = {}
+        self._suspects: dict[int, _Suspicion] = {}
+        self._breaks: collections.deque[tuple[float, frozenset[int]]] = collections.deque(maxlen=_MOST_BREAKS)
+        self._has_just_broken = False
         self._has_delivered = False  # whether the connection carries messages at all
+        self._sent_alone = 0.0
+        self._accused: Optional[int] = None  # until another message gets through, or none does
+        self._accused_at = 0.0
+
+    def __len__(self) -> int:
+        return len(self._suspects)
 
     def connected(self) -> None:
         """There is a new connection."""
-        self._has_delivered = False
+        self._has_just_broken = self._has_delivered = False
 
-    def delivered(self, message_ids: Sequence[int]) -> None:
-        """The broker acknowledged messages."""
+    def delivered(self, message_ids: Sequence[int]) -> Optional[int]:
+        """The broker acknowledged messages. Returns the one that is to blame for the last break, if any is."""
         self._has_delivered = True
         for identifier in message_ids:
-            self._breaks.pop(identifier, None)
+            self._suspects.pop(identifier, None)
+        culprit, self._accused = self._accused, None
+        if culprit is not None:
+            self._suspects.pop(culprit, None)
+            unexplained = [one for one in self._breaks if culprit not in one[1]]
+            self._breaks = collections.deque(unexplained, maxlen=_MOST_BREAKS)
+        return culprit
 
-    def broken(self, in_flight: set[int]) -> Optional[int]:
-        """The broker broke the connection. Returns the message that is to blame, if that is certain."""
+    def broken(self, in_flight: set[int], now: float) -> None:
+        """The broker broke the connection."""
         for identifier in in_flight:
-            self._breaks[identifier] = self._breaks.get(identifier, 0) + 1
-        if len(in_flight) != 1 or not self._has_delivered:
-            return None
+            suspicion = self._suspects.setdefault(identifier, _Suspicion())
+            suspicion.breaks += 1
+            suspicion.not_first_before = now + (_SHORTEST_WAIT if suspicion.breaks > 1 else _SECONDS_FOR_A_WITNESS)
+            if suspicion.breaks > 1 and self._has_delivered:
+                wait = min(_LONGEST_WAIT, _SHORTEST_WAIT * 2.0 ** (suspicion.breaks - 2))
+                suspicion.not_before = suspicion.not_first_before = now + wait
+        self._breaks.append((now, frozenset(in_flight)))
+        self._has_just_broken = True
+        self._accused = min(in_flight) if self._is_evident(in_flight, now) else None
+        self._accused_at = now
+
+    def _is_evident(self, in_flight: set[int], now: float) -> bool:
+        if len(in_flight) != 1 or not self._has_delivered or now - self._sent_alone > _SECONDS_TO_BREAK:
+            return False
         [alone] = in_flight
-        if self._breaks[alone] <= _BREAKS_OF_A_SUSPECT:
-            return None
-        del self._breaks[alone]
-        return alone
+        others = [time for time, messages in self._breaks if alone not in messages]
+        return self._suspects[alone].breaks > 1 and not any(now - time < _SECONDS_OF_TROUBLE for time in others)
 
-    def choose(self, items: Sequence[MessageQueueItem], in_flight: set[int]) -> Sequence[MessageQueueItem]:
+    def lost(self) -> None:
+        """There is no connection, for a reason that is in no message; so the last break had none there either."""
+        self._accused = None
+        if not self._has_just_broken:
+            return
+        self._has_just_broken = False
+        when, messages = self._breaks.pop()
+        self._breaks.append((when, frozenset()))
+        for identifier in messages:
+            breaks = self._suspects.pop(identifier).breaks - 1
+            if breaks > 0:
+                self._suspects[identifier] = _Suspicion(breaks)
+
+    def choose(
+        self, items: Sequence[MessageQueueItem], in_flight: set[int], now: float
+    ) -> Sequence[MessageQueueItem]:
         """Those that may be sent now: all that are no suspects; when there are none, one suspect, alone."""
-        if not self._breaks:
+        if not self._suspects:
             return items
-        if any(map(self._is_suspect, in_flight)):
+        if not self._suspects.keys().isdisjoint(in_flight):
             return []
-        free = [item for item in items if not self._is_suspect(item.identifier)]
-        if free or in_flight or not items:
+        free = [item for item in items if item.identifier not in self._suspects]
+        if free or in_flight:
             return free
-        return [min(items, key=lambda item: self._breaks[item.identifier])]
+        waiting = self.waiting(now)
+        ready = [item for item in items if item.identifier not in waiting]
+        self._sent_alone = now
+        return sorted(ready, key=lambda item: self._suspects[item.identifier].breaks)[:1]
 
-    def _is_suspect(self, identifier: int) -> bool:
-        return self._breaks.get(identifier, 0) >= _BREAKS_OF_A_SUSPECT
+    def waiting(self, now: float) -> set[int]:
+        """Those that may not be sent now, whatever else there is."""
+        if self._accused is not None and now - self._accused_at < _SECONDS_FOR_A_WITNESS:
+            return set(self._suspects)
+        return {
+            identifier
+            for identifier, suspicion in self._suspects.items()
+            if now < (suspicion.not_before if self._has_delivered else suspicion.not_first_before)
+            or identifier == self._accused
+        }

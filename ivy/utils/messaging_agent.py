@@ -1,6 +1,7 @@
 """The message queue: what every procedure writes to and the backend reads from. Knows no network."""
 
 import datetime
+import itertools
 import json
 import os
 import sqlite3
@@ -41,8 +42,9 @@ class MessagingAgent:
 
     1. When `add_message` has returned, the message survives a kill of any process and a power cut. While the disk
        takes nothing, it survives in memory only, if it is among the newest; the journal says when that begins.
-    2. It leaves the queue by `remove_messages`: when the broker acknowledged it, or has no word for it. Or when the
-       queue is full (see `queue_bounds`), which is counted and reported.
+    2. It leaves the queue by `remove_messages`: when the broker acknowledged it, or has no word for it, or surely
+       breaks the connection over it (see `ivy.backend.suspects`); it must never block the others. Or when the queue
+       is full (see `queue_bounds`), which is counted and reported.
     3. `get_n_latest_messages` returns the newest, oldest first among them: after an outage the operator sees
        live data while the backlog drains. Newest is what was added last, whatever the clock said.
     4. Delivery is at least once.
@@ -140,11 +142,8 @@ class MessagingAgent:
         Raises:
             sqlite3.Error: The database cannot be read.
         """
-        rows = self._execute(
-            "SELECT internal_id, timestamp, message_body FROM QUEUE"
-            " WHERE internal_id NOT IN (SELECT value FROM json_each(?)) ORDER BY internal_id DESC LIMIT ?",
-            (json.dumps(list(excluded_message_ids)), n),
-        )
+        excluded = json.dumps(list(excluded_message_ids))
+        rows = self._run(lambda connection: _newest(connection, n, excluded))
         items = [self._parse(*row) for row in reversed(rows)]
         return [item for item in items if item is not None]
 
@@ -235,6 +234,18 @@ def _row(message_body: Union[DataMessageBody, LogMessageBody, ConfigMessageBody]
     if clock.is_synchronised() is False:
         message_body = message_body.model_copy(update={"clock_synchronised": False})
     return time.time(), message_body.model_dump_json()
+
+
+def _newest(connection: sqlite3.Connection, n: int, excluded: str) -> list[tuple[int, float, str]]:
+    """The newest first. Removing a row whose number stands twice (a page is damaged) would remove the other one."""
+    rows = connection.execute(
+        "SELECT internal_id, timestamp, message_body FROM QUEUE"
+        " WHERE internal_id NOT IN (SELECT value FROM json_each(?)) ORDER BY internal_id DESC LIMIT ?",
+        (excluded, n),
+    ).fetchall()
+    if any(newer[0] <= older[0] for newer, older in itertools.pairwise(rows)):
+        raise queue_errors.damage("rows are out of order")
+    return rows
 
 
 def _remove(connection: sqlite3.Connection, identifiers: list[int]) -> None:

@@ -19,7 +19,14 @@ from ivy.utils.queue_database import salvaging_path
 
 _SUFFIXES = ("", "-wal", "-shm")
 _ROWS_AT_ONCE = 1000
-_LARGEST_IDENTIFIER = 1 << 48
+# Where the newest rows rotted, SQLite gives new ones a number that is taken, or one without sense.
+_INSERT = """INSERT OR IGNORE INTO QUEUE
+    SELECT ?1, ?2, CAST(?3 AS TEXT) WHERE ?1 BETWEEN 1 AND 1 << 48"""
+_KEEP_IF_HOMELESS = """INSERT INTO HOMELESS
+    SELECT ?2, ?3 WHERE NOT EXISTS (SELECT 1 FROM QUEUE WHERE internal_id = ?1 AND timestamp = ?2)"""
+_GIVE_HOMES = """INSERT INTO QUEUE
+    SELECT ? + row_number() OVER (ORDER BY timestamp), timestamp, CAST(message_body AS TEXT)
+    FROM (SELECT DISTINCT timestamp, message_body FROM HOMELESS)"""
 _MOST_KEPT = 3
 _GAP = 20_000
 """Identifiers left out after those salvaged: what a backend has on its way must not be taken for what comes now."""
@@ -89,11 +96,15 @@ def _copy(old: str, new: str, details: str) -> int:
     database = queue_schema.connect(new, timeout=0)
     try:
         database.execute("PRAGMA synchronous = OFF")  # nobody knows this file yet: it is synced once, as a whole
+        database.execute("CREATE TEMP TABLE HOMELESS (timestamp, message_body)")
         rows = _rows(old)
         while some := list(itertools.islice(rows, _ROWS_AT_ONCE)):
             database.execute("BEGIN")
-            database.executemany("INSERT OR IGNORE INTO QUEUE VALUES (?, ?, CAST(? AS TEXT))", some)
+            if database.executemany(_INSERT, some).rowcount < len(some):
+                database.executemany(_KEEP_IF_HOMELESS, some)
             database.execute("COMMIT")
+        [[last]] = database.execute("SELECT COALESCE(MAX(internal_id), 0) FROM QUEUE")
+        database.execute(_GIVE_HOMES, (last + _GAP,))
         [[count, last]] = database.execute("SELECT COUNT(*), COALESCE(MAX(internal_id), 0) FROM QUEUE")
         database.executemany("INSERT INTO DROPPED VALUES (?, ?, ?)", _dropped(old))
         report = LogMessageBody(
@@ -114,7 +125,7 @@ def _rows(old: str) -> Iterator[page_scan.Row]:
     for row in page_scan.rows(old):
         if row is None:
             notify.heartbeat()
-        elif 0 < row[0] < _LARGEST_IDENTIFIER:  # else its number rotted
+        else:
             yield row
 
 

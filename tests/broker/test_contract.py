@@ -3,6 +3,7 @@
 import collections
 import csv
 import json
+import random
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
@@ -99,6 +100,21 @@ def test_at_most_one_window_comes_twice_when_the_connection_breaks(node: Node, p
     wait_for(lambda: set(_numbers(platform)) == set(range(10_000)), 10, "all messages", interval=0.5)
     times = collections.Counter(_numbers(platform))
     assert sum(times.values()) - len(times) <= 50
+
+
+def test_a_broker_that_is_restarted_again_and_again_costs_no_sample(node: Node, platform: Platform) -> None:
+    chance = random.Random(1)
+    node.start(hurry={**HASTY, "suspects._SHORTEST_WAIT": 0.1, "suspects._SECONDS_FOR_A_WITNESS": 0.1})
+    node.wait_until_connected()
+    count = 0
+    for _ in range(50):
+        for _ in range(chance.randrange(4)):
+            node.add(data_message(number=count))
+            count += 1
+        platform.restart()
+    node.wait_until_empty(60)
+    wait_for(lambda: set(_numbers(platform)) == set(range(count)), 10, "all messages", interval=0.5)
+    assert "was removed" not in node.log
 
 
 def test_what_cannot_be_sent_stands_in_nobodys_way_and_is_reported_once(
