@@ -12,6 +12,7 @@ from ivy.backend import forwarder
 from ivy.backend.dialect import CLOCK_KEY, CLOCK_MARK, CUT_MARK, Dialect, Encoded, OfferError, pack
 from ivy.types.config import Config, ConfigError, ForeignConfig, describe
 from ivy.types.messages import ConfigMessageBody, DataMessageBody, LogMessageBody, MessageQueueItem
+from ivy.types.model import Model
 from ivy.utils.logger import Logger
 
 if TYPE_CHECKING:  # a service's own memory has no use for it
@@ -125,7 +126,7 @@ def _acknowledgment(body: ConfigMessageBody) -> Union[dict[str, Any], str]:
     return {"success": body.status == "accepted", "revision": revision}
 
 
-class _Numbered(pydantic.BaseModel):
+class _Numbered(Model):
     revision: int = pydantic.Field(strict=True, ge=0, le=_LARGEST_REVISION)
 
 

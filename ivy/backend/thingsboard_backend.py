@@ -33,6 +33,7 @@ from ivy.backend.dialect import (
 )
 from ivy.types.config import Config, ForeignConfig, describe
 from ivy.types.messages import ConfigMessageBody, DataMessageBody, LogMessageBody, MessageQueueItem
+from ivy.types.model import Model
 from ivy.utils.identity import identity
 from ivy.utils.logger import Logger
 
@@ -222,7 +223,7 @@ def _revision(config: Any) -> Optional[int]:
     return revision if type(revision) is int and 0 <= revision <= _LARGEST_INTEGER else None
 
 
-class _Call(pydantic.BaseModel):
+class _Call(Model):
     method: str = pydantic.Field(max_length=100)
     params: Any = None
 
@@ -235,13 +236,13 @@ def _request(answer_topic: str, payload: bytes) -> Request:
     return Request(answer_topic, call.method, call.params)
 
 
-class _RateLimits(pydantic.BaseModel):
+class _RateLimits(Model):
     messages: Optional[str] = None
     telemetryMessages: Optional[str] = None
     telemetryDataPoints: Optional[str] = None
 
 
-class _SessionLimits(pydantic.BaseModel):
+class _SessionLimits(Model):
     maxInflightMessages: Optional[int] = None
     rateLimits: _RateLimits = _RateLimits()
 

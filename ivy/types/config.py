@@ -10,6 +10,7 @@ import pydantic
 
 from ivy import constants
 from ivy.files import write_atomically
+from ivy.types.model import Model
 from ivy.version import Version
 
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR", "EXCEPTION"]
@@ -24,7 +25,7 @@ class ConfigWarning(UserWarning):
     """A config that can be used, but says something other than its author means."""
 
 
-class _Section(pydantic.BaseModel):
+class _Section(Model):
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
 
 
@@ -213,7 +214,7 @@ class Config(_Section):
         return ForeignConfig.model_validate(self.model_dump(mode="json"))
 
 
-class ForeignGeneralConfig(pydantic.BaseModel):
+class ForeignGeneralConfig(Model):
     """What the section `general` must say in a config for any version."""
 
     model_config = pydantic.ConfigDict(extra="allow", frozen=True)
@@ -222,7 +223,7 @@ class ForeignGeneralConfig(pydantic.BaseModel):
     software_version: Version
 
 
-class ForeignConfig(pydantic.BaseModel):
+class ForeignConfig(Model):
     """Schema of a config for any version: what this version needs to know to hand it to that one."""
 
     model_config = pydantic.ConfigDict(extra="allow", frozen=True)

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, Union
 import pydantic
 
 from ivy.types.config import ForeignConfig, LogLevel
+from ivy.types.model import Model
 
 RESERVED_KEYS = frozenset({"logging", "configuration"})
 """Keys of data that mean something else to a backend."""
@@ -37,7 +38,7 @@ def _without_secrets(value: Any) -> Any:
     return [_without_secrets(inner) for inner in value] if isinstance(value, list) else value
 
 
-class _Body(pydantic.BaseModel):
+class _Body(Model):
     """What all messages have in common."""
 
     clock_synchronised: bool = pydantic.Field(
@@ -89,7 +90,7 @@ MessageBody = Annotated[
 ]
 
 
-class MessageArchiveItem(pydantic.BaseModel):
+class MessageArchiveItem(Model):
     """A message as it stands in the archive."""
 
     model_config = pydantic.ConfigDict(ser_json_inf_nan="constants")

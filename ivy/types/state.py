@@ -6,9 +6,10 @@ from typing import Optional
 import pydantic
 
 from ivy.types.config import ForeignConfig
+from ivy.types.model import Model
 
 
-class SystemState(pydantic.BaseModel):
+class SystemState(Model):
     """What the procedure `system_checks` found last."""
 
     model_config = pydantic.ConfigDict(extra="allow", validate_assignment=True)
@@ -17,10 +18,10 @@ class SystemState(pydantic.BaseModel):
     last_5_min_load: Optional[float] = pydantic.Field(default=None, description="Per cent of all cores.")
 
 
-class State(pydantic.BaseModel):
+class State(Model):
     """Central state of the node. Fields of other versions are kept, so that a rollback loses nothing."""
 
     model_config = pydantic.ConfigDict(extra="allow", validate_assignment=True)
 
     system: SystemState = SystemState()
-    pending_configs: list[ForeignConfig] = []
+    pending_configs: list[ForeignConfig] = pydantic.Field(default_factory=list)

@@ -1,6 +1,5 @@
 """Whether the clock can be trusted. It has no battery: after a boot it is wrong until there was a network."""
 
-import ctypes
 import time
 from typing import Optional
 
@@ -23,15 +22,18 @@ def is_synchronised() -> Optional[bool]:
     """
     global _last_answer, _next_question
     if _last_answer is not True and time.monotonic() >= _next_question:
-        _last_answer = _kernel_says()
+        # Timedated first, although it only asks the kernel: in a service's sandbox there is no other way.
+        _last_answer = _timedated_says()
         if _last_answer is None:
-            _last_answer = _timedated_says()
+            _last_answer = _kernel_says()
         _next_question = time.monotonic() + _SECONDS_BETWEEN_QUESTIONS
     return _last_answer
 
 
 def _kernel_says() -> Optional[bool]:
     """What adjtimex(2) says, whoever keeps the clock: chrony, timesyncd, a GPS. None where it is forbidden."""
+    import ctypes  # not at the top: a quarter of a megabyte that a service does not need
+
     only_look = ctypes.create_string_buffer(_SIZE_OF_TIMEX)  # all zeros: change nothing
     state = ctypes.CDLL(None).adjtimex(only_look)
     return None if state == _FAILED else state != _TIME_ERROR
@@ -39,7 +41,7 @@ def _kernel_says() -> Optional[bool]:
 
 def _timedated_says() -> Optional[bool]:
     """The sandbox of a service forbids adjtimex, even to look; systemd-timedated looks for us."""
-    from ivy.utils import commands  # not at the top: where the clock is right, nobody needs it
+    from ivy.utils import commands  # not at the top: whoever adds no message does without
 
     try:
         answer = commands.run(_ASK_TIMEDATED, timeout=_SECONDS_TO_ANSWER).strip()

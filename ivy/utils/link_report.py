@@ -7,11 +7,12 @@ from typing import Optional
 import pydantic
 
 from ivy import constants, files
+from ivy.types.model import Model
 
 LINK_REPORT_FILE = os.path.join(constants.IVY_RUN_DIR, "link.json")
 
 
-class LinkReport(pydantic.BaseModel):
+class LinkReport(Model):
     """The state of the connection to the broker."""
 
     broker: str = pydantic.Field(description="`host:port`.")

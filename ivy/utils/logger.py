@@ -2,7 +2,6 @@
 
 import contextlib
 import datetime
-import traceback
 from typing import Literal, Optional
 
 from ivy.types.config import Config
@@ -79,6 +78,8 @@ class Logger:
             label: What was being done.
             details: More, e.g. the output of a failed program.
         """
+        import traceback  # not at the top: 0.15 MB that a service without trouble does not need
+
         name = f"{type(e).__name__}: {e}"
         subject = f"{label}, {name}" if label else name
         trace = "".join(traceback.format_exception(e)).strip()

@@ -12,7 +12,7 @@ from tests.benchmarks.row import Row, Sizes
 from tests.broker.conftest import free_port
 from tests.broker.node import PASSWORD, SENSOR
 
-FULL = Sizes(added=1000, queued=1_000_000, backlog=100_000, samples=300, idle_seconds=60)
+FULL = Sizes(added=1000, queued=1_000_000, backlog=200_000, samples=300, idle_seconds=60)
 QUICK = Sizes(added=200, queued=100_000, backlog=20_000, samples=50, idle_seconds=15)
 
 Measurement = Callable[[Path, Broker, Sizes], Iterator[Row]]
@@ -21,11 +21,11 @@ MEASUREMENTS: list[Measurement] = [limits.measure, queueing.measure, sending.mea
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="tests/benchmarks/run", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="smaller numbers: 1 minute instead of 3")
+    parser.add_argument("--quick", action="store_true", help="smaller numbers: 1 minute instead of 5")
     parser.add_argument("--directory", default="/var/tmp", help="on the disk to measure; not a tmpfs")
     arguments = parser.parse_args()
     sizes = QUICK if arguments.quick else FULL
-    print(f"{'':<58} {'measured':>14}   {'wanted':>10}")
+    print(f"{'':<60} {'measured':>14}   {'wanted':>10}")
     with tempfile.TemporaryDirectory(prefix="ivy-", dir=arguments.directory) as scratch:
         users = {SENSOR: PASSWORD, "operator": PASSWORD}
         with Broker("127.0.0.1", free_port(), users, directory=Path(scratch, "broker")) as broker:

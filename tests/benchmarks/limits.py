@@ -3,6 +3,7 @@
 import json
 import os
 import sqlite3
+import statistics
 import threading
 import time
 from collections.abc import Iterator
@@ -15,18 +16,40 @@ from testbed.broker import Broker
 from tests.benchmarks.row import Row, Sizes, latency_rows
 from tests.broker.node import PASSWORD, SENSOR
 
-ELEMENT = {"value": {"number": 123.456}, "revision": 2, "timestamp": 1.7e9}
 WINDOW = 50
+_FORMS = {
+    "tenta": (f"measurements/{SENSOR}", {"value": {"number": 123.456}, "revision": 2, "timestamp": 1.7e9}),
+    "thingsboard": ("v1/devices/me/telemetry", {"ts": 1_700_000_000_000, "values": {"number": 123.456}}),
+}
+"""Topic and element of each platform's telemetry."""
 
 
-def measure(directory: Path, broker: Broker, sizes: Sizes) -> Iterator[Row]:
-    """Raw fsync, raw SQLite commits, raw paho."""
+def measure(directory: Path, _broker: Broker, sizes: Sizes) -> Iterator[Row]:
+    """Raw fsync and raw SQLite commits. Those of paho stand with each platform."""
     directory.mkdir()
     yield Row("limit: fdatasync of one page", sizes.added / _sync_seconds(directory, sizes.added), "/s")
-    yield Row("limit: SQLite commit, WAL, FULL", sizes.added / _commit_seconds(directory, sizes.added), "/s")
-    yield from latency_rows("limit: paho, one message to PUBACK", _puback_seconds(broker, sizes.samples, 1))
-    seconds = sum(_puback_seconds(broker, sizes.backlog // WINDOW, WINDOW))
-    yield Row(f"limit: paho, arrays of {WINDOW} messages", sizes.backlog / seconds, "/s")
+    before = written(os.getpid())
+    yield Row("limit: SQLite commit, WAL, FULL", commit_rate(directory, sizes.added), "/s")
+    per_commit = (written(os.getpid()) - before) / sizes.added
+    yield Row("limit: written to disk per SQLite commit", per_commit / 1e3, "kB")
+
+
+def paho_rows(provider: str, port: int, sizes: Sizes) -> Iterator[Row]:
+    """One publication after the other to a platform on this machine."""
+    single = _puback_seconds(provider, port, sizes.samples, 1)
+    yield from latency_rows(f"limit: paho, {provider}, one message to PUBACK", single)
+    arrays = sum(_puback_seconds(provider, port, sizes.backlog // WINDOW, WINDOW))
+    yield Row(f"limit: paho, {provider}, arrays of {WINDOW}", sizes.backlog / arrays, "/s")
+
+
+def paho_rate(provider: str, port: int, window: int, count: int) -> float:
+    """Messages a second, one window after the other, each in one publication."""
+    return window / statistics.mean(_puback_seconds(provider, port, count, window))
+
+
+def written(pid: int) -> int:
+    """Bytes that a process has written to disk so far."""
+    return int(Path(f"/proc/{pid}/io").read_text().partition("\nwrite_bytes: ")[2].split()[0])
 
 
 def _sync_seconds(directory: Path, count: int) -> float:
@@ -39,34 +62,37 @@ def _sync_seconds(directory: Path, count: int) -> float:
     return time.perf_counter() - began
 
 
-def _commit_seconds(directory: Path, count: int) -> float:
+def commit_rate(directory: Path, count: int) -> float:
+    """How many transactions a second SQLite can commit to the disk of a directory, one row each."""
     database = sqlite3.connect(directory / "sqlite3", isolation_level=None)
     database.execute("PRAGMA journal_mode = WAL")
     database.execute("PRAGMA synchronous = FULL")
-    database.execute("CREATE TABLE t (id INTEGER PRIMARY KEY, body TEXT)")
+    database.execute("CREATE TABLE IF NOT EXISTS t (id INTEGER PRIMARY KEY, body TEXT)")
     began = time.perf_counter()
     for _ in range(count):
-        database.execute("INSERT INTO t (body) VALUES (?)", (json.dumps(ELEMENT),))
+        database.execute("INSERT INTO t (body) VALUES (?)", (json.dumps(_FORMS["tenta"]),))
+    seconds = time.perf_counter() - began
     database.close()
-    return time.perf_counter() - began
+    return count / seconds
 
 
-def _puback_seconds(broker: Broker, count: int, elements: int) -> list[float]:
+def _puback_seconds(provider: str, port: int, count: int, elements: int) -> list[float]:
     """Seconds from each publish to its PUBACK, one after the other."""
     acknowledged = threading.Event()
     client = paho.Client(CallbackAPIVersion.VERSION2, client_id="limit")
     client.username_pw_set(SENSOR, PASSWORD)
     client.on_connect = lambda *_: acknowledged.set()
     client.on_publish = lambda *_: acknowledged.set()
-    client.connect(broker.address, broker.port)
+    client.connect("127.0.0.1", port)
     client.loop_start()
-    payload = json.dumps([ELEMENT] * elements)
+    topic, element = _FORMS[provider]
+    payload = json.dumps([element] * elements)
     seconds = []
     for _ in range(count + 1):
         acknowledged.wait(10)
         acknowledged.clear()
         began = time.perf_counter()
-        client.publish(f"measurements/{SENSOR}", payload, qos=1)
+        client.publish(topic, payload, qos=1)
         acknowledged.wait(10)
         seconds.append(time.perf_counter() - began)
         acknowledged.set()

@@ -15,7 +15,7 @@ class Row:
 
     def __str__(self) -> str:
         return (
-            f"{self.name:<58} {f'{self.measured:,.4g}' if self.measured < 100 else f'{self.measured:,.0f}':>8} "
+            f"{self.name:<60} {f'{self.measured:,.4g}' if self.measured < 100 else f'{self.measured:,.0f}':>8} "
             + (f"{self.unit:<7} {self.wanted:>10}")
         )
 

@@ -1,76 +1,98 @@
-"""How soon a sample is at the broker, and how fast a backlog drains, with default settings."""
+"""How soon a sample is at the platform, and how fast a backlog drains, near and far, with each platform."""
 
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from testbed.broker import Broker
 from testbed.waiting import wait_for
 
+from tests.benchmarks import limits
 from tests.benchmarks.row import Row, Sizes, latency_rows
 from tests.benchmarks.writers import write
-from tests.broker.node import PASSWORD, Node, data_message
-from tests.node.recorder import Recorder
+from tests.broker.conftest import free_port
+from tests.broker.node import Node, data_message
+from tests.broker.platforms import Platform, TentaPlatform, ThingsBoardPlatform
+from tests.broker.slow_line import SlowLine
 
 SECONDS_BETWEEN_SAMPLES = 0.02
+ROUND_TRIP = 0.1
+SECONDS_AT_A_DISTANCE = 10
 
 
 def measure(directory: Path, broker: Broker, sizes: Sizes) -> Iterator[Row]:
-    """A broker that forwards a message has sent its PUBACK too, so an arrival is taken for one."""
+    """A platform that has a message has sent its PUBACK too, or is about to: an arrival is taken for one."""
     directory.mkdir()
-    # Before there is a recorder: for one that is away, the broker would keep everything, and save it all each time.
-    yield Row("drain of a backlog, nobody else", _drain_rate(directory / "alone", broker, sizes), "/s", "≥ 2 000")
-    recorder = Recorder(broker.address, broker.port, "operator", PASSWORD)
-    try:
-        yield from _live(directory / "live", broker, recorder, sizes)
-        recorder.arrivals.clear()
-        yield from _backlog(directory / "backlog", broker, recorder, sizes)
-    finally:
-        recorder.close()
+    # Without a recorder, who would take half of the machine: for a speed, this broker is the platform.
+    yield from _speeds("tenta", broker.port, directory / "tenta-speeds", sizes)
+    tenta = TentaPlatform(directory / "tenta-broker", free_port())
+    yield from _delays_and_bytes(tenta, directory / "tenta", sizes)
+    tenta.close()
+    thingsboard = ThingsBoardPlatform()
+    yield from _speeds("thingsboard", thingsboard.port, directory / "thingsboard-speeds", sizes)
+    yield from _delays_and_bytes(thingsboard, directory / "thingsboard", sizes)
+    thingsboard.close()
 
 
-def _live(directory: Path, broker: Broker, recorder: Recorder, sizes: Sizes) -> Iterator[Row]:
-    with Node(directory, broker.port) as node:
-        backend = node.start()
-        node.wait_until_connected()
-        before = _written(backend.pid)
-        [result] = write(node, 1, sizes.samples, SECONDS_BETWEEN_SAMPLES)
-        node.wait_until_empty()
-        wait_for(lambda: len(recorder.elements("measurements")) >= sizes.samples, 10, "all samples")
-        yield from latency_rows("sample to PUBACK, live", _delays(recorder), "< 50")
-        by_backend = (_written(backend.pid) - before) / sizes.samples
-        yield Row("written to disk per message, by its sender", result.bytes_to_disk / sizes.samples / 1e3, "kB")
-        yield Row("written to disk per message, by the backend", by_backend / 1e3, "kB")
+def _speeds(provider: str, port: int, directory: Path, sizes: Sizes) -> Iterator[Row]:
+    directory.mkdir()
+    yield from limits.paho_rows(provider, port, sizes)
+    local = _drain_rate(directory / "near", sizes.backlog, provider=provider, port=port)
+    yield Row(f"drain, {provider}", local, "/s", "≥ 10 000")
+    with SlowLine(port, ROUND_TRIP) as line:
+        for window in (limits.WINDOW, 4 * limits.WINDOW):
+            possible = limits.paho_rate(provider, line.port, window, SECONDS_AT_A_DISTANCE)
+            yield Row(f"limit: paho, {provider}, arrays of {window}, 100 ms", possible, "/s")
+            backend = {"provider": provider, "port": line.port, "max_parallel_messages": window}
+            rate = _drain_rate(directory / f"far-{window}", round(SECONDS_AT_A_DISTANCE * possible), **backend)
+            yield Row(f"drain, {provider}, {window} in parallel, 100 ms", rate, "/s", f"≥ {8 * window:,}")
 
 
-def _written(pid: int) -> int:
-    return int(Path(f"/proc/{pid}/io").read_text().partition("\nwrite_bytes: ")[2].split()[0])
-
-
-def _delays(recorder: Recorder) -> list[float]:
-    timed = recorder.timed_elements("measurements")
-    return [arrival.time - element["timestamp"] for arrival, element in timed if "live" in element["value"]]
-
-
-def _backlog(directory: Path, broker: Broker, recorder: Recorder, sizes: Sizes) -> Iterator[Row]:
-    with Node(directory, broker.port) as node:
-        node.fill(data_message(number=number) for number in range(sizes.backlog))
-        node.start()
-        wait_for(lambda: recorder.arrivals, 10, "the first messages", interval=0.001)
-        samples = 0
-        while node.queue_length() > sizes.backlog / 10:
-            write(node, 1, 10, SECONDS_BETWEEN_SAMPLES)
-            samples += 10
-        node.wait_until_empty(600)
-        wait_for(lambda: len(_delays(recorder)) >= samples, 10, "all samples", interval=0.5)
-        yield from latency_rows("sample to PUBACK, while a backlog drains", _delays(recorder), "< 200")
-
-
-def _drain_rate(directory: Path, broker: Broker, sizes: Sizes) -> float:
-    with Node(directory, broker.port) as node:
-        node.fill(data_message(number=number) for number in range(sizes.backlog))
+def _drain_rate(directory: Path, backlog: int, **backend: Any) -> float:
+    with Node(directory, **backend) as node:
+        node.fill(data_message(number=number) for number in range(backlog))
         node.start()
         node.wait_until_connected()
         began = node.link["since"]
         node.wait_until_empty(600)
-        return float(sizes.backlog / (time.time() - began))
+        return float(backlog / (time.time() - began))
+
+
+def _delays_and_bytes(platform: Platform, directory: Path, sizes: Sizes) -> Iterator[Row]:
+    directory.mkdir()
+    yield from _live(platform, directory / "live", sizes)
+    yield from _while_a_backlog_drains(platform, directory / "backlog", sizes)
+
+
+def _live(platform: Platform, directory: Path, sizes: Sizes) -> Iterator[Row]:
+    with Node(directory, platform.port, provider=platform.provider) as node:
+        backend = node.start()
+        node.wait_until_connected()
+        before = limits.written(backend.pid)
+        [result] = write(node, 1, sizes.samples, SECONDS_BETWEEN_SAMPLES)
+        node.wait_until_empty()
+        wait_for(lambda: len(platform.delays("live")) >= sizes.samples, 10, "all samples")
+        name = platform.provider
+        yield from latency_rows(f"sample to PUBACK, {name}", platform.delays("live"), "≤ 20")
+        by_sender = result.bytes_to_disk / sizes.samples / 1e3
+        by_backend = (limits.written(backend.pid) - before) / sizes.samples / 1e3
+        yield Row(f"written to disk per message, {name}, by its sender", by_sender, "kB")
+        yield Row(f"written to disk per message, {name}, by the backend", by_backend, "kB")
+        yield Row(f"written to disk per message, {name}, by both", by_sender + by_backend, "kB", "≤ 16")
+
+
+def _while_a_backlog_drains(platform: Platform, directory: Path, sizes: Sizes) -> Iterator[Row]:
+    seen = len(platform.delays("live"))
+    with Node(directory, platform.port, provider=platform.provider) as node:
+        node.fill(data_message(number=number) for number in range(sizes.backlog))
+        node.start()
+        node.wait_until_connected()
+        samples = seen
+        while node.queue_length() > sizes.backlog / 10:
+            write(node, 1, 10, SECONDS_BETWEEN_SAMPLES)
+            samples += 10
+        node.wait_until_empty(600)
+        wait_for(lambda: len(platform.delays("live")) >= samples, 10, "all samples", interval=0.5)
+        name = f"sample to PUBACK, {platform.provider}, while a backlog drains"
+        yield from latency_rows(name, platform.delays("live")[seen:], "≤ 200")

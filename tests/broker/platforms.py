@@ -23,6 +23,9 @@ class Platform(Protocol):
     def samples(self) -> list[tuple[float, Element]]:
         """Unix time and values of all samples so far, in the order of their arrival."""
 
+    def delays(self, key: str) -> list[float]:
+        """Seconds from its sampling to its arrival, of each sample so far that has such a value."""
+
     def logs(self) -> list[str]:
         """The texts of all log messages so far."""
 
@@ -66,6 +69,11 @@ class TentaPlatform:
 
     def samples(self) -> list[tuple[float, Element]]:
         return [(element["timestamp"], element["value"]) for element in self._recorder.elements("measurements")]
+
+    def delays(self, key: str) -> list[float]:
+        found = [a for a in list(self._recorder.arrivals) if key.encode() in a.payload]
+        elements = [(arrival.time, element) for arrival in found for element in json.loads(arrival.payload)]
+        return [arrived - element["timestamp"] for arrived, element in elements if key in element["value"]]
 
     def logs(self) -> list[str]:
         return [element["message"] for element in self._recorder.elements("logs")]
@@ -112,6 +120,11 @@ class ThingsBoardPlatform:
     def samples(self) -> list[tuple[float, Element]]:
         kinds = {"logging", "configuration"}
         return [(e["ts"] / 1000, e["values"]) for e in self._telemetry() if not kinds & e["values"].keys()]
+
+    def delays(self, key: str) -> list[float]:
+        found = [a for a in list(self.server.arrivals) if key.encode() in a.payload]
+        elements = [(arrival.time, element) for arrival in found for element in json.loads(arrival.payload)]
+        return [arrived - element["ts"] / 1000 for arrived, element in elements if key in element["values"]]
 
     def logs(self) -> list[str]:
         logs = [element["values"]["logging"] for element in self._telemetry() if "logging" in element["values"]]

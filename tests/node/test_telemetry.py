@@ -13,8 +13,8 @@ from tests.node.recorder import Recorder
 from tests.validators import tenta
 
 LATENCY_SAMPLES = 20
-MOST_MEMORY = 65e6  # bytes, proportional set size of all services together
-MOST_WAKE_UPS = 2.0  # per second, of all services together
+MOST_MEMORY = 58e6  # bytes, proportional set size of all services together
+MOST_WAKE_UPS = 1.0  # per second, of all services together, while nothing is due
 IDLE_SECONDS = 20
 SERVICES = ["ivy-dummy-procedure", "ivy-system-checks", "ivy-tenta"]
 
@@ -42,7 +42,7 @@ def test_the_first_message_comes_within_two_seconds(node: Node, broker: Broker, 
     assert recorder.arrivals[0].time - started < 2.0
 
 
-def test_a_sample_is_at_the_broker_within_50_ms(node: Node, broker: Broker, recorder: Recorder) -> None:
+def test_a_sample_is_at_the_broker_within_20_ms(node: Node, broker: Broker, recorder: Recorder) -> None:
     use_tenta(node, broker, dummy_procedure={"seconds_between_datapoints": 1})
 
     def delays() -> list[float]:
@@ -50,7 +50,7 @@ def test_a_sample_is_at_the_broker_within_50_ms(node: Node, broker: Broker, reco
         return [a.time - json.loads(a.payload)[-1]["timestamp"] for a in steps]
 
     node.wait_for(lambda: len(delays()) >= LATENCY_SAMPLES, LATENCY_SAMPLES + 15, "samples at the broker")
-    assert statistics.median(delays()) < 0.05, sorted(delays())
+    assert statistics.median(delays()) <= 0.02, sorted(delays())
 
 
 def test_a_config_offer_becomes_pending(node: Node, broker: Broker, recorder: Recorder) -> None:
@@ -77,22 +77,28 @@ def test_wrong_credentials_are_named_and_not_hammered(node: Node, broker: Broker
 
 
 def test_memory_and_wake_ups_stay_small(node: Node, broker: Broker, recorder: Recorder) -> None:
-    use_tenta(node, broker, dummy_procedure={"seconds_between_datapoints": 7200})
+    rarely = {
+        "dummy_procedure": {"seconds_between_datapoints": 7200},
+        "system_checks": {"seconds_between_checks": 7200},
+    }
+    use_tenta(node, broker, **rarely)
     recorder.wait_for_element("measurements", 10, "the vital signs")
     pids = [unit_property(node, service, "MainPID") for service in SERVICES]
-    wake_ups = context_switches(node, pids)
+    before = wake_ups(node, pids)
     until = time.monotonic() + IDLE_SECONDS
     node.wait_for(lambda: time.monotonic() > until, IDLE_SECONDS + 5, "the services to idle")
-    per_second = (context_switches(node, pids) - wake_ups) / IDLE_SECONDS
+    per_second = (wake_ups(node, pids) - before) / IDLE_SECONDS
     memory = sum(proportional_set_size(node, pid) for pid in pids)
     print(f"memory {memory / 1e6:.1f} MB in sum, {per_second:.2f} context switches/s")
     assert memory <= MOST_MEMORY
     assert per_second <= MOST_WAKE_UPS
 
 
-def context_switches(node: Node, pids: list[str]) -> int:
-    lines = [line for pid in pids for line in node.path(f"/proc/{pid}/status").read_text().splitlines()]
-    return sum(int(line.split()[1]) for line in lines if "ctxt_switches" in line)
+def wake_ups(node: Node, pids: list[str]) -> int:
+    """Context switches of all threads; not those by which the machine's other work takes the processor away."""
+    tasks = [task for pid in pids for task in node.path(f"/proc/{pid}/task").glob("*/status")]
+    lines = [line for task in tasks for line in task.read_text().splitlines()]
+    return sum(int(line.split()[1]) for line in lines if line.startswith("voluntary_ctxt_switches"))
 
 
 def proportional_set_size(node: Node, pid: str) -> int:

@@ -18,6 +18,7 @@ def kernel(monkeypatch: pytest.MonkeyPatch) -> list[bool | None]:
     answers: list[bool | None] = []
     monkeypatch.setattr(clock, "_last_answer", None)
     monkeypatch.setattr(clock, "_next_question", float("-inf"))
+    monkeypatch.setattr(clock, "_timedated_says", lambda: None)
     monkeypatch.setattr(clock, "_kernel_says", lambda: answers.pop(0))
     return answers
 
@@ -37,7 +38,7 @@ def test_it_is_asked_once_a_minute(kernel: list[bool | None]) -> None:
 @pytest.mark.parametrize(
     ("answer", "meaning"), [("echo yes", "True"), ("echo no", "False"), ("echo what", "None"), ("exit 1", "None")]
 )
-def test_where_the_kernel_may_not_be_asked_timedated_is(node: Node, answer: str, meaning: str) -> None:
+def test_timedated_is_asked_where_nobody_else_may_be(node: Node, answer: str, meaning: str) -> None:
     node.fake("timedatectl", {"*": answer})
     assert node.python("-c", ASK).strip() == meaning
     assert node.calls() == ["timedatectl show --property=NTPSynchronized --value"]
