@@ -70,6 +70,10 @@ def _add_node_commands(commands: Any) -> None:
     messages.add_argument("--json", action="store_true", help="print one JSON object per line")
     run = _add(commands, "run", "services:run", "run one service in the foreground, as its unit does")
     run.add_argument("name", metavar="NAME", help="e.g. dummy-procedure, system-checks, tenta or thingsboard")
+    doctor = _add(
+        commands, "doctor", "doctor:show", "check what a remote node fails on, and say what to do about it"
+    )
+    doctor.add_argument("--json", action="store_true", help="print JSON")
     _add(commands, "info", "services:info", "show version and places on disk")
 
 
