@@ -74,6 +74,8 @@ def _add_node_commands(commands: Any) -> None:
         commands, "doctor", "doctor:show", "check what a remote node fails on, and say what to do about it"
     )
     doctor.add_argument("--json", action="store_true", help="print JSON")
+    new = _add(commands, "new-procedure", "new_procedure:run", "write the files of a procedure, in a checkout")
+    new.add_argument("name", metavar="NAME", help="e.g. wind-speed")
     _add(commands, "info", "services:info", "show version and places on disk")
 
 
