@@ -41,7 +41,7 @@ def updates(updater: UpdaterConfig | None) -> Iterator[Finding]:
         return
     yield _resolve(updater.provider_host.partition(":")[0])
     yield _repository(updater)
-    yield _signers(updater)
+    yield signatures(updater)
 
 
 def login(broker: MQTTBrokerConfig) -> str | None:
@@ -125,7 +125,8 @@ def _repository(updater: UpdaterConfig) -> Finding:
     return Finding("repository", f"{len(tags)} versions can be fetched{newest}")
 
 
-def _signers(updater: UpdaterConfig) -> Finding:
+def signatures(updater: UpdaterConfig) -> Finding:
+    """Whether only versions of known people are believed."""
     if not updater.require_signed_tags:
         remedy = "set updater.require_signed_tags to true, and list the maintainers' keys in " + str(
             source.ALLOWED_SIGNERS
