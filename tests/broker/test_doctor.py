@@ -79,7 +79,7 @@ def test_a_certificate_and_its_end(tmp_path: Path, days: int, is_ok: bool) -> No
         assert found["login"].ok
         assert found["tls"].ok == is_ok
         assert str((datetime.datetime.now(datetime.UTC) + datetime.timedelta(days)).date()) in found["tls"].text
-        # No further: paho leaves the socket of a handshake that failed to the garbage collector, which pytest reports.
+        # No further: paho leaves the socket of a failed handshake to the garbage collector, which pytest reports.
         distrusted = checks_network.backend(config_for(broker.port, tls={"enabled": True}))
         tls_finding = next(finding for finding in distrusted if finding.check == "tls")
         assert "certificate verify failed" in tls_finding.text and not tls_finding.ok
