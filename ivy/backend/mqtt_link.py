@@ -155,6 +155,7 @@ class MQTTLink:
         if self._client is not None and self.is_connected:
             self._client.disconnect()
         self._drop_client()
+        self._network_news.close()
 
     def _advance(self) -> None:
         """Do what is due: begin a try, take over an opened connection, keep one alive, give one up."""

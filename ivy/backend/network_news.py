@@ -35,3 +35,9 @@ class NetworkNews:
                 return True
             good = good or int.from_bytes(message[_TYPE], sys.byteorder) in _NEW
         return good
+
+    def close(self) -> None:
+        """Listen no more."""
+        if self.socket is not None:
+            self.socket.close()
+            self.socket = None

@@ -70,6 +70,12 @@ def _add_node_commands(commands: Any) -> None:
     messages.add_argument("--json", action="store_true", help="print one JSON object per line")
     run = _add(commands, "run", "services:run", "run one service in the foreground, as its unit does")
     run.add_argument("name", metavar="NAME", help="e.g. dummy-procedure, system-checks, tenta or thingsboard")
+    doctor = _add(
+        commands, "doctor", "doctor:show", "check what a remote node fails on, and say what to do about it"
+    )
+    doctor.add_argument("--json", action="store_true", help="print JSON")
+    new = _add(commands, "new-procedure", "new_procedure:run", "write the files of a procedure, in a checkout")
+    new.add_argument("name", metavar="NAME", help="e.g. wind-speed")
     _add(commands, "info", "services:info", "show version and places on disk")
 
 
@@ -88,6 +94,17 @@ def _add_config_commands(commands: Any) -> None:
 
 
 def _add_update_commands(commands: Any) -> None:
+    setup = _add(commands, "setup", "setup:run", "connect this node to a backend; asks for what no option says")
+    setup.add_argument("--provider", choices=["tenta", "thingsboard"], help="the platform")
+    setup.add_argument("--identifier", metavar="NAME", help="the node's name there; in Tenta, the sensor's UUID")
+    setup.add_argument("--host", metavar="HOST", help="the broker")
+    setup.add_argument("--port", metavar="PORT", help="default: 8883 with TLS, 1883 without")
+    setup.add_argument("--tls", choices=["yes", "no"], help="whether the connection is encrypted")
+    setup.add_argument("--ca-file", metavar="FILE", help="authorities to trust; default: the system's")
+    setup.add_argument("--client-id", metavar="ID", help="default: the node's name")
+    setup.add_argument("--username", metavar="NAME", help="or the access token")
+    setup.add_argument("--password-file", metavar="FILE", help="- reads standard input")
+    setup.add_argument("--no-test", action="store_true", help="do not try to log in first")
     update = _add(commands, "update", "update:update", "use another version; it is undone if it does not run well")
     update.add_argument("version", metavar="VERSION", help="e.g. 1.2.3: the tag v1.2.3 of updater.repository")
     _add(commands, "rollback", "update:rollback", "use the version and config from before the last change")

@@ -28,14 +28,14 @@ def apply(arguments: argparse.Namespace) -> int:
         text = sys.stdin.read() if arguments.file == "-" else Path(arguments.file).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         return _refuse(f"{arguments.file} cannot be read: {error}")
-    return _apply_text(text)
+    return apply_text(text)
 
 
 def edit(_arguments: argparse.Namespace) -> int:
     """Let the admin change the config, and use it."""
-    if complaint := _why_not():
+    if complaint := why_not():
         return _refuse(complaint)
-    before = _active_text()
+    before = active_text()
     descriptor, name = tempfile.mkstemp(prefix="ivy-config-", suffix=".json")
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
         file.write(before)
@@ -49,7 +49,7 @@ def edit(_arguments: argparse.Namespace) -> int:
         print("Nothing was changed.")
         os.unlink(name)
         return 0
-    status = _apply_text(after)
+    status = apply_text(after)
     if status == 0:
         os.unlink(name)
     else:
@@ -59,14 +59,14 @@ def edit(_arguments: argparse.Namespace) -> int:
 
 def update(arguments: argparse.Namespace) -> int:
     """Use another version, with the config as it is."""
-    if complaint := _why_not():
+    if complaint := why_not():
         return _refuse(complaint)
     try:
         version = Version(arguments.version.removeprefix("v"))
     except pydantic.ValidationError:
         return _refuse(f'a version must look like "1.2.3" or "1.2.3-rc.1", not {arguments.version!r}')
     try:
-        content = ForeignConfig.load_from_string(_active_text()).model_dump(mode="json")
+        content = ForeignConfig.load_from_string(active_text()).model_dump(mode="json")
     except ConfigError as error:
         return _refuse(f"the active config cannot be read: {error}")
     content["general"]["software_version"] = version.as_identifier()
@@ -75,7 +75,7 @@ def update(arguments: argparse.Namespace) -> int:
 
 def rollback(_arguments: argparse.Namespace) -> int:
     """Use what ran before the last change."""
-    if complaint := _why_not():
+    if complaint := why_not():
         return _refuse(complaint)
     last_good = history.load().last_good
     if last_good is None:
@@ -83,8 +83,9 @@ def rollback(_arguments: argparse.Namespace) -> int:
     return _perform(last_good, "rollback")
 
 
-def _apply_text(text: str) -> int:
-    if complaint := _why_not():
+def apply_text(text: str) -> int:
+    """Take a config to its verdict. Returns the exit status: 0 accepted, 1 rejected, 2 wrong use."""
+    if complaint := why_not():
         return _refuse(complaint)
     try:
         config = ForeignConfig.load_from_string(text)
@@ -129,7 +130,8 @@ def _talkative(config: Config) -> Config:
     return config.model_copy(update={"logging_verbosity": verbosity})
 
 
-def _why_not() -> Optional[str]:
+def why_not() -> Optional[str]:
+    """Why nothing can be changed here by this user; None if it can."""
     if os.geteuid() != 0:
         return "only root may change what runs; try again with sudo"
     if Releases().current() is None:
@@ -137,7 +139,8 @@ def _why_not() -> Optional[str]:
     return None
 
 
-def _active_text() -> str:
+def active_text() -> str:
+    """The text of the active config; empty if there is none."""
     releases = Releases()
     version = releases.current()
     return releases.read_config(version) if version else ""

@@ -24,6 +24,7 @@ PARTS = ("ivy", "units", "tests", "config", "pyproject.toml", "requirements.lock
 _MOST_BYTES = 100_000_000
 _MOST_FILES = 20_000
 _SECONDS_TO_FETCH = 3600
+_SECONDS_TO_LIST = 60
 _SECONDS_TO_UNPACK = 120
 _HOST = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]*(:[0-9]{1,5})?", re.ASCII)
 _REPOSITORY = re.compile(r"[A-Za-z0-9_][\w.-]*(/[A-Za-z0-9_][\w.-]*)+", re.ASCII)
@@ -87,6 +88,26 @@ class Source:
             shutil.rmtree(self._repository)
             self._make_repository()
             self._fetch_anew(url, reference, version)
+
+    def list_tags(self) -> list[Version]:
+        """Ask the server which versions there are.
+
+        Returns: Those with a tag, the oldest first.
+
+        Raises:
+            Rejected: There is no such repository or login.
+            NetworkTrouble: The server cannot be reached, or does not answer.
+        """
+        url = self._url()
+        if not self._repository.is_dir():
+            self._make_repository()
+        question = ["ls-remote", "--quiet", "--refs", "--tags", "--", url]
+        try:
+            listing = self._talk("list", question, timeout=_SECONDS_TO_LIST)
+        except commands.CommandError as error:
+            raise _judge_fetch(error, f"the tags of {url}") or Rejected(f"{url}: {error.said}") from None
+        names = (line.rpartition("/")[2] for line in listing.splitlines())
+        return sorted(filter(None, map(_as_version, names)))
 
     def check_signature(self, version: Version) -> None:
         """Check that the fetched tag is that of the version, and signed by somebody who may.
@@ -168,13 +189,16 @@ class Source:
             raise _judge_fetch(error, text) or Rejected(f"{text} cannot be fetched: {error.said}") from None
 
     def _fetch(self, url: str, reference: str) -> None:
-        settings = [*_FETCH_SETTINGS, "credential.helper=", f"credential.helper={_CREDENTIAL_HELPER}"]
         fetch = ["fetch", "--quiet", "--force", "--no-tags", "--depth=1", "--no-write-fetch-head"]
-        git = self._git(*_options(settings), *fetch, "--", url, f"+{reference}:{reference}")
-        confined.run(
-            "fetch",
-            ["/bin/sh", "-c", _WITH_TOKEN, "sh", *git],
-            timeout=_SECONDS_TO_FETCH,
+        self._talk("fetch", [*fetch, "--", url, f"+{reference}:{reference}"], timeout=_SECONDS_TO_FETCH)
+
+    def _talk(self, step: str, arguments: Sequence[str], *, timeout: float) -> str:
+        """What needs the network, and perhaps the token."""
+        settings = [*_FETCH_SETTINGS, "credential.helper=", f"credential.helper={_CREDENTIAL_HELPER}"]
+        return confined.run(
+            step,
+            ["/bin/sh", "-c", _WITH_TOKEN, "sh", *self._git(*_options(settings), *arguments)],
+            timeout=timeout,
             writable=[self._repository],
             network=True,
             environment=[*_ENVIRONMENT, f"IVY_USERNAME={_USERNAMES[self._settings.provider]}"],
@@ -245,6 +269,13 @@ class _Entry:
             raise Rejected(f"it holds {self.path[:200]!r}, which is no file (mode {self.mode})")
         if any(part in ("", ".", "..", ".git") for part in self.path.split("/")):
             raise Rejected(f"it holds the path {self.path[:200]!r}")
+
+
+def _as_version(tag: str) -> Optional[Version]:
+    try:
+        return Version(tag.removeprefix("v")) if tag.startswith("v") else None
+    except ValueError:
+        return None
 
 
 def _reference(version: Version) -> str:

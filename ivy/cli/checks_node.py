@@ -1,0 +1,100 @@
+"""`ivy doctor`: the node itself. Config, permissions, disk, clock, Python."""
+
+import grp
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+from ivy import constants
+from ivy.cli.finding import Finding
+from ivy.types.config import Config, ConfigError
+from ivy.utils import clock, environment, vitals
+from ivy.utils.releases import Releases
+
+_LEAST_FREE_INODES = 1000
+_EDIT = "sudo ivy config edit"
+
+
+def config() -> tuple[Config | None, Finding]:
+    """Whether the active config can be used. Returns it, too."""
+    try:
+        found = Config.load()
+    except ConfigError as error:
+        return None, Finding("config", str(error).replace("\n", "; "), f"correct it: {_EDIT}")
+    general = found.general
+    return found, Finding(
+        "config", f"revision {general.config_revision} for version {general.software_version} is valid"
+    )
+
+
+def permissions() -> Iterator[Finding]:
+    """Whether the releases are root's, the data the services', and secrets nobody else's."""
+    releases, data = Releases(), Path(constants.IVY_DATA_DIR)
+    version = releases.current()
+    if version is None:
+        yield Finding(
+            "permissions", f"{releases.root} has no current release", "install the package: apt install ivy"
+        )
+        return
+    group = _group_id()
+    wrong = [
+        *_wrong(
+            releases.directory(version), owner=0, forbidden=0o022, remedy="chown -R root:root {0}; chmod go-w {0}"
+        ),
+        *_wrong(releases.config_file(version), owner=0, forbidden=0o027, remedy="chmod 640 {0}"),
+    ]
+    if data.stat().st_gid != group:
+        wrong.append(Finding("permissions", f"{data} is not the services'", f"chown -R ivy:ivy {data}"))
+    yield from wrong or [Finding("permissions", "the release is root's, the data the services', the config secret")]
+
+
+def disk(config: Config | None) -> Iterator[Finding]:
+    """Whether there is room."""
+    free, wanted = vitals.disk_free_megabytes(), config.queue.min_free_megabytes if config else 0
+    status = os.statvfs(constants.IVY_DATA_DIR)
+    if free < wanted:
+        text = f"{free:.0f} MB are free, and queue.min_free_megabytes is {wanted}"
+        yield Finding("disk", text, "make room: journalctl --vacuum-size=100M; apt clean; see archive.max_days")
+    elif status.f_files > 0 and status.f_favail < _LEAST_FREE_INODES:
+        yield Finding("disk", f"only {status.f_favail} files more are possible", "remove small files: df -i")
+    elif status.f_flag & os.ST_RDONLY:
+        yield Finding(
+            "disk", "the file system is read-only", "look for errors: dmesg | grep -i error; is the card worn?"
+        )
+    else:
+        yield Finding("disk", f"{free:.0f} MB are free")
+
+
+def time() -> Finding:
+    """Whether the clock can be trusted."""
+    if clock.is_synchronised() is False:
+        remedy = "timedatectl set-ntp true; is there a network, and a time server that answers?"
+        return Finding("clock", "it is not synchronised, so samples are marked", remedy)
+    return Finding(
+        "clock", "it is synchronised" if clock.is_synchronised() else "nobody here can tell, samples count as right"
+    )
+
+
+def python() -> Finding:
+    """Whether the release runs with its own environment."""
+    releases = Releases()
+    version = releases.current()
+    if version is None or not environment.fits(releases.directory(version)):
+        remedy = "systemctl start ivy-updater, which makes it anew; then see journalctl -u ivy-updater"
+        return Finding("python", "the release's environment is none for the Python that is installed", remedy)
+    return Finding("python", f"{environment.python_of(releases.directory(version))} fits")
+
+
+def _wrong(path: Path, *, owner: int, forbidden: int, remedy: str) -> Iterator[Finding]:
+    status = path.stat()
+    if status.st_uid != owner or stat.S_IMODE(status.st_mode) & forbidden:
+        text = f"{path} has the mode {stat.S_IMODE(status.st_mode):04o} and the owner {status.st_uid}"
+        yield Finding("permissions", text, remedy.format(path))
+
+
+def _group_id() -> int:
+    try:
+        return grp.getgrnam(constants.NAME).gr_gid
+    except KeyError:
+        return -1

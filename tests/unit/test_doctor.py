@@ -1,0 +1,108 @@
+"""`ivy doctor`: each finding is well, or says what to do; what it needs of systemd is a fake here."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ivy.cli import checks_network, checks_node
+from ivy.types.config import UpdaterConfig
+from ivy.utils import source
+from tests.unit.helpers import UPDATER, Node, make_config
+
+RUNNING = {
+    "LoadState": "loaded",
+    "ActiveState": "active",
+    "SubState": "running",
+    "NRestarts": "0",
+    "WatchdogUSec": "1min",
+    "NoNewPrivileges": "yes",
+    "ProtectSystem": "strict",
+    "User": "ivy",
+}
+
+
+def examine(node: Node, **changes: str) -> tuple[int, dict[str, Any]]:
+    """Exit status and findings by their checks, for a node with one service."""
+    service = "\\n".join(
+        f"{key}={value}" for key, value in {"Id": "ivy-wind.service", **RUNNING, **changes}.items()
+    )
+    answers = {
+        "show*Wants*ivy.target": "echo Wants=ivy-wind.service",
+        "show*ivy-wind.service": f'printf "{service}\\n"',
+    }
+    node.fake("systemctl", answers)
+    status, output, errors = node.ivy("doctor", "--json")
+    assert errors == ""
+    return status, {finding["check"]: finding for finding in json.loads(output)}
+
+
+def test_well_services(node: Node) -> None:
+    node.write_config()
+    _, found = examine(node)
+    assert all(
+        found[check]["ok"] for check in ("config", "disk", "units", "sandbox", "watchdogs", "backend", "updates")
+    )
+
+
+@pytest.mark.parametrize(
+    ("check", "changes"),
+    [
+        ("units", {"ActiveState": "activating", "SubState": "auto-restart"}),
+        ("units", {"NRestarts": "17"}),
+        ("sandbox", {"User": "root"}),
+        ("sandbox", {"ProtectSystem": "no"}),
+        ("watchdogs", {"WatchdogUSec": "0"}),
+    ],
+)
+def test_a_service_that_is_not_as_it_should_be(node: Node, check: str, changes: dict[str, str]) -> None:
+    node.write_config()
+    status, found = examine(node, **changes)
+    assert status == 1
+    assert not found[check]["ok"]
+    assert "ivy-wind.service" in found[check]["text"] + found[check]["remedy"]
+    assert found[check]["remedy"]
+
+
+def test_a_bad_config_is_named_and_the_rest_is_examined(node: Node) -> None:
+    node.write_config(dummy_procedure={"seconds_between_datapoints": 0})
+    status, found = examine(node)
+    assert status == 1
+    assert "dummy_procedure.seconds_between_datapoints" in found["config"]["text"]
+    assert found["units"]["ok"]
+
+
+def test_for_people_each_line_says_what_to_do(node: Node) -> None:
+    node.write_config()
+    node.fake("systemctl", {"*": "exit 1"})
+    status, output, _ = node.ivy("doctor")
+    assert status == 1
+    assert "BAD  units" in output and "→ is this a node, with systemd?" in output
+    assert output.splitlines()[-1].endswith("checks need you.")
+    assert "\033" not in output, "colours only on a terminal"
+
+
+def test_room_that_the_queue_wants(data_dir: Path) -> None:
+    [finding] = checks_node.disk(make_config(queue={"min_free_megabytes": 1_000_000}))
+    assert not finding.ok and "queue.min_free_megabytes" in finding.text
+    [finding] = checks_node.disk(make_config(queue={"min_free_megabytes": 0}))
+    assert finding.ok
+
+
+@pytest.mark.parametrize(
+    ("text", "is_ok"),
+    [(None, False), ("# nobody\n", False), ("a@b ssh-ed25519 AAAA\n", True), ("nonsense\n", False)],
+)
+def test_who_may_sign(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str | None, is_ok: bool) -> None:
+    signers = tmp_path / "allowed_signers"
+    if text is not None:
+        signers.write_text(text)
+    monkeypatch.setattr(source, "ALLOWED_SIGNERS", signers)
+    finding = checks_network.signatures(UpdaterConfig.model_validate(UPDATER))
+    assert finding.ok == is_ok
+
+
+def test_believing_everybody_is_not_well() -> None:
+    finding = checks_network.signatures(UpdaterConfig.model_validate({**UPDATER, "require_signed_tags": False}))
+    assert not finding.ok and "updater.require_signed_tags" in finding.remedy

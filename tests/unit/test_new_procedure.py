@@ -1,0 +1,73 @@
+"""`ivy new-procedure`: what it writes is a procedure whose own test passes at once."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ivy import constants
+
+CHECKOUT = Path(constants.PROJECT_DIR)
+PARTS = ("ivy", "units", "tests", "config", "packaging/new-procedure", "pyproject.toml")
+FILES = {
+    "ivy/procedures/wind_speed.py",
+    "units/ivy-wind-speed.service",
+    "tests/unit/test_procedure_wind_speed.py",
+    "ivy/types/config.py",
+}
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A copy of this one."""
+    if not (CHECKOUT / "packaging" / "new-procedure").is_dir():
+        pytest.fail("this needs a whole checkout")
+    for part in PARTS:
+        source, target = CHECKOUT / part, tmp_path / "checkout" / part
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if source.is_dir():
+            shutil.copytree(source, target, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy2(source, target)
+    return tmp_path / "checkout"
+
+
+def python(checkout: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-B", *arguments]
+    return subprocess.run(command, cwd=checkout, capture_output=True, text=True, timeout=120)
+
+
+def test_its_own_test_passes_at_once(checkout: Path) -> None:
+    made = python(checkout, "-m", "ivy", "new-procedure", "wind-speed")
+    assert made.returncode == 0, made.stderr
+    assert {line.split()[1] for line in made.stdout.splitlines() if line.startswith(("wrote", "changed"))} == FILES
+    tested = python(
+        checkout, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/unit/test_procedure_wind_speed.py"
+    )
+    assert tested.returncode == 0, tested.stdout
+    assert "1 passed" in tested.stdout
+    again = python(checkout, "-m", "ivy", "new-procedure", "wind-speed")
+    assert again.returncode == 2
+    assert "already" in again.stderr
+
+
+def test_configs_of_before_stay_valid_and_the_new_section_has_bounds(checkout: Path) -> None:
+    python(checkout, "-m", "ivy", "new-procedure", "wind-speed")
+    template = "config/config.template.json"
+    assert python(checkout, "-m", "ivy", "config", "validate", template).returncode == 0
+    text = (checkout / template).read_text().rstrip().removesuffix("}")
+    (checkout / "bad.json").write_text(text + ', "wind_speed": {"seconds_between_datapoints": 0}}')
+    refused = python(checkout, "-m", "ivy", "config", "validate", "bad.json")
+    assert refused.returncode == 78
+    assert "wind_speed.seconds_between_datapoints" in refused.stderr
+
+
+@pytest.mark.parametrize("name", ["Wind", "wind_speed", "../x", "", "import", "a--b", "dummy-procedure"])
+def test_names_that_cannot_be_are_refused_and_nothing_is_written(checkout: Path, name: str) -> None:
+    before = {path for path in checkout.rglob("*") if path.is_file()}
+    refused = python(checkout, "-m", "ivy", "new-procedure", name)
+    assert refused.returncode == 2
+    assert refused.stderr.startswith("ivy: ")
+    assert {path for path in checkout.rglob("*") if path.is_file() and path.suffix != ".pyc"} == before
