@@ -1,23 +1,16 @@
 """A real mosquitto for the nodes to talk to, set up like a Tenta deployment: passwords, rights, persistence.
 
-It ends with the process that started it. Subscribing and looking at messages is not its job.
+Subscribing and looking at messages is not its job.
 """
 
 import os
-import signal
-import socket
-import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
-from testbed.run import BedError, popen, run, tail
-from testbed.waiting import wait_for
+from testbed.daemon import Daemon
+from testbed.run import run
 
-START_TIMEOUT = 10
-STOP_TIMEOUT = 10
 OPERATOR = "operator"  # the user who sees and may write everything; its password is given like any other's
 
 # %u is the user's name: a node reads and writes its own topics only.
@@ -38,8 +31,13 @@ class Tls:
     key: Path
 
 
-class Broker:
-    """`directory` is made if need be; the log and the database in it survive stop, kill and restart."""
+class Broker(Daemon):
+    """`directory` is made if need be; the log and the database in it survive stop, kill and restart.
+
+    A clean stop saves the database; a kill forgets what was not saved yet, which `autosave_on_changes` keeps small.
+    """
+
+    name = "mosquitto"
 
     def __init__(
         self,
@@ -51,91 +49,20 @@ class Broker:
         tls: Tls | None = None,
         access: str = ACCESS,
     ) -> None:
-        self.address = address
-        self.port = port
-        self.directory = directory
+        super().__init__(address, port, directory)
         self.log = directory / "mosquitto.log"
         self._users = dict(users or {})
         self._tls = tls
         self._access = access
-        self._process: subprocess.Popen[str] | None = None
 
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
-
-    @property
-    def running(self) -> bool:
-        return self._process is not None and self._process.poll() is None
-
-    def start(self) -> None:
-        """Returns when it accepts connections."""
-        if self.running:
-            return
+    def _command(self) -> list[str]:
         self._configure()
-        mosquitto = ["mosquitto", "--config-file", str(self._file("mosquitto.conf"))]
-        command = ["setpriv", "--pdeathsig=KILL", *mosquitto]
-        self._process = self._spawn(command)
-        wait_for(self._accepts, START_TIMEOUT, f"mosquitto to listen on {self.address}:{self.port}")
+        return ["mosquitto", "--config-file", str(self._file("mosquitto.conf"))]
 
-    def _spawn(self, command: list[str]) -> subprocess.Popen[str]:
-        """What it says before it opens its log goes to a file of its own."""
-        with self._file("stderr.log").open("w") as said:
-            return popen(command, stdin=subprocess.DEVNULL, stdout=said, stderr=subprocess.STDOUT)
-
-    def stop(self) -> None:
-        """A clean end: it saves its database and says goodbye."""
-        self._end(signal.SIGTERM)
-
-    def kill(self) -> None:
-        """It forgets what it did not save yet, which `autosave_on_changes` keeps small."""
-        self._end(signal.SIGKILL)
-
-    def restart(self) -> None:
-        self.stop()
-        self.start()
-
-    def pause(self) -> None:
-        """It stalls: connections stay open, nothing is answered."""
-        self._running_process().send_signal(signal.SIGSTOP)
-
-    def resume(self) -> None:
-        self._running_process().send_signal(signal.SIGCONT)
-
-    def _running_process(self) -> subprocess.Popen[str]:
-        if self._process is None or self._process.poll() is not None:
-            raise BedError(f"the broker on {self.address}:{self.port} does not run", "start() it first.")
-        return self._process
-
-    def _end(self, by: signal.Signals) -> None:
-        process, self._process = self._process, None
-        if process is None:
-            return
-        process.send_signal(by)
-        process.send_signal(signal.SIGCONT)  # a paused one would not hear SIGTERM
-        process.wait(STOP_TIMEOUT)
-
-    def _accepts(self) -> bool:
-        if not self.running:
-            logs = [log for log in (self._file("stderr.log"), self.log) if log.exists()]
-            said = "\n".join(tail(log.read_text(errors="replace"), 10) for log in logs)
-            raise BedError(f"mosquitto ended at once:\n{said}", f"Its files: {self.directory}")
-        try:
-            socket.create_connection((self.address, self.port), timeout=1).close()
-        except OSError:
-            return False
-        return True
-
-    def _file(self, name: str) -> Path:
-        return self.directory / name
+    def _logs(self) -> list[Path]:
+        return [*super()._logs(), self.log]
 
     def _configure(self) -> None:
-        self.directory.mkdir(parents=True, exist_ok=True)
         _write_private(self._file("access"), self._access)
         _write_private(self._file("passwords"), "".join(f"{u}:{p}\n" for u, p in self._users.items()))
         if self._users:
