@@ -13,7 +13,6 @@ from tests.node.sampling import Sample
 
 PACKAGE = "sqlite3"
 QUEUE = "/var/lib/ivy/data/active-message-queue.sqlite3"
-_COPY = "/root/damaged.sqlite3"
 _SUFFIXES = ("", "-wal")
 _LENGTHS = (1, 100, 4096, 20_000)
 _SAMPLE = re.compile(r'"data":\{"life":([0-9]+),"number":([0-9]+)(?:,"channel_[0-9]+":20\.5){20}\}')
@@ -57,15 +56,17 @@ def overwrite(node: Node, chance: random.Random) -> None:
             file.write(chance.randbytes(length) if chance.random() < 0.6 else bytes(length))
 
 
-def copy(node: Node) -> None:
-    """Keep the file as it is now, for `readable`."""
+def copy(node: Node, name: str) -> str:
+    """Keep the queue as it is now, for `readable`. Returns where, in the node."""
+    target = f"/root/{name}.sqlite3"
     for suffix in _SUFFIXES:
-        node.path(_COPY + suffix).unlink(missing_ok=True)
+        node.path(target + suffix).unlink(missing_ok=True)
         if node.path(QUEUE + suffix).exists():
-            shutil.copy(node.path(QUEUE + suffix), node.path(_COPY + suffix))
+            shutil.copy(node.path(QUEUE + suffix), node.path(target + suffix))
+    return target
 
 
-def readable(node: Node) -> set[Sample]:
-    """The samples in the copy that SQLite's own recovery finds, whole."""
-    found = node.run(["sqlite3", _COPY, ".recover"], check=False).stdout
+def readable(node: Node, copied: str) -> set[Sample]:
+    """The samples in a copy that SQLite's own recovery finds, whole."""
+    found = node.run(["sqlite3", copied, ".recover"], check=False).stdout
     return {(int(life), int(number)) for life, number in _SAMPLE.findall(found)}

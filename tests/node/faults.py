@@ -61,6 +61,7 @@ class Faults:
             "clock a year ahead": lambda: self.clock_jump("+1y"),
             "clock a year behind": lambda: self.clock_jump("-1y"),
             "full disk": self.full_disk,
+            "full disk and no broker": self.full_disk_and_no_broker,
             "full disk at a start": self.full_disk_at_a_start,
             "queue truncated": lambda: self.damaged_queue(damage.truncate),
             "queue overwritten": lambda: self.damaged_queue(damage.overwrite),
@@ -148,7 +149,16 @@ class Faults:
                 return self._troubles("ivy-fast-sampler", "(archive|queue)") > before
 
             self.node.wait_for(is_felt, 30, "the disk to be full")
+            # It looks at the bounds of the queue when it starts.
+            self._run_in_node(["systemctl", "restart", "ivy-system-checks"])
             self.pause(0.5, 3)
+
+    def full_disk_and_no_broker(self) -> None:
+        """So there is something in the queue."""
+        self.platform.stop()
+        self.pause(0.5, 3)
+        self.full_disk()
+        self.platform.start()
 
     def full_disk_at_a_start(self) -> None:
         """Not even an empty queue can be opened then."""
@@ -176,10 +186,13 @@ class Faults:
         if self.chance.random() < 0.7:
             damage.checkpoint(self.node)
         with damage.frozen(self.node, self.services):
-            do(self.node, self.chance)
-            damage.copy(self.node)
             waiting = sampled(self.node) - arrived(self.platform.samples()).keys()
-        self.excused |= waiting - damage.readable(self.node)
+            before = damage.copy(self.node, "before")
+            do(self.node, self.chance)
+            after = damage.copy(self.node, "after")
+        if missing := waiting - damage.readable(self.node, before):
+            raise AssertionError(f"not in the queue, nor at the broker: {sorted(missing)[:10]}")
+        self.excused |= waiting - damage.readable(self.node, after)
         self.platform.start()
 
     def pause(self, least: float, most: float) -> None:

@@ -82,7 +82,7 @@ def report(node: Node, faults: Faults, platform: MortalPlatform, failed: list[st
     duplicates = counts.total() - len(counts)
     taken = sampled(node)
     lost = taken - counts.keys() - faults.excused
-    excused = faults.excused - counts.keys()
-    print(f"{len(taken)} samples, {len(lost)} lost: {sorted(lost)[:10]}")
-    print(f"{len(excused)} lost that SQLite could not read; {duplicates} duplicates; failed services: {failed}")
+    print(f"{len(taken)} samples, {len(lost)} lost {sorted(lost)[:10]}, {duplicates} duplicates, failed: {failed}")
+    unread = len(faults.excused - counts.keys())
+    print(f"of damaged queues, SQLite could not read {len(faults.excused)} others, of which {unread} are lost")
     return duplicates
