@@ -36,7 +36,7 @@ class Faults:
     platform: MortalPlatform
     chance: random.Random
     longest_stall: float
-    """Seconds for which the platform stalls before it is killed."""
+    """Seconds for which the platform stalls at least before it is killed."""
     excused: set[Sample] = field(default_factory=set)
 
     def __post_init__(self) -> None:
@@ -112,7 +112,7 @@ class Faults:
 
     def broker_stalled_and_killed(self) -> None:
         self.platform.pause()
-        self.pause(self.longest_stall, self.longest_stall + 2)
+        self.pause(self.longest_stall, 1.2 * self.longest_stall)
         self.platform.kill()
         self.platform.start()
 
@@ -130,15 +130,15 @@ class Faults:
     def clock_jump(self, offset: str) -> None:
         """There and back."""
         fake_clock.set_offset(self.node, offset)
-        self.node.wait_for(lambda: self._times_are(False), 60, f"samples of the time {offset}")
+        self.node.wait_for(lambda: any(self._jumped()), 60, f"samples of the time {offset}")
         self.pause(0, 1)
         fake_clock.set_offset(self.node, "+0")
-        self.node.wait_for(lambda: self._times_are(True), 60, "samples of the true time")
+        self.node.wait_for(lambda: self._jumped() and not any(self._jumped()), 60, "samples of the true time")
 
-    def _times_are(self, true: bool) -> bool:
-        """Whether the newest samples were taken at the true time; or one of them was not."""
-        last = [abs(at - time.time()) for at, values in self.platform.samples(-FEW) if "life" in values]
-        return max(last, default=0) < HALF_A_YEAR if true else max(last, default=0) > HALF_A_YEAR
+    def _jumped(self) -> list[bool]:
+        """Of the newest samples, whether they are of another time than now."""
+        times = [at for at, values in self.platform.samples(-FEW) if "life" in values]
+        return [abs(at - time.time()) > HALF_A_YEAR for at in times]
 
     def full_disk(self) -> None:
         before = self._troubles("ivy-fast-sampler", "(archive|queue)")

@@ -14,6 +14,10 @@ from tests.node.conftest import use_backend
 from tests.node.faults import Cause, Faults
 from tests.node.sampling import add_sampler, arrived, be_impatient, sampled
 
+TIMES_EACH = 1
+TIMES_EACH_IN_A_SWEEP = 5
+SECONDS_OF_STALL = 5.0
+SECONDS_OF_STALL_IN_A_SWEEP = 58.0  # up to 70: the backend gives the connection up after 60
 WINDOW = 50  # max_parallel_messages
 SEED = random.SystemRandom().randrange(10**6)
 # With log messages each service has the queue open twice.
@@ -33,24 +37,27 @@ def platform(request: pytest.FixtureRequest, bed: Bed, tmp_path: Path) -> Genera
 
 
 def schedule(faults: Faults, sweep: bool) -> list[tuple[str, Cause]]:
-    """How often each of them, in random order. The longest one takes more than a minute."""
-    times = {"broker stalled and killed": 2} if sweep else {}
-    each = {name: times.get(name, 6 if sweep else 1) for name in faults.kinds()}
-    everything = faults.kinds() | faults.moments()
-    some = [(name, cause) for name, cause in everything.items() for _ in range(each.get(name, 3))]
+    """All that is to happen, in random order. The longest fault takes more than a minute."""
+    times = dict.fromkeys(faults.kinds(), TIMES_EACH_IN_A_SWEEP if sweep else TIMES_EACH)
+    times["broker stalled and killed"] = min(2, times["broker stalled and killed"])
+    times |= dict.fromkeys(faults.moments(), 3)
+    causes = faults.kinds() | faults.moments()
+    some = [(name, causes[name]) for name, count in times.items() for _ in range(count)]
     faults.chance.shuffle(some)
     return some
 
 
 def test_no_sample_is_lost_whatever_fails(
-    node: Node, platform: MortalPlatform, request: pytest.FixtureRequest
+    node: Node, platform: MortalPlatform, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
 ) -> None:
     sweep = bool(request.config.getoption("--sweep"))
     prepare(node, platform)
-    faults = Faults(node, platform, random.Random(SEED), longest_stall=61 if sweep else 6)
+    stall = SECONDS_OF_STALL_IN_A_SWEEP if sweep else SECONDS_OF_STALL
+    faults = Faults(node, platform, random.Random(SEED), stall)
     some = schedule(faults, sweep)
-    count = sum(name in faults.kinds() for name, _ in some)
-    print(f"{platform.provider}: seed {SEED}, {count} faults: {dict(Counter(name for name, _ in some))}")
+    of_each = Counter(name for name, _ in some if name in faults.kinds())
+    with capsys.disabled():
+        print(f"\n{platform.provider}: seed {SEED}, {of_each.total()} faults: {dict(sorted(of_each.items()))}")
     for name, cause in some:
         faults.cause(name, cause)
     node.run(["systemctl", "stop", "ivy-fast-sampler"])
@@ -59,7 +66,8 @@ def test_no_sample_is_lost_whatever_fails(
         node.wait_for(lambda: wanted <= arrived(platform.samples()).keys(), 60, "all samples at the broker")
     finally:
         failed = node.run(["systemctl", "list-units", "--failed", "--no-legend", "--plain"]).stdout.splitlines()
-        duplicates = report(node, faults, platform, failed)
+        with capsys.disabled():
+            duplicates = report(node, faults, platform, failed)
     platform.check()
     assert duplicates <= len(some) * WINDOW
     assert not failed
