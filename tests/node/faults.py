@@ -186,7 +186,7 @@ class Faults:
         if self.chance.random() < 0.7:
             damage.checkpoint(self.node)
         with damage.frozen(self.node, self.services):
-            waiting = sampled(self.node) - arrived(self.platform.samples()).keys()
+            waiting = sampled(self.node) - arrived(self.platform.samples()).keys() - self.excused
             before = damage.copy(self.node, "before")
             do(self.node, self.chance)
             after = damage.copy(self.node, "after")
