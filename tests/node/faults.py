@@ -1,17 +1,15 @@
-"""All that can befall a node, each as a function that returns when the cause is over, though not its effects."""
+"""All that can befall a node, and how one sees that it is over."""
 
-import random
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from testbed.bed import Node
 from testbed.run import run
 
-from tests.broker.platforms import MortalPlatform
-from tests.node import damage, fake_clock, small_disk
+from tests.node import damage, fake_clock
 from tests.node.conftest import unit_property
-from tests.node.sampling import Sample, arrived, mark, sampled
+from tests.node.sampling import arrived, mark, sampled
+from tests.node.storage_faults import StorageFaults
 
 LOSS = """
 table inet loss {
@@ -25,23 +23,12 @@ FEW = 20  # publications, the last of which show whether the node sends
 Cause = Callable[[], None]
 
 
-@dataclass
-class Faults:
-    """Faults of one node and its platform.
+@dataclass(kw_only=True)
+class Faults(StorageFaults):
+    """Faults of one node and its platform, each of which returns when its cause is over."""
 
-    `excused` are the samples that no SQLite could read after the queue had been damaged.
-    """
-
-    node: Node
-    platform: MortalPlatform
-    chance: random.Random
-    longest_stall: float
+    least_stall: float
     """Seconds for which the platform stalls at least before it is killed."""
-    excused: set[Sample] = field(default_factory=set)
-
-    def __post_init__(self) -> None:
-        procedures = ("fast-sampler", "dummy-procedure", "system-checks")
-        self.services = [f"ivy-{name}" for name in (*procedures, self.platform.provider)]
 
     def kinds(self) -> dict[str, Cause]:
         """All of them by name."""
@@ -112,7 +99,7 @@ class Faults:
 
     def broker_stalled_and_killed(self) -> None:
         self.platform.pause()
-        self.pause(self.longest_stall, 1.2 * self.longest_stall)
+        self.pause(self.least_stall, 1.2 * self.least_stall)
         self.platform.kill()
         self.platform.start()
 
@@ -139,65 +126,6 @@ class Faults:
         """Of the newest samples, whether they are of another time than now."""
         times = [at for at, values in self.platform.samples(-FEW) if "life" in values]
         return [abs(at - time.time()) > HALF_A_YEAR for at in times]
-
-    def full_disk(self) -> None:
-        before = self._troubles("ivy-fast-sampler", "(archive|queue)")
-        with small_disk.filler(self.node) as file:
-
-            def is_felt() -> bool:
-                small_disk.fill(file)  # also what was kept in reserve
-                return self._troubles("ivy-fast-sampler", "(archive|queue)") > before
-
-            self.node.wait_for(is_felt, 30, "the disk to be full")
-            # It looks at the bounds of the queue when it starts.
-            self._run_in_node(["systemctl", "restart", "ivy-system-checks"])
-            self.pause(0.5, 3)
-
-    def full_disk_and_no_broker(self) -> None:
-        """So there is something in the queue."""
-        self.platform.stop()
-        self.pause(0.5, 3)
-        self.full_disk()
-        self.platform.start()
-
-    def full_disk_at_a_start(self) -> None:
-        """Not even an empty queue can be opened then."""
-        before = self._troubles("ivy-fast-sampler", "queue")
-        self.node.run(["systemctl", "stop", "ivy.target", *self.services])
-        with small_disk.filler(self.node) as file:
-            small_disk.use_up_reserve(self.node)
-            small_disk.fill(file)
-            self.node.run(["systemctl", "start", "ivy.target"])
-            self.node.wait_for(
-                lambda: self._troubles("ivy-fast-sampler", "queue") > before, 30, "the queue not to be opened"
-            )
-            self.pause(0.5, 3)
-
-    def _troubles(self, service: str, place: str) -> int:
-        """How often a service said that a place takes no messages."""
-        grep = f"--grep=the {place} takes no messages"
-        command = ["journalctl", "--quiet", "--output=cat", f"--unit={service}", grep]
-        return self.node.run(command, check=False).stdout.count("\n")
-
-    def damaged_queue(self, do: Callable[[Node, random.Random], None]) -> None:
-        """While there is something in it, and under the eyes of all services."""
-        self.platform.stop()
-        self.pause(1, 3)
-        if self.chance.random() < 0.7:
-            damage.checkpoint(self.node)
-        with damage.frozen(self.node, self.services):
-            waiting = sampled(self.node) - arrived(self.platform.samples()).keys() - self.excused
-            before = damage.copy(self.node, "before")
-            do(self.node, self.chance)
-            after = damage.copy(self.node, "after")
-        if missing := waiting - damage.readable(self.node, before):
-            raise AssertionError(f"not in the queue, nor at the broker: {sorted(missing)[:10]}")
-        self.excused |= waiting - damage.readable(self.node, after)
-        self.platform.start()
-
-    def pause(self, least: float, most: float) -> None:
-        """Let a fault last: the random moment and length are what is tested, nothing is waited for."""
-        time.sleep(self.chance.uniform(least, most))
 
     def cause(self, name: str, cause: Cause) -> None:
         """Cause one and see it over: faults that overlap would hide each other."""

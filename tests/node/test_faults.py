@@ -53,7 +53,7 @@ def test_no_sample_is_lost_whatever_fails(
     sweep = bool(request.config.getoption("--sweep"))
     prepare(node, platform)
     stall = SECONDS_OF_STALL_IN_A_SWEEP if sweep else SECONDS_OF_STALL
-    faults = Faults(node, platform, random.Random(SEED), stall)
+    faults = Faults(node=node, platform=platform, chance=random.Random(SEED), least_stall=stall)
     some = schedule(faults, sweep)
     of_each = Counter(name for name, _ in some if name in faults.kinds())
     with capsys.disabled():
