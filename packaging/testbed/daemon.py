@@ -3,6 +3,7 @@
 It ends with the process that started it. What it speaks is its subclass's affair.
 """
 
+import os
 import signal
 import socket
 import subprocess
@@ -64,8 +65,10 @@ class Daemon:
         self.start()
 
     def pause(self) -> None:
-        """It stalls: connections stay open, nothing is answered."""
-        self._running_process().send_signal(signal.SIGSTOP)
+        """It stalls: connections stay open, nothing is answered. Returns when its last thread stands still."""
+        process = self._running_process()
+        process.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
 
     def resume(self) -> None:
         self._running_process().send_signal(signal.SIGCONT)
