@@ -8,7 +8,6 @@ from collections.abc import Generator, Sequence
 
 from testbed.bed import Node
 
-from tests.node.conftest import unit_property
 from tests.node.sampling import Sample
 
 PACKAGE = "sqlite3"
@@ -21,13 +20,15 @@ _SAMPLE = re.compile(r'"data":\{"life":([0-9]+),"number":([0-9]+)(?:,"channel_[0
 @contextlib.contextmanager
 def frozen(node: Node, services: Sequence[str]) -> Generator[None, None, None]:
     """The services stand still, so that their files do."""
-    for service in services:
-        node.wait_for(
-            lambda name=service: unit_property(node, name, "ActiveState") == "active",  # type: ignore[misc]
-            10,
-            f"{service} to be active",
-        )
-    node.run(["systemctl", "freeze", *services])
+
+    def freeze() -> bool:
+        """All of them, or none: one may be about to be restarted."""
+        if node.run(["systemctl", "freeze", *services], check=False).returncode == 0:
+            return True
+        node.run(["systemctl", "thaw", *services], check=False)
+        return False
+
+    node.wait_for(freeze, 60, "all services to be active, and to stand still")
     try:
         yield
     finally:
