@@ -71,7 +71,7 @@ def _page_size(main: int) -> int:
 
 
 def _likely_page_size(main: int) -> int:
-    """Where the header is lost: SQLite's own size (the predecessor's files) if pages begin nowhere else, or ours."""
+    """Where the header is lost: SQLite's own size (older files) if pages begin nowhere else, or ours."""
     beginnings = [page_log.read(main, start, 1) for start in range(0, os.fstat(main).st_size, PAGE_SIZE)]
     leaves = [start for start, first in enumerate(beginnings) if first == bytes([_LEAF_OF_A_TABLE])]
     ratio = _SIZE_OF_OLD_PAGES // PAGE_SIZE

@@ -19,6 +19,8 @@ _SLACK = 1_000_000
 """Bytes that a full queue has free for what comes until the next time."""
 _LEAST = 16_000_000
 """Bytes up to which the queue may grow into the room that it should leave free, half of what is left at most."""
+_LITTLE = 1_000_000
+"""Bytes that the queue may have anyhow: dropping so few messages makes no room for more than wait in memory."""
 _MOST_UNUSED = 4_000_000
 """Bytes that the file may keep for later; what is more is given back to the disk."""
 
@@ -49,7 +51,7 @@ def limit(config: QueueConfig, size: Size, free: int) -> int:
     """The bytes that the queue's file may have.
 
     It does not grow into the room that it should leave free, but for a first few megabytes; nor does it shrink when
-    others take that room: what is queued here would be lost for nothing.
+    others take that room: what is queued here would be lost for nothing. A small one drops nothing for their sake.
 
     Args:
         config: The bounds.
@@ -57,7 +59,7 @@ def limit(config: QueueConfig, size: Size, free: int) -> int:
         free: The bytes that are free on the disk.
     """
     growth = max(0, free - 1_000_000 * config.min_free_megabytes, min(free // 2, _LEAST - size.file))
-    return min(1_000_000 * config.max_megabytes, size.file + growth)
+    return min(1_000_000 * config.max_megabytes, max(_LITTLE, size.file + growth))
 
 
 def enforce(config: QueueConfig, database: QueueDatabase, free: int) -> dict[str, int]:

@@ -1,6 +1,6 @@
 """A real server program for the nodes to talk to: started, stopped, killed, stalled; it ends with its starter.
 
-What it serves, and how it is set up, is the business of `testbed.broker` and `testbed.git_server`.
+What it serves, and how it is set up, is its subclass's business.
 """
 
 import os
@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -45,6 +46,10 @@ class Server(ABC):
     def _configure(self) -> list[str]:
         """Write what the program needs into `directory`, which exists; returns the command that starts it."""
 
+    def _environment(self) -> Mapping[str, str]:
+        """What the program finds beside the usual."""
+        return {}
+
     @property
     def running(self) -> bool:
         return self._process is not None and self._process.poll() is None
@@ -60,8 +65,9 @@ class Server(ABC):
 
     def _spawn(self, command: list[str]) -> subprocess.Popen[str]:
         """What it says before it opens its log goes to a file of its own."""
-        with self._file("stderr.log").open("w") as said:
-            return popen(command, stdin=subprocess.DEVNULL, stdout=said, stderr=subprocess.STDOUT)
+        with self._file("stderr.log").open("a") as said:
+            options = {"stdin": subprocess.DEVNULL, "stdout": said, "stderr": subprocess.STDOUT}
+            return popen(command, env=self._environment(), **options)
 
     def stop(self) -> None:
         """A clean end."""
@@ -76,8 +82,10 @@ class Server(ABC):
         self.start()
 
     def pause(self) -> None:
-        """It stalls: connections stay open, nothing is answered."""
-        self._running_process().send_signal(signal.SIGSTOP)
+        """It stalls: connections stay open, nothing is answered. Returns when its last thread stands still."""
+        process = self._running_process()
+        process.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
 
     def resume(self) -> None:
         self._running_process().send_signal(signal.SIGCONT)

@@ -7,8 +7,9 @@ from typing import Any, Protocol
 from testbed.broker import Broker
 
 from tests.broker.node import PASSWORD, SENSOR
+from tests.broker.thingsboard_daemon import ThingsBoardDaemon
 from tests.broker.thingsboard_server import BAD_CREDENTIALS, GRANTED, ThingsBoardServer
-from tests.node.recorder import Recorder
+from tests.node.recorder import Arrival, Recorder
 from tests.validators import tenta, thingsboard
 
 Element = dict[str, Any]
@@ -20,8 +21,12 @@ class Platform(Protocol):
     provider: str
     port: int
 
-    def samples(self) -> list[tuple[float, Element]]:
-        """Unix time and values of all samples so far, in the order of their arrival."""
+    def samples(self, first: int = 0) -> list[tuple[float, Element]]:
+        """Unix time and values of all samples so far, in the order of their arrival.
+
+        Args:
+            first: The publication to begin with; -5 leaves out all but the last five.
+        """
 
     def delays(self, key: str) -> list[float]:
         """Seconds from its sampling to its arrival, of each sample so far that has such a value."""
@@ -54,21 +59,55 @@ class Platform(Protocol):
         """End."""
 
 
+class MortalPlatform(Protocol):
+    """A platform whose server is a process of its own, to be ended and stalled in any way."""
+
+    provider: str
+    address: str
+    port: int
+
+    def samples(self, first: int = 0) -> list[tuple[float, Element]]:
+        """As of a `Platform`."""
+
+    def check(self) -> None:
+        """Judge everything that arrived."""
+
+    def start(self) -> None:
+        """Listen, if that was ended."""
+
+    def stop(self) -> None:
+        """End in good order."""
+
+    def kill(self) -> None:
+        """End at once."""
+
+    def pause(self) -> None:
+        """Stall."""
+
+    def resume(self) -> None:
+        """Go on."""
+
+    def close(self) -> None:
+        """End for good."""
+
+
 class TentaPlatform:
     """Tenta."""
 
     provider = "tenta"
 
-    def __init__(self, directory: Path, port: int) -> None:
-        users = {SENSOR: PASSWORD, "operator": PASSWORD}
-        self._broker = Broker("127.0.0.1", port, users, directory=directory)
+    def __init__(self, directory: Path, port: int, address: str = "127.0.0.1", sensor: str = SENSOR) -> None:
+        self._broker = Broker(address, port, {sensor: PASSWORD, "operator": PASSWORD}, directory=directory)
         self._broker.start()
-        self.port = port
-        self._recorder = Recorder("127.0.0.1", port, "operator", PASSWORD)
+        self.address, self.port = address, port
+        self._sensor = sensor
+        self._recorder = Recorder(address, port, "operator", PASSWORD)
+        self.start, self.stop, self.kill = self._broker.start, self._broker.stop, self._broker.kill
         self.restart, self.pause, self.resume = self._broker.restart, self._broker.pause, self._broker.resume
 
-    def samples(self) -> list[tuple[float, Element]]:
-        return [(element["timestamp"], element["value"]) for element in self._recorder.elements("measurements")]
+    def samples(self, first: int = 0) -> list[tuple[float, Element]]:
+        elements = self._recorder.elements("measurements", first)
+        return [(element["timestamp"], element["value"]) for element in elements]
 
     def delays(self, key: str) -> list[float]:
         found = [a for a in list(self._recorder.arrivals) if key.encode() in a.payload]
@@ -83,43 +122,41 @@ class TentaPlatform:
 
     def offer(self, configuration: Any, revision: Any) -> None:
         payload = json.dumps({"revision": revision, "configuration": configuration})
-        self._recorder.publish(f"configurations/{SENSOR}", payload, retain=True)
+        self._recorder.publish(f"configurations/{self._sensor}", payload, retain=True)
 
     def send(self, payload: bytes) -> None:
-        self._recorder.publish(f"configurations/{SENSOR}", payload)
+        self._recorder.publish(f"configurations/{self._sensor}", payload)
 
     def check(self) -> None:
         for arrival in list(self._recorder.arrivals):
             if not arrival.topic.startswith("configurations/"):
-                tenta.check(arrival.topic, arrival.payload, arrival.qos, SENSOR)
+                tenta.check(arrival.topic, arrival.payload, arrival.qos, self._sensor)
 
     def close(self) -> None:
         self._recorder.close()
         self._broker.stop()
 
 
-class ThingsBoardPlatform:
-    """ThingsBoard, by an access token."""
+class _ThingsBoardForms:
+    """Reads and judges what arrived at a ThingsBoard."""
 
     provider = "thingsboard"
 
-    def __init__(self) -> None:
-        self.server = ThingsBoardServer(lambda _id, name, _password: GRANTED if name == SENSOR else BAD_CREDENTIALS)
-        self.port = self.server.port
-        self.restart, self.pause, self.resume = self.server.restart, self.server.pause, self.server.resume
-        self.close = self.server.stop
+    def _arrived(self) -> tuple[list[Arrival], list[str]]:
+        """All publications, and why connections were closed."""
+        raise NotImplementedError
 
-    def _telemetry(self) -> list[Element]:
+    def _telemetry(self, first: int = 0) -> list[Element]:
         return [
             element
-            for arrival in list(self.server.arrivals)
+            for arrival in self._arrived()[0][first:]
             if arrival.topic == thingsboard.TELEMETRY
             for element in json.loads(arrival.payload)
         ]
 
-    def samples(self) -> list[tuple[float, Element]]:
+    def samples(self, first: int = 0) -> list[tuple[float, Element]]:
         kinds = {"logging", "configuration"}
-        return [(e["ts"] / 1000, e["values"]) for e in self._telemetry() if not kinds & e["values"].keys()]
+        return [(e["ts"] / 1000, e["values"]) for e in self._telemetry(first) if not kinds & e["values"].keys()]
 
     def delays(self, key: str) -> list[float]:
         found = [a for a in list(self.server.arrivals) if key.encode() in a.payload]
@@ -138,6 +175,27 @@ class ThingsBoardPlatform:
             if one["status"] in ("accepted", "rejected")
         ]
 
+    def check(self) -> None:
+        arrivals, closings = self._arrived()
+        for arrival in arrivals[:]:
+            thingsboard.check(arrival.topic, arrival.payload, arrival.qos)
+        refused = [reason for reason in closings if "login" not in reason]
+        if refused:
+            raise ValueError(f"connections were closed: {refused}")
+
+
+class ThingsBoardPlatform(_ThingsBoardForms):
+    """ThingsBoard, by an access token."""
+
+    def __init__(self) -> None:
+        self.server = ThingsBoardServer(lambda _id, name, _password: GRANTED if name == SENSOR else BAD_CREDENTIALS)
+        self.port = self.server.port
+        self.restart, self.pause, self.resume = self.server.restart, self.server.pause, self.server.resume
+        self.close = self.server.stop
+
+    def _arrived(self) -> tuple[list[Arrival], list[str]]:
+        return self.server.arrivals, self.server.closings
+
     def offer(self, configuration: Any, revision: Any) -> None:
         if isinstance(configuration, dict) and isinstance(configuration.get("general"), dict):
             general = {**configuration["general"], "config_revision": revision}
@@ -147,9 +205,17 @@ class ThingsBoardPlatform:
     def send(self, payload: bytes) -> None:
         self.server.send(thingsboard.ATTRIBUTES, payload)
 
-    def check(self) -> None:
-        for arrival in list(self.server.arrivals):
-            thingsboard.check(arrival.topic, arrival.payload, arrival.qos)
-        refused = [reason for reason in self.server.closings if "login" not in reason]
-        if refused:
-            raise ValueError(f"connections were closed: {refused}")
+
+class MortalThingsBoard(_ThingsBoardForms):
+    """ThingsBoard as a process of its own, which offers nothing."""
+
+    def __init__(self, directory: Path, port: int, address: str, token: str) -> None:
+        self.address, self.port = address, port
+        self._daemon = ThingsBoardDaemon(address, port, token, directory)
+        self._daemon.start()
+        self.start, self.stop, self.kill = self._daemon.start, self._daemon.stop, self._daemon.kill
+        self.pause, self.resume, self.close = self._daemon.pause, self._daemon.resume, self._daemon.stop
+
+    def _arrived(self) -> tuple[list[Arrival], list[str]]:
+        self._daemon.update()
+        return self._daemon.arrivals, self._daemon.closings

@@ -10,8 +10,6 @@ import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion
 from testbed.waiting import wait_for
 
-_FEW = 5
-
 
 @dataclass(frozen=True)
 class Arrival:
@@ -52,17 +50,18 @@ class Recorder:
         """The same, in its turn after those before, without waiting for it."""
         self._client.publish(topic, payload, qos=1)
 
-    def timed_elements(self, kind: str) -> list[tuple[Arrival, dict[str, Any]]]:
-        """All array elements so far of a Tenta topic: `measurements`, `logs` or `acknowledgments`."""
-        return [pair for arrival in list(self.arrivals) for pair in _elements(arrival, kind)]
+    def timed_elements(self, kind: str, first: int = 0) -> list[tuple[Arrival, dict[str, Any]]]:
+        """All array elements of a Tenta topic: `measurements`, `logs` or `acknowledgments`.
 
-    def elements(self, kind: str) -> list[dict[str, Any]]:
+        Args:
+            kind: The topic without the sensor.
+            first: The arrival to begin with; -5 leaves out all but the last five.
+        """
+        return [pair for arrival in self.arrivals[first:] for pair in _elements(arrival, kind)]
+
+    def elements(self, kind: str, first: int = 0) -> list[dict[str, Any]]:
         """The same without their arrivals."""
-        return [element for _, element in self.timed_elements(kind)]
-
-    def latest(self, kind: str) -> list[dict[str, Any]]:
-        """Those of the last few arrivals."""
-        return [element for arrival in self.arrivals[-_FEW:] for _, element in _elements(arrival, kind)]
+        return [element for _, element in self.timed_elements(kind, first)]
 
     def wait_for_element(self, kind: str, timeout: float, what: str, *contained: str) -> dict[str, Any]:
         """The first element of a kind whose JSON text contains all of the given texts."""

@@ -1,11 +1,11 @@
 """Puts the fast sampler into a node, and compares what it sampled with what arrived."""
 
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from testbed.bed import Node
-
-from tests.node.recorder import Recorder
 
 UNIT = """\
 [Unit]
@@ -15,7 +15,9 @@ PartOf=ivy.target
 [Service]
 ExecStart=/usr/bin/ivy run fast-sampler
 PrivateNetwork=yes
+StateDirectory=fast-sampler
 """
+RETURNED = "/var/lib/fast-sampler/returned.txt"
 # Time limits for a test that cannot wait for minutes; what they limit stays the same.
 IMPATIENT = """\
 [Service]
@@ -51,14 +53,25 @@ def be_impatient(node: Node) -> None:
     node.run(["systemctl", "daemon-reload"])
 
 
-def sampled(node: Node) -> set[Sample]:
-    """Every sample for which `add_message` has returned. A line torn by a kill is none."""
-    lines = node.path("/var/lib/ivy/data/returned.txt").read_text().splitlines(keepends=True)
-    pairs = [line.split() for line in lines if line.endswith("\n")]
+def sampled(node: Node, since: int = 0) -> set[Sample]:
+    """Every sample for which `add_message` has returned. A line torn by a kill is none.
+
+    Args:
+        node: Where to look.
+        since: Leave out those before; what `mark` said then.
+    """
+    with node.path(RETURNED).open("rb") as file:
+        file.seek(since)
+        lines = file.read().splitlines(keepends=True)
+    pairs = [line.split() for line in lines if line.endswith(b"\n")]
     return {(int(life), int(number)) for life, number in pairs}
 
 
-def arrived(recorder: Recorder) -> Counter[Sample]:
-    """Every sample that arrived, and how often."""
-    values = [element["value"] for element in recorder.elements("measurements")]
-    return Counter((value["life"], value["number"]) for value in values if "life" in value)
+def mark(node: Node) -> int:
+    """How far the sampler has come, for `sampled`."""
+    return node.path(RETURNED).stat().st_size
+
+
+def arrived(samples: Iterable[tuple[float, dict[str, Any]]]) -> Counter[Sample]:
+    """Every sample of the sampler among the samples of a platform, and how often."""
+    return Counter((values["life"], values["number"]) for _, values in samples if "life" in values)

@@ -8,7 +8,8 @@ import pytest
 from testbed.bed import Node
 from testbed.broker import Broker
 
-from tests.node.conftest import PASSWORD, unit_property, use_tenta, wait_until_connected
+from tests.broker.node import PASSWORD
+from tests.node.conftest import unit_property, use_tenta, wait_until_connected
 from tests.node.recorder import Recorder
 from tests.validators import tenta
 

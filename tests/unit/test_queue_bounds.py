@@ -61,6 +61,12 @@ def test_a_queue_within_its_bounds_loses_nothing(agent: MessagingAgent) -> None:
     assert agent.get_queue_length() == 1000
 
 
+def test_a_small_queue_loses_nothing_on_a_disk_that_others_filled(agent: MessagingAgent) -> None:
+    fill(agent, 1000)
+    assert queue_bounds.enforce(QueueConfig(), agent.database, 0) == {}
+    assert agent.get_queue_length() == 1000
+
+
 def test_logs_go_before_data_and_the_oldest_first(agent: MessagingAgent) -> None:
     fill(agent, 9000)
     dropped = queue_bounds.enforce(QueueConfig(max_megabytes=2), agent.database, PLENTY)
