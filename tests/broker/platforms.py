@@ -159,7 +159,7 @@ class _ThingsBoardForms:
         return [(e["ts"] / 1000, e["values"]) for e in self._telemetry(first) if not kinds & e["values"].keys()]
 
     def delays(self, key: str) -> list[float]:
-        found = [a for a in list(self.server.arrivals) if key.encode() in a.payload]
+        found = [a for a in self._arrived()[0][:] if key.encode() in a.payload]
         elements = [(arrival.time, element) for arrival in found for element in json.loads(arrival.payload)]
         return [arrived - element["ts"] / 1000 for arrived, element in elements if key in element["values"]]
 

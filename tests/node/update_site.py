@@ -120,9 +120,9 @@ class UpdateSite:
 
     def wait_for_samples(self) -> None:
         """Wait for a sample that is taken from now on."""
-        since = time.time()
+        since, first = time.time(), len(self.recorder.arrivals)
 
         def has_come() -> bool:
-            return any(e["timestamp"] > since for e in self.recorder.latest("measurements"))
+            return any(e["timestamp"] > since for e in self.recorder.elements("measurements", first))
 
         self.node.wait_for(has_come, 30, "new samples")
