@@ -8,7 +8,7 @@ from typing import Any
 
 from ivy import constants
 
-_EPILOG = "exit status: 0 done, or well; 1 failed, not well, or rejected; 2 wrong use; 78 bad config"
+_EPILOG = "status: 0 done, well; 1 failed, rejected; 2 wrong use; 78 bad config; see man ivy"
 
 
 def main() -> None:
@@ -31,7 +31,6 @@ def main() -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="ivy",
-        description="The software of an autonomous sensor node. More: man ivy",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -68,8 +67,6 @@ def _add_node_commands(commands: Any) -> None:
     messages.add_argument("--date", metavar="YYYY-MM-DD", help="the UTC day; default: today")
     messages.add_argument("--follow", action="store_true", help="go on showing what comes")
     messages.add_argument("--json", action="store_true", help="print one JSON object per line")
-    run = _add(commands, "run", "services:run", "run one service in the foreground, as its unit does")
-    run.add_argument("name", metavar="NAME", help="e.g. dummy-procedure, system-checks, tenta or thingsboard")
     _add(commands, "info", "services:info", "show version and places on disk")
 
 
@@ -88,7 +85,7 @@ def _add_config_commands(commands: Any) -> None:
 
 
 def _add_update_commands(commands: Any) -> None:
-    update = _add(commands, "update", "update:update", "use another version; it is undone if it does not run well")
+    update = _add(commands, "update", "update:update", "use another version; it is undone if it is not well")
     update.add_argument("version", metavar="VERSION", help="e.g. 1.2.3: the tag v1.2.3 of updater.repository")
     _add(commands, "rollback", "update:rollback", "use the version and config from before the last change")
     releases = _add(commands, "releases", "releases:show", "show versions on disk, and what became of offers")
@@ -97,6 +94,9 @@ def _add_update_commands(commands: Any) -> None:
 
 def _add_internal_commands(commands: Any) -> None:
     """What units and package scripts call. Without a help text, they are not listed."""
+    run = commands.add_parser("run", description="Run one service in the foreground, as its unit does.")
+    run.add_argument("name", metavar="NAME", help="e.g. dummy-procedure, system-checks, tenta or thingsboard")
+    run.set_defaults(work="services:run")
     report = commands.add_parser("report-exit", description="Queue a message about the end of a service.")
     report.add_argument("unit")
     report.set_defaults(work="internal:report_exit")

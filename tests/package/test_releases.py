@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from ivy.types.config import Config
-from ivy.utils.releases import ReleaseError, current_version, install_golden
+from ivy.utils.golden import ReleaseError, install_golden
+from ivy.utils.releases import Releases
 from ivy.version import Version
 
 TEMPLATE = Path(__file__).parents[2] / "config" / "config.template.json"
@@ -23,6 +24,7 @@ class Machine:
     def __init__(self, directory: Path) -> None:
         self.golden = directory / "golden"
         self.root = directory / "root"
+        self.releases = Releases(self.root)
         (self.golden / "ivy").mkdir(parents=True)
         (self.golden / "config").mkdir()
         (self.root / "data").mkdir(parents=True)
@@ -37,7 +39,7 @@ class Machine:
     def install(self, version: str | None = None) -> None:
         if version is not None:
             self.package(version)
-        install_golden(self.golden, self.root)
+        install_golden(self.golden, self.releases)
 
     @property
     def current(self) -> Path:
@@ -133,7 +135,7 @@ def test_a_config_that_the_new_version_rejects_leaves_the_old_one_running(machin
 def test_a_newer_release_goes_on_running(machine: Machine, newer: str, capsys: pytest.CaptureFixture[str]) -> None:
     machine.install(newer)
     machine.install("1.0.0")
-    assert current_version(machine.root) == Version(newer)
+    assert machine.releases.current() == Version(newer)
     assert f"ivy {newer} runs" in capsys.readouterr().out
     assert machine.names() == {newer, "current", "data"}
 
@@ -141,7 +143,7 @@ def test_a_newer_release_goes_on_running(machine: Machine, newer: str, capsys: p
 def test_a_final_release_follows_its_candidates(machine: Machine) -> None:
     machine.install("1.1.0-rc.10")
     machine.install("1.1.0")
-    assert current_version(machine.root) == Version("1.1.0")
+    assert machine.releases.current() == Version("1.1.0")
 
 
 def test_a_release_that_was_rolled_back_gets_the_config_that_works(machine: Machine) -> None:
@@ -169,7 +171,7 @@ def _name_no_version(machine: Machine) -> None:
 def test_a_link_that_names_no_release_is_mended(machine: Machine, damage: Callable[[Machine], None]) -> None:
     machine.install()
     damage(machine)
-    assert current_version(machine.root) is None
+    assert machine.releases.current() is None
     machine.install()
     assert machine.imported_version() == "1.0.0"
 
@@ -188,7 +190,7 @@ def _killed_at(step: int, machine: Machine) -> bool:
         steps = iter(range(step))
         sys.addaudithook(lambda _event, _arguments: None if next(steps, None) is not None else os._exit(1))
         try:
-            install_golden(machine.golden, machine.root)
+            install_golden(machine.golden, machine.releases)
             os._exit(0)
         finally:
             os._exit(2)
@@ -217,7 +219,7 @@ def test_killed_at_any_step_it_leaves_the_old_release_or_the_new_one(tmp_path: P
         assert _is_whole(machine.current) or before is None
         if not died:
             return
-        install_golden(machine.golden, machine.root)
-        assert current_version(machine.root) == Version("1.1.0")
+        install_golden(machine.golden, machine.releases)
+        assert machine.releases.current() == Version("1.1.0")
         assert machine.names() == {"current", "data", "1.1.0"} | ({before} if before else set())
         step += 7  # one by one takes half a minute
