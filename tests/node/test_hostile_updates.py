@@ -1,0 +1,282 @@
+"""Offers, releases and a service user with bad intent: the node says no, and is as it was.
+
+One node for all of them, one after the other: whatever one does to it, the next ones see.
+"""
+
+import json
+from collections.abc import Generator, Sequence
+
+import pytest
+from testbed.bed import Bed, Node, Snapshot
+from testbed.broker import Broker
+
+from tests.node import hostile_trees
+from tests.node.conftest import PASSWORD, unit_property
+from tests.node.recorder import Recorder
+from tests.node.releases import Graft, ReleaseMaker, add_zeros, grafts, remove, write
+from tests.node.update_site import REPOSITORY, UpdateSite
+
+CANARY = "canary"
+EXECUTE = f"$(touch${{IFS}}/var/lib/ivy/{CANARY})"
+GIGABYTE = 1 << 30
+SECONDS_TO_TEST = 5
+
+TREES: dict[str, tuple[Graft, str]] = {
+    "1.1.1": (hostile_trees.file(["ivy", "..", "..", CANARY]), "objects that git does not accept"),
+    "1.1.2": (hostile_trees.file([f"/var/lib/ivy/{CANARY}"]), "objects that git does not accept"),
+    "1.1.3": (hostile_trees.file(["ivy", ".git", "hooks", CANARY]), "objects that git does not accept"),
+    "1.1.4": (hostile_trees.symlink(["ivy", "link"], "/etc/passwd"), "ivy/link is a link that leads out"),
+    "1.1.6": (
+        grafts(
+            hostile_trees.symlink(["ivy", "first"], "second"),
+            hostile_trees.symlink(["ivy", "second"], "third/fourth"),
+            hostile_trees.symlink(["ivy", "third", "fourth"], "../../../.."),
+        ),
+        "is a link that leads out",
+    ),
+    "1.1.7": (
+        grafts(
+            hostile_trees.symlink(["ivy", "double"], "/var/lib/ivy/data"),
+            hostile_trees.file(["ivy", "double", CANARY]),
+        ),
+        "objects that git does not accept",
+    ),
+    "1.1.8": (hostile_trees.submodule(["ivy", "module"]), "is no file (mode 160000)"),
+    "1.1.9": (hostile_trees.bomb(["ivy", "bomb"]), "more files than a release may have"),
+}
+
+HARM = """
+import os, socket, time
+from pathlib import Path
+import pytest
+
+pytestmark = pytest.mark.version_change
+RELEASE = Path(__file__).resolve().parents[2]
+SERVICES = [p for p in Path("/proc").glob("[0-9]*") if b"ivy" in (p / "cmdline").read_bytes()]
+WRITTEN = ["/var/lib/ivy/canary", "/var/lib/ivy/data/canary", "/run/ivy/canary", "/etc/canary", "/run/canary",
+           "/var/lib/ivy/source.git/canary", RELEASE / "ivy" / "canary", RELEASE / "config" / "config.json"]
+
+
+def write(path):
+    with open(path, "a") as file:
+        file.write("x")
+
+
+def kill():
+    os.kill(1, 9)
+    for process in SERVICES:
+        if process.name != str(os.getpid()):
+            os.kill(int(process.name), 9)
+
+
+def fork():
+    for _ in range(300):
+        if os.fork() == 0:
+            os.setsid()
+            time.sleep(1000)
+            os._exit(0)
+
+
+def test_harm():
+    attempts = {f"write {path}": lambda path=path: write(path) for path in WRITTEN}
+    attempts["read secrets"] = lambda: open("/etc/shadow").read()
+    attempts["reach the broker"] = lambda: socket.create_connection(("BROKER", 1883), 2)
+    attempts["become root"] = lambda: os.setuid(0)
+    attempts["kill"] = kill
+    attempts["fork"] = fork
+    done = []
+    for name, attempt in attempts.items():
+        try:
+            attempt()
+            done.append(name)
+        except OSError:
+            pass
+    pytest.fail(f"harm done: {done}")
+"""
+
+NEVER_ENDS = """
+import os
+import pytest
+
+
+@pytest.mark.version_change
+def test_never_ends():
+    os.fork()
+    while True:
+        pass
+"""
+
+
+@pytest.fixture(scope="module")
+def site(
+    bed: Bed, installed: Snapshot, tmp_path_factory: pytest.TempPathFactory
+) -> Generator[UpdateSite, None, None]:
+    directory = tmp_path_factory.mktemp("hostile")
+    node = bed.node("n1", base=installed)
+    node.boot()
+    users = {"n1": PASSWORD, "operator": PASSWORD}
+    with Broker(bed.address, 1883, users, directory=directory / "broker") as broker:
+        recorder = Recorder(broker.address, broker.port, "operator", PASSWORD)
+        site = UpdateSite(bed, node, broker, recorder, directory)
+        site.connect()
+        yield site
+        site.close()
+        recorder.close()
+    node.destroy()
+
+
+@pytest.fixture(autouse=True)
+def unharmed(site: UpdateSite) -> Generator[None, None, None]:
+    """Whatever a test does: nothing was executed or left behind."""
+    yield
+    found = site.node.run(["find", "/", "-xdev", "-name", f"{CANARY}*", "-o", "-path", "/proc", "-prune"]).stdout
+    assert CANARY not in found
+    assert site.node.run(["find", "/var/lib/ivy", "-perm", "/6000"]).stdout == ""
+    assert site.node.run(["find", "/var/lib/ivy", "-maxdepth", "1", "-name", "*.new"]).stdout == ""
+    assert site.node.run(["pgrep", "--uid", "ivy-updater"], check=False).stdout == ""
+    site.wait_for_samples()
+
+
+@pytest.mark.parametrize("version", TREES)
+def test_a_release_with_a_hostile_tree_is_rejected(site: UpdateSite, version: str) -> None:
+    graft, reason = TREES[version]
+    site.release(version, graft=graft)
+    assert reason in site.rejects(version)
+
+
+def test_a_release_whose_directory_is_a_link_is_rejected(site: UpdateSite) -> None:
+    """The config would be written there."""
+    site.release("1.1.5", remove("config"), graft=hostile_trees.symlink(["config"], "../data"))
+    assert "config is a link that leads out" in site.rejects("1.1.5")
+
+
+def test_a_gigabyte_of_zeros_is_rejected(site: UpdateSite) -> None:
+    site.release("1.2.0", add_zeros("ivy/zeros", GIGABYTE))
+    assert "more than a release may have" in site.rejects("1.2.0")
+
+
+def test_a_setuid_program_is_a_plain_file(site: UpdateSite) -> None:
+    site.release("1.2.1", graft=hostile_trees.file(["ivy", "program"], "#!/bin/sh\n", hostile_trees.SET_USER_ID))
+    site.accepts("1.2.1")
+    assert site.node.path("/var/lib/ivy/current/ivy/program").stat().st_mode & 0o7777 == 0o755
+    site.accepts("1.0.0")
+
+
+def test_a_renamed_tag_is_rejected(site: UpdateSite) -> None:
+    site.release("1.3.0", tag_version="1.2.9")
+    assert "is a renamed 'v1.2.9'" in site.rejects("1.3.0")
+
+
+@pytest.mark.parametrize(
+    "version", [f"1.2.3{EXECUTE}", "1.2.3;reboot", "../../etc", "--upload-pack=x", "1.2.3\n", "1.2.3-rc.1/../x", ""]
+)
+def test_a_version_that_is_none_is_rejected(site: UpdateSite, version: str) -> None:
+    revision = site.offer(version)
+    assert not site.verdict(revision)
+    reason = site.recorder.wait_for_element("logs", 20, "a reason", "general.software_version", "must look like")
+    assert CANARY not in json.dumps(reason)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("repository", f"university/ivy{EXECUTE}"),
+        ("repository", "--upload-pack=touch/canary"),
+        ("repository", "university/ivy\n--upload-pack"),
+        ("provider_host", f"github.com/{EXECUTE}"),
+        ("provider_host", "-oProxyCommand=touch"),
+    ],
+)
+def test_an_address_that_is_none_executes_nothing(site: UpdateSite, field: str, value: str) -> None:
+    known = {"repository": REPOSITORY, "provider_host": "github.com"}
+    site.accepts(updater={field: value})  # the predecessor took that, too
+    reason = site.rejects("1.4.0")
+    assert f"updater.{field}: must " in reason
+    site.accepts(updater=known)
+
+
+def test_another_repository_brings_no_other_signers(
+    site: UpdateSite, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    evil = ReleaseMaker(site.git.repository("evil/ivy"), tmp_path_factory.mktemp("evil"))
+    evil.release("6.6.6", signer=site.foreign)
+    evil.release("6.6.7")
+    site.accepts(updater={"repository": "evil/ivy"})
+    assert "is signed by nobody who may" in site.rejects("6.6.6")
+    assert "is not signed" in site.rejects("6.6.7")
+    assert "only the admin may loosen this" in site.rejects(updater={"require_signed_tags": False})
+    # Not even together with the version that would profit.
+    assert "only the admin may loosen this" in site.rejects("6.6.7", updater={"require_signed_tags": False})
+    site.accepts(updater={"repository": REPOSITORY})
+
+
+def test_the_tests_of_a_release_can_do_no_harm(site: UpdateSite) -> None:
+    harm = HARM.replace("BROKER", site.broker.address)
+    site.release("1.5.0", write("tests/release/test_harm.py", harm))
+    processes = _main_processes(site.node)
+    reason = site.rejects("1.5.0")
+    assert "harm done: []" in reason
+    assert _main_processes(site.node) == processes
+
+
+def test_the_tests_of_a_release_that_never_end_are_ended(site: UpdateSite) -> None:
+    drop_in = site.node.path("/etc/systemd/system") / "ivy_test.service.d" / "short.conf"
+    drop_in.parent.mkdir()
+    drop_in.write_text(f"[Service]\nRuntimeMaxSec={SECONDS_TO_TEST}\n")
+    site.node.run(["systemctl", "daemon-reload"])
+    site.release("1.6.0", write("tests/release/test_never_ends.py", NEVER_ENDS))
+    assert "the tests of version 1.6.0 failed" in site.rejects("1.6.0")
+
+
+def test_root_follows_no_link_of_a_compromised_service(site: UpdateSite) -> None:
+    known = {name: site.node.path(name).read_text() for name in ("/etc/passwd", "/var/lib/ivy/updates.json")}
+    names = sorted(path.name for path in site.node.path("/var/lib/ivy").iterdir())
+    _as_service(
+        site.node,
+        "cd /var/lib/ivy/data",
+        "rm -f state.json && ln -s /etc/passwd state.json",
+        "mv messages kept && ln -s /var/lib/ivy messages",
+        "rm -f /run/ivy/announced && ln -s /var/lib/ivy/updates.json /run/ivy/announced",
+        "rm -f /run/ivy/link.json && mkfifo /run/ivy/link.json",
+        "mkdir -m 000 /run/ivy/pending-config",
+    )
+    passes = _passes(site.node)
+    site.node.wait_for(lambda: not site.node.path("/run/ivy/pending-config").exists(), 30, "the flag to be taken")
+    site.node.wait_for(lambda: unit_property(site.node, "ivy-updater", "SubState") == "dead", 30, "the pass to end")
+    assert _passes(site.node) <= passes + 2
+    _as_service(site.node, "cd /var/lib/ivy/data", "rm messages && mv kept messages")
+    assert {name: site.node.path(name).read_text() for name in known} == known
+    assert sorted(path.name for path in site.node.path("/var/lib/ivy").iterdir()) == names
+    site.accepts(dummy_procedure={"seconds_between_datapoints": 2})
+    site.accepts(dummy_procedure={"seconds_between_datapoints": 1})
+
+
+def test_the_admins_commands_follow_none_either(site: UpdateSite) -> None:
+    empty = site.node.path("/root") / "empty"
+    empty.touch()
+    _as_service(
+        site.node,
+        "cd /var/lib/ivy/data",
+        "mv messages kept && ln -s /root messages",
+        "rm -f /run/ivy/announced && ln -s /root/empty /run/ivy/announced",
+        "rm -f state.json && ln -s /root/empty state.json",
+    )
+    site.apply(site.config(dummy_procedure={"seconds_between_datapoints": 3}))
+    _as_service(site.node, "cd /var/lib/ivy/data", "rm messages && mv kept messages")
+    assert empty.read_text() == ""
+    assert not list(site.node.path("/root").glob("*.csv"))
+    site.accepts(dummy_procedure={"seconds_between_datapoints": 1})
+
+
+def _as_service(node: Node, *commands: str) -> None:
+    user = ["setpriv", "--reuid=ivy", "--regid=ivy", "--clear-groups"]
+    node.run([*user, "sh", "-ec", "\n".join(commands)])
+
+
+def _main_processes(node: Node) -> Sequence[str]:
+    units = ("ivy-dummy-procedure", "ivy-system-checks", "ivy-tenta")
+    return [unit_property(node, unit, "MainPID") for unit in units]
+
+
+def _passes(node: Node) -> int:
+    return node.journal("--unit=ivy-updater.service").count("Started ivy-updater.service")
