@@ -130,7 +130,7 @@ def _with_sections_of(text: str, template: dict[str, Any]) -> Config:
     """The template, with each section of a config that fits into it."""
     try:
         content = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         content = None
     for name, section in content.items() if isinstance(content, dict) else ():
         with contextlib.suppress(ConfigError):

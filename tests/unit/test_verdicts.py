@@ -55,7 +55,8 @@ def test_there_is_no_history_at_first() -> None:
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"{", b"\xff", b"[]", b'{"decisions": 7}', b'{"trial": {}}', b"[" * 100_000]
+    "content",
+    [b"", b"{", b"\xff", b"[]", b'{"decisions": 7}', b'{"trial": {}}', pytest.param(b"[" * 100_000, id="deep")],
 )
 def test_a_damaged_history_is_moved_aside_and_reported(
     content: bytes, root_dir: Path, capfd: pytest.CaptureFixture[str]
