@@ -71,6 +71,11 @@ def remove(path: str) -> None:
     except IsADirectoryError:
         import shutil  # not at the top: it brings compression into the memory of every service
 
+        os.chmod(path, 0o700)  # its owner may have closed it
+        for parent, names, _ in os.walk(path):
+            for name in names:
+                with contextlib.suppress(OSError):
+                    os.chmod(os.path.join(parent, name), 0o700)
         shutil.rmtree(path)
 
 
