@@ -255,8 +255,13 @@ def test_there_is_no_probation_of_nothing(machine: Machine) -> None:
 
 def test_the_link_outlives_no_config_that_it_needs(two: Releases) -> None:
     """A probation that begins is whole before it shows, one that ends does not show before it is taken apart."""
+
+    def whole() -> None:
+        two.begin_probation()
+        two.end_probation()
+
     step, seen = 0, set()
-    while killed_at(step, lambda: (two.begin_probation(), two.end_probation())):
+    while killed_at(step, whole):
         if two.previous() is not None:
             assert two.config_before() is not None
         seen.add(two.previous())

@@ -114,15 +114,15 @@ VERDICTS = {
     "fatal: Authentication failed for 'https://github.com/org/name.git/'": "refuses the login",
     "fatal: could not read Username for 'https://github.com': terminal prompts disabled": "wants a login",
     "fatal: unable to access 'https://github.com/org/name.git/': The requested URL returned error: 403": "refuses",
-    "remote: Repository not found.\nfatal: repository 'https://github.com/org/name.git/' not found": "no such repository",
+    "remote: Repository not found.\nfatal: repository 'https://g/o/n.git/' not found": "no such repository",
     "error: object 1234: treeContainsDotGit\nfatal: fsck error in packed object": "does not accept",
     "fatal: write error: No space left on device\nfatal: fetch-pack: invalid index-pack output": "no space left",
 }
 TROUBLES = [
     "fatal: unable to access 'https://github.com/org/name.git/': Could not resolve host: github.com",
-    "fatal: unable to access 'https://github.com/org/name.git/': Failed to connect to github.com port 443 after 1 ms",
+    "fatal: unable to access 'https://g/o/n.git/': Failed to connect to github.com port 443 after 1 ms",
     "fatal: unable to access 'https://github.com/org/name.git/': The requested URL returned error: 503",
-    "fatal: unable to access 'https://g/o.git/': Operation too slow. Less than 10 bytes/sec transferred the last 60 s",
+    "fatal: unable to access 'https://g/o.git/': Operation too slow. Less than 10 bytes/sec transferred the",
     "error: RPC failed; curl 18 transfer closed with outstanding read data remaining\nfatal: early EOF",
     "fatal: the remote end hung up unexpectedly",
     "fetch-pack: unexpected disconnect while reading sideband packet",

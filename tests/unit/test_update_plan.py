@@ -149,7 +149,7 @@ def test_the_settings_are_those_of_the_active_config() -> None:
 
 def _choose(revisions: list[int], decided: int) -> tuple[int | None, list[int]]:
     newest, replaced = update_plan.choose([foreign(revision) for revision in revisions], decided)
-    return newest and newest.revision, [offer.revision for offer in replaced]
+    return newest.revision if newest else None, [offer.revision for offer in replaced]
 
 
 @pytest.mark.parametrize(
