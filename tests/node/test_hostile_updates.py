@@ -4,7 +4,9 @@ One node for all of them, one after the other: whatever one does to it, the next
 """
 
 import json
+import time
 from collections.abc import Generator, Sequence
+from pathlib import Path
 
 import pytest
 from testbed.bed import Bed, Node, Snapshot
@@ -20,6 +22,8 @@ CANARY = "canary"
 EXECUTE = f"$(touch${{IFS}}/var/lib/ivy/{CANARY})"
 GIGABYTE = 1 << 30
 SECONDS_TO_TEST = 5
+SECONDS_BETWEEN_TRIES = 5  # RestartSec= of the updater
+RELEASE_TESTS = Path(__file__).parent / "release_tests"
 
 TREES: dict[str, tuple[Graft, str]] = {
     "1.1.1": (hostile_trees.file(["ivy", "..", "..", CANARY]), "objects that git does not accept"),
@@ -45,67 +49,6 @@ TREES: dict[str, tuple[Graft, str]] = {
     "1.1.9": (hostile_trees.bomb(["ivy", "bomb"]), "more files than a release may have"),
 }
 
-HARM = """
-import os, socket, time
-from pathlib import Path
-import pytest
-
-pytestmark = pytest.mark.version_change
-RELEASE = Path(__file__).resolve().parents[2]
-SERVICES = [p for p in Path("/proc").glob("[0-9]*") if b"ivy" in (p / "cmdline").read_bytes()]
-WRITTEN = ["/var/lib/ivy/canary", "/var/lib/ivy/data/canary", "/run/ivy/canary", "/etc/canary", "/run/canary",
-           "/var/lib/ivy/source.git/canary", RELEASE / "ivy" / "canary", RELEASE / "config" / "config.json"]
-
-
-def write(path):
-    with open(path, "a") as file:
-        file.write("x")
-
-
-def kill():
-    os.kill(1, 9)
-    for process in SERVICES:
-        if process.name != str(os.getpid()):
-            os.kill(int(process.name), 9)
-
-
-def fork():
-    for _ in range(300):
-        if os.fork() == 0:
-            os.setsid()
-            time.sleep(1000)
-            os._exit(0)
-
-
-def test_harm():
-    attempts = {f"write {path}": lambda path=path: write(path) for path in WRITTEN}
-    attempts["read secrets"] = lambda: open("/etc/shadow").read()
-    attempts["reach the broker"] = lambda: socket.create_connection(("BROKER", 1883), 2)
-    attempts["become root"] = lambda: os.setuid(0)
-    attempts["kill"] = kill
-    attempts["fork"] = fork
-    done = []
-    for name, attempt in attempts.items():
-        try:
-            attempt()
-            done.append(name)
-        except OSError:
-            pass
-    pytest.fail(f"harm done: {done}")
-"""
-
-NEVER_ENDS = """
-import os
-import pytest
-
-
-@pytest.mark.version_change
-def test_never_ends():
-    os.fork()
-    while True:
-        pass
-"""
-
 
 @pytest.fixture(scope="module")
 def site(
@@ -129,6 +72,8 @@ def site(
 def unharmed(site: UpdateSite) -> Generator[None, None, None]:
     """Whatever a test does: nothing was executed or left behind."""
     yield
+    node = site.node
+    node.wait_for(lambda: unit_property(node, "ivy-updater", "SubState") == "dead", 30, "the pass to end")
     found = site.node.run(["find", "/", "-xdev", "-name", f"{CANARY}*", "-o", "-path", "/proc", "-prune"]).stdout
     assert CANARY not in found
     assert site.node.run(["find", "/var/lib/ivy", "-perm", "/6000"]).stdout == ""
@@ -167,9 +112,7 @@ def test_a_renamed_tag_is_rejected(site: UpdateSite) -> None:
     assert "is a renamed 'v1.2.9'" in site.rejects("1.3.0")
 
 
-@pytest.mark.parametrize(
-    "version", [f"1.2.3{EXECUTE}", "1.2.3;reboot", "../../etc", "--upload-pack=x", "1.2.3\n", "1.2.3-rc.1/../x", ""]
-)
+@pytest.mark.parametrize("version", [f"1.2.3{EXECUTE}", "../../etc", "--upload-pack=x", "1.2.3\n"])
 def test_a_version_that_is_none_is_rejected(site: UpdateSite, version: str) -> None:
     revision = site.offer(version)
     assert not site.verdict(revision)
@@ -177,27 +120,11 @@ def test_a_version_that_is_none_is_rejected(site: UpdateSite, version: str) -> N
     assert CANARY not in json.dumps(reason)
 
 
-@pytest.mark.parametrize(
-    ("field", "value"),
-    [
-        ("repository", f"university/ivy{EXECUTE}"),
-        ("repository", "--upload-pack=touch/canary"),
-        ("repository", "university/ivy\n--upload-pack"),
-        ("provider_host", f"github.com/{EXECUTE}"),
-        ("provider_host", "-oProxyCommand=touch"),
-    ],
-)
-def test_an_address_that_is_none_executes_nothing(site: UpdateSite, field: str, value: str) -> None:
-    known = {"repository": REPOSITORY, "provider_host": "github.com"}
-    site.accepts(updater={field: value})  # the predecessor took that, too
-    reason = site.rejects("1.4.0")
-    assert f"updater.{field}: must " in reason
-    site.accepts(updater=known)
-
-
-def test_another_repository_brings_no_other_signers(
+def test_an_offer_chooses_the_repository_but_neither_commands_nor_signers(
     site: UpdateSite, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
+    site.accepts(updater={"repository": f"university/ivy{EXECUTE}"})  # the predecessor's schema took that, too
+    assert "updater.repository: must look like" in site.rejects("1.4.0")
     evil = ReleaseMaker(site.git.repository("evil/ivy"), tmp_path_factory.mktemp("evil"))
     evil.release("6.6.6", signer=site.foreign)
     evil.release("6.6.7")
@@ -211,7 +138,7 @@ def test_another_repository_brings_no_other_signers(
 
 
 def test_the_tests_of_a_release_can_do_no_harm(site: UpdateSite) -> None:
-    harm = HARM.replace("BROKER", site.broker.address)
+    harm = (RELEASE_TESTS / "harm.py").read_text().replace("BROKER_ADDRESS", site.broker.address)
     site.release("1.5.0", write("tests/release/test_harm.py", harm))
     processes = _main_processes(site.node)
     reason = site.rejects("1.5.0")
@@ -224,8 +151,10 @@ def test_the_tests_of_a_release_that_never_end_are_ended(site: UpdateSite) -> No
     drop_in.parent.mkdir()
     drop_in.write_text(f"[Service]\nRuntimeMaxSec={SECONDS_TO_TEST}\n")
     site.node.run(["systemctl", "daemon-reload"])
-    site.release("1.6.0", write("tests/release/test_never_ends.py", NEVER_ENDS))
+    never_ends = (RELEASE_TESTS / "never_ends.py").read_text()
+    site.release("1.6.0", write("tests/release/test_never_ends.py", never_ends))
     assert "the tests of version 1.6.0 failed" in site.rejects("1.6.0")
+    assert "ivy_test.service: Service reached runtime time limit" in site.node.journal("--unit=ivy_test.service")
 
 
 def test_root_follows_no_link_of_a_compromised_service(site: UpdateSite) -> None:
@@ -240,10 +169,8 @@ def test_root_follows_no_link_of_a_compromised_service(site: UpdateSite) -> None
         "rm -f /run/ivy/link.json && mkfifo /run/ivy/link.json",
         "mkdir -m 000 /run/ivy/pending-config",
     )
-    passes = _passes(site.node)
     site.node.wait_for(lambda: not site.node.path("/run/ivy/pending-config").exists(), 30, "the flag to be taken")
     site.node.wait_for(lambda: unit_property(site.node, "ivy-updater", "SubState") == "dead", 30, "the pass to end")
-    assert _passes(site.node) <= passes + 2
     _as_service(site.node, "cd /var/lib/ivy/data", "rm messages && mv kept messages")
     assert {name: site.node.path(name).read_text() for name in known} == known
     assert sorted(path.name for path in site.node.path("/var/lib/ivy").iterdir()) == names
@@ -268,6 +195,20 @@ def test_the_admins_commands_follow_none_either(site: UpdateSite) -> None:
     site.accepts(dummy_procedure={"seconds_between_datapoints": 1})
 
 
+def test_a_pass_that_fails_again_and_again_is_not_started_at_once(site: UpdateSite) -> None:
+    """Although there still is what it was started for."""
+    before, began = int(unit_property(site.node, "ivy-updater", "NRestarts")), time.monotonic()
+    _as_service(site.node, "ln -sf nowhere /var/lib/ivy/data/state.lock", "touch /run/ivy/pending-config")
+
+    def is_tried_again() -> bool:
+        return int(unit_property(site.node, "ivy-updater", "NRestarts")) >= before + 2
+
+    site.node.wait_for(is_tried_again, 60, "two more tries")
+    assert time.monotonic() - began > 2 * SECONDS_BETWEEN_TRIES
+    _as_service(site.node, "rm /var/lib/ivy/data/state.lock")
+    site.node.wait_for(lambda: not site.node.path("/run/ivy/pending-config").exists(), 60, "a pass that succeeds")
+
+
 def _as_service(node: Node, *commands: str) -> None:
     user = ["setpriv", "--reuid=ivy", "--regid=ivy", "--clear-groups"]
     node.run([*user, "sh", "-ec", "\n".join(commands)])
@@ -276,7 +217,3 @@ def _as_service(node: Node, *commands: str) -> None:
 def _main_processes(node: Node) -> Sequence[str]:
     units = ("ivy-dummy-procedure", "ivy-system-checks", "ivy-tenta")
     return [unit_property(node, unit, "MainPID") for unit in units]
-
-
-def _passes(node: Node) -> int:
-    return node.journal("--unit=ivy-updater.service").count("Started ivy-updater.service")

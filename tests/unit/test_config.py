@@ -96,7 +96,7 @@ BOUNDS: list[tuple[str, list[Any], list[Any]]] = [
 def test_values_within_bounds_are_accepted(path: str, value: Any) -> None:
     config = Config.load_from_string(changed(path, value))
     found = field_of(config, path)
-    assert (str(found) if isinstance(found, Version) else found) == value
+    assert (str(found) if path.endswith("_version") and found else found) == value
 
 
 @pytest.mark.parametrize(("path", "value"), [(path, value) for path, _, bad in BOUNDS for value in bad])
