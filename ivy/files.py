@@ -3,10 +3,80 @@
 Not for whole directories (see `ivy.utils.releases`).
 """
 
+import contextlib
+import errno
 import os
+import stat
 import threading
+from collections.abc import Generator
 from pathlib import Path
 from typing import Optional
+
+_MOST_BYTES = 16_000_000
+
+
+@contextlib.contextmanager
+def as_owner_of(directory: str) -> Generator[None, None, None]:
+    """Be the owner of a directory, across the body of a `with`, if we are root.
+
+    The owner can put links into it at any instant, even between a check and what follows. What root does there with
+    no other rights than the owner's own leads nowhere that the owner could not go.
+
+    Args:
+        directory: Where it does not exist, nothing changes.
+
+    Raises:
+        OSError: It cannot be looked at.
+    """
+    is_root = os.geteuid() == 0 and os.path.isdir(directory)
+    owner = os.stat(directory) if is_root else None
+    if owner is None or owner.st_uid == 0:
+        yield
+        return
+    group = os.getegid()
+    os.setegid(owner.st_gid)
+    os.seteuid(owner.st_uid)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+        os.setegid(group)
+
+
+def read(path: str) -> bytes:
+    """The content of a file that somebody else may have put there. Never waits, as reading from a pipe would.
+
+    Raises:
+        OSError: It cannot be read, is no file (but a link, a pipe, …), or has more than 16 MB.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    with os.fdopen(descriptor, "rb") as file:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "is no file", path)
+        if len(content := file.read(_MOST_BYTES + 1)) > _MOST_BYTES:
+            raise OSError(errno.EFBIG, "is too large", path)
+    return content
+
+
+def remove(path: str) -> None:
+    """Remove whatever is there, if anything is; what a link leads to stays.
+
+    Raises:
+        OSError: It cannot be removed.
+    """
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        pass
+    except IsADirectoryError:
+        import shutil  # not at the top: it brings compression into the memory of every service
+
+        os.chmod(path, 0o700)  # its owner may have closed it
+        for parent, names, _ in os.walk(path):
+            for name in names:
+                with contextlib.suppress(OSError):
+                    os.chmod(os.path.join(parent, name), 0o700)
+        shutil.rmtree(path)
 
 
 def sync(path: Path) -> None:
@@ -56,7 +126,7 @@ def write_atomically(
     """Replace the content of a file in one step: written beside, synced, renamed.
 
     An existing file keeps its owner; a new one gets that of its directory, so that what root writes for the
-    services stays theirs. A symbolic link is followed, not replaced.
+    services stays theirs. A symbolic link is followed, not replaced: see `as_owner_of`.
 
     Args:
         path: The file. Its directory must exist.

@@ -8,7 +8,7 @@ from typing import Any
 
 from ivy import constants
 
-_EPILOG = "exit status: 0 done, or well; 1 failed, not well, or rejected; 2 wrong use; 78 bad config"
+_EPILOG = "exit status: 0 well; 1 failed, rejected; 2 wrong use; 78 bad config (man ivy)"
 
 
 def main() -> None:
@@ -31,7 +31,6 @@ def main() -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="ivy",
-        description="The software of an autonomous sensor node. More: man ivy",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -68,13 +67,11 @@ def _add_node_commands(commands: Any) -> None:
     messages.add_argument("--date", metavar="YYYY-MM-DD", help="the UTC day; default: today")
     messages.add_argument("--follow", action="store_true", help="go on showing what comes")
     messages.add_argument("--json", action="store_true", help="print one JSON object per line")
+    doctor = _add(commands, "doctor", "doctor:show", "check what nodes fail on, and say what to do")
+    doctor.add_argument("--json", action="store_true", help="print JSON")
     run = _add(commands, "run", "services:run", "run one service in the foreground, as its unit does")
     run.add_argument("name", metavar="NAME", help="e.g. dummy-procedure, system-checks, tenta or thingsboard")
-    doctor = _add(
-        commands, "doctor", "doctor:show", "check what a remote node fails on, and say what to do about it"
-    )
-    doctor.add_argument("--json", action="store_true", help="print JSON")
-    new = _add(commands, "new-procedure", "new_procedure:run", "write the files of a procedure, in a checkout")
+    new = _add(commands, "new-procedure", "new_procedure:run", "write a procedure's files, in a checkout")
     new.add_argument("name", metavar="NAME", help="e.g. wind-speed")
     _add(commands, "info", "services:info", "show version and places on disk")
 
@@ -94,7 +91,7 @@ def _add_config_commands(commands: Any) -> None:
 
 
 def _add_update_commands(commands: Any) -> None:
-    setup = _add(commands, "setup", "setup:run", "connect this node to a backend; asks for what no option says")
+    setup = _add(commands, "setup", "setup:run", "connect this node to a backend")
     setup.add_argument("--provider", choices=["tenta", "thingsboard"], help="the platform")
     setup.add_argument("--identifier", metavar="NAME", help="the node's name there; in Tenta, the sensor's UUID")
     setup.add_argument("--host", metavar="HOST", help="the broker")
@@ -105,7 +102,7 @@ def _add_update_commands(commands: Any) -> None:
     setup.add_argument("--username", metavar="NAME", help="or the access token")
     setup.add_argument("--password-file", metavar="FILE", help="- reads standard input")
     setup.add_argument("--no-test", action="store_true", help="do not try to log in first")
-    update = _add(commands, "update", "update:update", "use another version; it is undone if it does not run well")
+    update = _add(commands, "update", "update:update", "use another version; it is undone if it is not well")
     update.add_argument("version", metavar="VERSION", help="e.g. 1.2.3: the tag v1.2.3 of updater.repository")
     _add(commands, "rollback", "update:rollback", "use the version and config from before the last change")
     releases = _add(commands, "releases", "releases:show", "show versions on disk, and what became of offers")

@@ -69,7 +69,7 @@ def _readable(found: dict[str, Any]) -> str:
     if found["on_trial"] is not None:
         lines.append(f"on trial: config revision {found['on_trial']}")
     for decision in found["decisions"]:
-        verdict = "accepted" if decision["accepted"] else f"rejected: {decision['reason'].splitlines()[0]}"
+        verdict = "accepted" if decision["accepted"] else f"rejected: {decision['reason'].partition(chr(10))[0]}"
         lines.append(
             f"{decision['time']}  revision {decision['config_revision']} for {decision['version']}: {verdict}"
         )

@@ -37,6 +37,7 @@ _WALLS = (
     "UMask=0022",
     "LimitCORE=0",
     "TasksMax=100",
+    "LimitNPROC=100",  # the same for a kernel without that controller, as some Raspberry Pis have it
     "MemoryMax=500M",
     "MemorySwapMax=0",
     "Nice=10",

@@ -33,6 +33,6 @@ class LinkReport(Model):
     def load() -> Optional["LinkReport"]:
         """The last report; None if there is none that can be read."""
         try:
-            return LinkReport.model_validate_json(Path(LINK_REPORT_FILE).read_bytes())
+            return LinkReport.model_validate_json(files.read(LINK_REPORT_FILE))
         except (OSError, pydantic.ValidationError):
             return None

@@ -29,8 +29,13 @@ def append(path: str, lock_path: str, timestamp: float, message_body: str) -> No
     Raises:
         OSError: The line could not be written.
     """
-    files.make_directory(os.path.dirname(path))
     line = '{},"{}"\n'.format(timestamp, message_body.replace('"', '""'))
+    with files.as_owner_of(os.path.dirname(lock_path)):
+        _append(path, lock_path, line)
+
+
+def _append(path: str, lock_path: str, line: str) -> None:
+    files.make_directory(os.path.dirname(path))
     descriptor = files.open_shared(path, os.O_APPEND)
     try:
         with contextlib.ExitStack() as held:

@@ -71,7 +71,7 @@ class QueueDatabase:
         replacements = 0
         while True:
             try:
-                with self._lock:
+                with self._lock, self._as_owner():
                     result = work(self.connection or self._open())
                     if not self._was_replaced():
                         return result
@@ -93,11 +93,14 @@ class QueueDatabase:
 
     def close(self) -> None:
         """Close the connection. It is opened again by whatever comes next."""
-        with self._lock:
+        with self._lock, self._as_owner():
             if self.connection is not None:
                 # If the file was moved, SQLite notices, and leaves alone what stands under its old name.
                 self.connection.close()
             self.connection = None
+
+    def _as_owner(self) -> contextlib.AbstractContextManager[None]:
+        return files.as_owner_of(os.path.dirname(self._path))
 
     def _was_replaced(self) -> bool:
         try:
@@ -134,7 +137,7 @@ class QueueDatabase:
         """Put what can be read into a new file, unless another process does. Returns whether this one did."""
         from ivy.utils import queue_salvage  # hardly ever wanted
 
-        with contextlib.suppress(TimeoutError), self._lock:
+        with contextlib.suppress(TimeoutError), self._lock, self._as_owner():
             with file_lock(lock_path(self._path), notify.SECONDS_BETWEEN_HEARTBEATS):
                 if not self._was_replaced():
                     queue_salvage.begin(self._path)

@@ -23,6 +23,7 @@ PARTS = ("ivy", "units", "tests", "config", "pyproject.toml", "requirements.lock
 
 _MOST_BYTES = 100_000_000
 _MOST_FILES = 20_000
+_LONGEST_LISTING = 8_000_000  # characters
 _SECONDS_TO_FETCH = 3600
 _SECONDS_TO_LIST = 60
 _SECONDS_TO_UNPACK = 120
@@ -224,7 +225,11 @@ class Source:
 
     def _check_tree(self, tag: str) -> list[str]:
         """Look at what would be unpacked. Returns the names of the release's parts that are there."""
-        listing = self._ask("ls-tree", "-r", "-l", "-z", "--full-tree", tag)
+        # A tree of a few objects can list more files than there is memory for.
+        ls_tree = self._git("ls-tree", "-r", "-l", "-z", "--full-tree", tag)
+        listing = self._run(["/bin/sh", "-c", f'"$@" | head -c {_LONGEST_LISTING}', "sh", *ls_tree])
+        if len(listing) >= _LONGEST_LISTING:
+            raise Rejected(f"it has more files than a release may have, {_MOST_FILES}")
         files = [_Entry(line) for line in listing.split("\0") if line]
         inside = [file for file in files if file.path.split("/")[0] in PARTS]
         for file in inside:
@@ -236,9 +241,12 @@ class Source:
 
     def _ask(self, *arguments: str, is_writing: bool = False) -> str:
         """A question that needs no network."""
+        return self._run(self._git(*arguments), is_writing)
+
+    def _run(self, command: Sequence[str], is_writing: bool = False) -> str:
         return confined.run(
             "ask",
-            self._git(*arguments),
+            command,
             timeout=_SECONDS_TO_UNPACK,
             writable=[self._repository] if is_writing else [],
             environment=_ENVIRONMENT,

@@ -1,6 +1,7 @@
 """Access to `data/state.json`, through which the services of a node tell each other what they know."""
 
 import contextlib
+import errno
 import os
 import time
 from collections.abc import Generator
@@ -21,6 +22,7 @@ STATE_FILE_LOCK: str = os.path.join(constants.IVY_DATA_DIR, "state.lock")
 """Whoever holds the lock on this file may use the state file."""
 
 _SECONDS_TO_WAIT = 6
+_NO_FILE = (errno.ELOOP, errno.EINVAL, errno.EFBIG)  # see `files.read`
 
 
 class StateInterface:
@@ -65,17 +67,25 @@ class StateInterface:
 @contextlib.contextmanager
 def _locked() -> Generator[None, None, None]:
     files.make_directory(constants.IVY_DATA_DIR)
-    with file_lock(STATE_FILE_LOCK, _SECONDS_TO_WAIT):
+    with files.as_owner_of(constants.IVY_DATA_DIR), file_lock(STATE_FILE_LOCK, _SECONDS_TO_WAIT):
         yield
 
 
 def _load() -> State:
     try:
-        return State.model_validate_json(Path(STATE_FILE).read_bytes())
+        return State.model_validate_json(files.read(STATE_FILE))
     except FileNotFoundError:
         return State()
-    except pydantic.ValidationError as error:
+    except (OSError, pydantic.ValidationError) as error:
+        if isinstance(error, OSError) and error.errno not in _NO_FILE:
+            raise
         aside = f"{STATE_FILE}.damaged-{time.time():.0f}"
         os.rename(STATE_FILE, aside)
-        journal.send("ERROR", f"{STATE_FILE} is damaged: moved to {aside}, starting anew", details=describe(error))
+        journal.send(
+            "ERROR", f"{STATE_FILE} is damaged: moved to {aside}, starting anew", details=_described(error)
+        )
         return State()
+
+
+def _described(error: OSError | pydantic.ValidationError) -> str:
+    return str(error) if isinstance(error, OSError) else describe(error)

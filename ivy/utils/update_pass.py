@@ -92,9 +92,9 @@ def announce() -> None:
     releases = Releases()
     version = releases.current()
     text = releases.read_config(version) if version else ""
-    marker = Path(_ANNOUNCED)
-    if marker.is_file() and marker.read_text(errors="replace") == digest(text):
-        return
+    with contextlib.suppress(OSError):
+        if files.read(_ANNOUNCED) == digest(text).encode():
+            return
     try:
         config = ForeignConfig.load_from_string(text)
     except ConfigError as error:
@@ -102,7 +102,9 @@ def announce() -> None:
     else:
         _announce(config)
     files.make_directory(constants.IVY_RUN_DIR)
-    files.write_atomically(marker, digest(text), durable=False)
+    with files.as_owner_of(constants.IVY_RUN_DIR):
+        files.remove(_ANNOUNCED)
+        files.write_atomically(Path(_ANNOUNCED), digest(text), durable=False)
 
 
 def _announce(config: ForeignConfig) -> None:
@@ -128,7 +130,7 @@ def _with_sections_of(text: str, template: dict[str, Any]) -> Config:
     """The template, with each section of a config that fits into it."""
     try:
         content = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         content = None
     for name, section in content.items() if isinstance(content, dict) else ():
         with contextlib.suppress(ConfigError):

@@ -1,10 +1,9 @@
 """The one place that says what became of an offer: to the journal, to the operator, and to whoever asks later."""
 
-import os
 import time
 from typing import Literal
 
-from ivy import constants
+from ivy import constants, files
 from ivy.types.config import ForeignConfig
 from ivy.types.messages import ConfigMessageBody, LogMessageBody
 from ivy.types.updates import Decision
@@ -89,5 +88,5 @@ def _forget_offers(decided_revision: int) -> None:
         pending = [offer for offer in state.pending_configs if offer.general.config_revision > decided_revision]
         if len(pending) != len(state.pending_configs):
             state.pending_configs = pending
-        if not pending and os.path.lexists(constants.PENDING_CONFIG_FLAG):
-            os.unlink(constants.PENDING_CONFIG_FLAG)
+        if not pending:
+            files.remove(constants.PENDING_CONFIG_FLAG)

@@ -64,6 +64,19 @@ def link_and_directory(name: str, target: str, inner: str) -> list[Graft]:
     return [symlink([name], target), file([name, inner])]
 
 
+def bomb(path: Sequence[str], depth: int = 8, width: int = 10) -> Graft:
+    """Directories of directories that are all the same one: a few objects that list `width ** depth` files."""
+
+    def graft(repository: Path, tree: str) -> str:
+        mode, inner = FILE, _write(repository, "blob", b"")
+        for _ in range(depth):
+            entries = [Entry(mode, str(number), inner) for number in range(width)]
+            mode, inner = DIRECTORY, _write(repository, "tree", b"".join(entry.as_bytes() for entry in entries))
+        return _add(repository, tree, path, DIRECTORY, inner)
+
+    return graft
+
+
 def _add(repository: Path, tree: str | None, path: Sequence[str], mode: str, what: str) -> str:
     """A tree with one more entry; directories on the way are entered, or made. Other entries stay."""
     entries = _read(repository, tree) if tree else []

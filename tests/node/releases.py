@@ -91,7 +91,8 @@ class ReleaseMaker:
         set_version(self._tree, version)
         if edit:
             edit(self._tree)
-        self._git("--work-tree", str(self._tree), "add", "--all", "--force", ".")
+        quick = ["-c", "core.compression=1"]  # a large file is not packed as small as can be
+        self._git(*quick, "--work-tree", str(self._tree), "add", "--all", "--force", ".")
         return self._git("write-tree")
 
     def _tag(self, version: str, inner: str, commit: str, signer: Signer | None) -> None:

@@ -1,18 +1,18 @@
 """Installing a release leaves the old one or the new one, whole, and a config that belongs to it."""
 
 import json
-import os
 import socket
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from ivy.types.config import Config
-from ivy.utils.releases import ReleaseError, current_version, install_golden
+from ivy.utils.golden import ReleaseError, install_golden
+from ivy.utils.releases import Releases
 from ivy.version import Version
+from tests.killing import killed_at
 
 TEMPLATE = Path(__file__).parents[2] / "config" / "config.template.json"
 
@@ -23,6 +23,7 @@ class Machine:
     def __init__(self, directory: Path) -> None:
         self.golden = directory / "golden"
         self.root = directory / "root"
+        self.releases = Releases(self.root)
         (self.golden / "ivy").mkdir(parents=True)
         (self.golden / "config").mkdir()
         (self.root / "data").mkdir(parents=True)
@@ -37,7 +38,7 @@ class Machine:
     def install(self, version: str | None = None) -> None:
         if version is not None:
             self.package(version)
-        install_golden(self.golden, self.root)
+        install_golden(self.golden, self.releases)
 
     @property
     def current(self) -> Path:
@@ -133,7 +134,7 @@ def test_a_config_that_the_new_version_rejects_leaves_the_old_one_running(machin
 def test_a_newer_release_goes_on_running(machine: Machine, newer: str, capsys: pytest.CaptureFixture[str]) -> None:
     machine.install(newer)
     machine.install("1.0.0")
-    assert current_version(machine.root) == Version(newer)
+    assert machine.releases.current() == Version(newer)
     assert f"ivy {newer} runs" in capsys.readouterr().out
     assert machine.names() == {newer, "current", "data"}
 
@@ -141,7 +142,7 @@ def test_a_newer_release_goes_on_running(machine: Machine, newer: str, capsys: p
 def test_a_final_release_follows_its_candidates(machine: Machine) -> None:
     machine.install("1.1.0-rc.10")
     machine.install("1.1.0")
-    assert current_version(machine.root) == Version("1.1.0")
+    assert machine.releases.current() == Version("1.1.0")
 
 
 def test_a_release_that_was_rolled_back_gets_the_config_that_works(machine: Machine) -> None:
@@ -169,7 +170,7 @@ def _name_no_version(machine: Machine) -> None:
 def test_a_link_that_names_no_release_is_mended(machine: Machine, damage: Callable[[Machine], None]) -> None:
     machine.install()
     damage(machine)
-    assert current_version(machine.root) is None
+    assert machine.releases.current() is None
     machine.install()
     assert machine.imported_version() == "1.0.0"
 
@@ -179,22 +180,6 @@ def test_what_an_interrupted_installation_left_is_removed(machine: Machine) -> N
     (machine.root / ".current.new").symlink_to("0.9.0")
     machine.install()
     assert machine.names() == {"1.0.0", "current", "data"}
-
-
-def _killed_at(step: int, machine: Machine) -> bool:
-    """Install in a process that dies at its n-th step. Returns: whether it died, and did not come to its end."""
-    child = os.fork()
-    if child == 0:
-        steps = iter(range(step))
-        sys.addaudithook(lambda _event, _arguments: None if next(steps, None) is not None else os._exit(1))
-        try:
-            install_golden(machine.golden, machine.root)
-            os._exit(0)
-        finally:
-            os._exit(2)
-    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    assert status in (0, 1)
-    return status == 1
 
 
 def _is_whole(release: Path) -> bool:
@@ -213,11 +198,105 @@ def test_killed_at_any_step_it_leaves_the_old_release_or_the_new_one(tmp_path: P
         if before is not None:
             machine.install(before)
         machine.package("1.1.0")
-        died = _killed_at(step, machine)
+        died = killed_at(step, machine.install)
         assert _is_whole(machine.current) or before is None
         if not died:
             return
-        install_golden(machine.golden, machine.root)
-        assert current_version(machine.root) == Version("1.1.0")
+        machine.install()
+        assert machine.releases.current() == Version("1.1.0")
         assert machine.names() == {"current", "data", "1.1.0"} | ({before} if before else set())
         step += 7  # one by one takes half a minute
+
+
+OLD, NEW = Version("1.0.0"), Version("1.1.0")
+
+
+@pytest.fixture
+def two(machine: Machine) -> Releases:
+    """Two releases, of which the old one runs."""
+    machine.install("1.0.0")
+    machine.install("1.1.0")
+    machine.releases.activate(OLD)
+    return machine.releases
+
+
+def test_a_probation_keeps_release_and_config(two: Releases) -> None:
+    before = two.read_config(OLD)
+    two.begin_probation()
+    two.write_config(OLD, "{}")
+    two.activate(NEW)
+    assert (two.current(), two.previous()) == (NEW, OLD)
+    kept = two.config_before()
+    assert kept is not None and kept.general.software_version == OLD
+    for _ in range(2):  # it may be done twice
+        two.go_back()
+        assert (two.current(), two.previous(), two.read_config(OLD)) == (OLD, OLD, before)
+    two.end_probation()
+    two.end_probation()
+    assert (two.previous(), two.config_before()) == (None, None)
+    configs = {path.name for path in two.config_file(OLD).parent.iterdir()}
+    assert configs == {"config.json", "config.template.json"}
+
+
+def test_what_is_kept_is_private(two: Releases) -> None:
+    two.begin_probation()
+    kept = two.config_file(OLD).with_name("config.previous.json").stat()
+    assert kept.st_mode & 0o777 == 0o640
+    assert kept.st_gid == (two.root / "data").stat().st_gid
+
+
+def test_there_is_no_probation_of_nothing(machine: Machine) -> None:
+    with pytest.raises(OSError, match="names no release"):
+        machine.releases.begin_probation()
+    machine.releases.go_back()
+    machine.releases.end_probation()
+    assert machine.names() == {"data"}
+
+
+def test_the_link_outlives_no_config_that_it_needs(two: Releases) -> None:
+    """A probation that begins is whole before it shows, one that ends does not show before it is taken apart."""
+
+    def whole() -> None:
+        two.begin_probation()
+        two.end_probation()
+
+    step, seen = 0, set()
+    while killed_at(step, whole):
+        if two.previous() is not None:
+            assert two.config_before() is not None
+        seen.add(two.previous())
+        assert two.current() == OLD
+        two.end_probation()
+        step += 1
+    assert seen == {None, OLD}
+
+
+def test_a_return_that_is_killed_at_any_step_is_done_by_the_next_one(two: Releases) -> None:
+    before, step = two.read_config(OLD), 0
+    while True:
+        two.begin_probation()
+        two.write_config(OLD, "{}")
+        two.activate(NEW)
+        died = killed_at(step, two.go_back)
+        assert two.current() in (OLD, NEW) and two.previous() == OLD
+        assert two.read_config(OLD) in ("{}", before)
+        two.go_back()
+        assert (two.current(), two.read_config(OLD)) == (OLD, before)
+        two.remove_unfinished()
+        two.end_probation()
+        if not died:
+            return
+        step += 1
+
+
+def test_a_removed_release_is_gone_at_once_or_there_as_a_whole(two: Releases) -> None:
+    step = 0
+    while killed_at(step, lambda: two.remove(NEW)):
+        if two.directory(NEW).exists():
+            assert _is_whole(two.directory(NEW))
+            step += 1
+            continue
+        two.remove_unfinished()
+        assert {path.name for path in two.root.iterdir()} == {"1.0.0", "current", "data"}
+        return
+    raise AssertionError("it was never seen half way")

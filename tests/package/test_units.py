@@ -8,6 +8,7 @@ import pytest
 
 from ivy import constants
 from ivy.types.config import BackendConfig
+from ivy.utils import switching
 
 PROJECT = Path(__file__).parents[2]
 UNITS = PROJECT / "units"
@@ -15,6 +16,7 @@ SHARED = sorted((UNITS / "ivy-.service.d").iterdir())
 PROCEDURES = {path.stem.replace("_", "-") for path in (PROJECT / "ivy" / "procedures").glob("[!_]*.py")}
 BACKENDS = {path.stem.removesuffix("_backend") for path in (PROJECT / "ivy" / "backend").glob("*_backend.py")}
 SERVICES = sorted(PROCEDURES | BACKENDS)
+PACKAGE_ONLY = ("updater", "rollback", "restart")
 
 
 def settings(*paths: Path) -> dict[str, list[str]]:
@@ -32,7 +34,10 @@ def of_service(name: str) -> dict[str, list[str]]:
 
 
 def test_each_procedure_and_backend_has_a_unit_and_each_unit_something_to_run() -> None:
-    assert {path.stem.removeprefix("ivy-") for path in UNITS.glob("*.service")} == {*SERVICES, "updater", "restart"}
+    assert {path.stem.removeprefix("ivy-") for path in UNITS.glob("*.service")} == {
+        *SERVICES,
+        *PACKAGE_ONLY,
+    }
 
 
 @pytest.mark.parametrize("name", SERVICES)
@@ -59,9 +64,39 @@ def test_a_backend_has_the_internet_and_does_not_wait_for_it(name: str) -> None:
 
 def test_the_updater_outlives_the_target() -> None:
     assert "PartOf" not in of_service("updater")
-    assert of_service("updater")["Type"] == ["oneshot"]
     replaced = settings(UNITS / "ivy-updater.service.d" / "20-supervision.conf")
     assert replaced.keys() == {"ExecStopPost"}
+
+
+def test_the_updater_may_wait_for_days_and_is_never_given_up() -> None:
+    updater = of_service("updater")
+    assert updater["Type"] == ["notify"]  # a oneshot has no watchdog
+    assert updater["WatchdogSec"] == [str(constants.WATCHDOG_SECONDS)]
+    assert "RuntimeMaxSec" not in updater
+    assert updater["StartLimitIntervalSec"] == ["0"]
+    assert updater["Restart"] == ["on-failure"]
+    assert updater["RestartMode"] == ["direct"]  # a failed pass must not be started at once, because of its offer
+    assert "ivy-rollback.service" in settings(*(UNITS / "ivy-updater.service.d").iterdir())["ExecStopPost"][-1]
+
+
+def test_the_last_resort_is_the_packages_own_and_outlives_the_target() -> None:
+    rollback = of_service("rollback")
+    assert rollback["ExecStart"] == ["/usr/lib/ivy/units/ivy-rollback"]
+    assert "PartOf" not in rollback
+    assert settings(UNITS / "ivy-rollback.service.d" / "20-supervision.conf") == {}
+    # Which of them are the package's own, the code, the generator and this test must agree upon.
+    assert set(switching._PACKAGE_ONLY) == set(PACKAGE_ONLY)
+
+
+def test_the_updater_and_the_last_resort_are_in_the_same_sandbox() -> None:
+    sandboxes = [settings(UNITS / f"ivy-{name}.service.d" / "10-sandbox.conf") for name in ("updater", "rollback")]
+    assert sandboxes[0] == sandboxes[1] != {}
+
+
+def test_an_offer_is_seen_where_the_backend_leaves_it() -> None:
+    assert settings(UNITS / "ivy-updater.path")["PathExists"] == ["/run/ivy/pending-config"]
+    assert constants.PENDING_CONFIG_FLAG.removeprefix(constants.IVY_RUN_DIR) == "/pending-config"
+    assert "ivy-updater.path" in settings(UNITS / "ivy.target")["Wants"]
 
 
 def test_the_supervision_is_that_of_the_code() -> None:

@@ -69,6 +69,10 @@ BOUNDS: list[tuple[str, list[Any], list[Any]]] = [
     ("updater.provider_host", ["github.com", "git"], ["gi", None]),
     ("updater.access_token", [None, "abc", "x" * 256], ["ab", "x" * 257]),
     ("updater.source_conflict_strategy", ["overwrite", "reuse"], ["merge", None]),
+    ("updater.require_signed_tags", [True, False], ["perhaps", None]),
+    ("updater.oldest_version", [None, "1.0.0", "2.3.4-rc.1"], ["1.0", "", 1]),
+    ("updater.seconds_of_probation", [1, 3600], [0, 3601, None]),
+    ("updater.max_seconds_of_probation", [1, 86_400], [0, 86_401, None]),
     ("backend", [None], [1, []]),
     ("backend.provider", ["tenta", "thingsboard"], ["aws", None]),
     ("backend.mqtt_connection.host", ["x", "x" * 512], ["", "x" * 513, None]),
@@ -92,7 +96,7 @@ BOUNDS: list[tuple[str, list[Any], list[Any]]] = [
 def test_values_within_bounds_are_accepted(path: str, value: Any) -> None:
     config = Config.load_from_string(changed(path, value))
     found = field_of(config, path)
-    assert (str(found) if path == "general.software_version" else found) == value
+    assert (str(found) if path.endswith("_version") and found else found) == value
 
 
 @pytest.mark.parametrize(("path", "value"), [(path, value) for path, _, bad in BOUNDS for value in bad])
@@ -124,6 +128,8 @@ def test_defaults() -> None:
     assert config.backend and config.updater
     assert (config.backend.max_parallel_messages, config.backend.max_drain_time) == (50, 600)
     assert config.updater.source_conflict_strategy == "reuse"
+    assert config.updater.require_signed_tags and config.updater.oldest_version is None
+    assert (config.updater.seconds_of_probation, config.updater.max_seconds_of_probation) == (30, 300)
     assert not config.backend.mqtt_connection.tls.enabled
     assert make_config().backend is None and make_config().updater is None
 

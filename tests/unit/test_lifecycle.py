@@ -14,7 +14,7 @@ from ivy.utils import commands, mainloop_toggle
 from ivy.utils.commands import CommandError
 from ivy.utils.lifecycle_manager import LifecycleManager
 from ivy.utils.mainloop_toggle import SCRIPT_PATH, MainloopToggle
-from tests.unit.helpers import Node, make_config
+from tests.unit.helpers import Node, NotifySocket, make_config
 
 UNIT = "ivy-dummy-procedure.service"
 
@@ -176,3 +176,37 @@ def test_arguments_are_never_read_by_a_shell() -> None:
 def test_output_in_any_encoding_is_taken() -> None:
     code = r"import sys; sys.stdout.buffer.write(b'a\xffb')"
     assert commands.run([sys.executable, "-c", code], timeout=20) == "a\N{REPLACEMENT CHARACTER}b"
+
+
+def test_a_command_reads_its_input_once() -> None:
+    text = "a secret\n" * 20_000  # more than a pipe holds
+    assert commands.run(
+        [sys.executable, "-c", "import sys; print(len(sys.stdin.read()))"], timeout=20, input=text
+    ) == (f"{len(text)}\n")
+
+
+def test_a_command_that_does_not_read_its_input_is_no_problem() -> None:
+    assert commands.run([sys.executable, "-c", "print(1)"], timeout=20, input="x" * 200_000) == "1\n"
+
+
+def test_a_command_that_takes_long_goes_on_with_heartbeats(node: Node, notify_socket: NotifySocket) -> None:
+    node.environment["WATCHDOG_USEC"] = "1200000"  # not so many beats that nobody hears them all
+    waits = "import sys, time; time.sleep(1.5); print(sys.stdin.read())"
+    code = f"""
+import sys
+from ivy.utils import commands
+print(commands.run([sys.executable, "-c", {waits!r}], timeout=60, input="given"), end="")
+"""
+    assert node.python("-c", code) == "given\n"
+    beats = 0
+    while notify_socket.next(0.1) == "WATCHDOG=1":
+        beats += 1
+    assert beats >= 3
+
+
+def test_what_a_failed_command_said_is_cut_to_its_end() -> None:
+    code = "import sys; sys.stderr.write('x' * 100_000 + 'the end'); sys.exit(3)"
+    with pytest.raises(CommandError) as caught:
+        commands.run([sys.executable, "-c", code], timeout=20)
+    assert caught.value.status == 3
+    assert caught.value.said.endswith("the end") and len(caught.value.said) == 2000

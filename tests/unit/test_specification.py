@@ -1,4 +1,4 @@
-"""Every name of the specification is where it says, with its signature; but for the updater."""
+"""Every name of the specification is where it says, with its signature."""
 
 import importlib
 import inspect
@@ -89,6 +89,13 @@ CALLABLES = [
     ("ivy.utils.messaging_agent", "MessagingAgent.teardown", "self", "None"),
     ("ivy.utils.state_interface", "static StateInterface.load", "", "State"),
     ("ivy.utils.state_interface", "static StateInterface.update", "", "Generator[State, None, None]"),
+    ("ivy.utils.updater", "Updater.__init__", "self config", "None"),
+    ("ivy.utils.updater", "Updater.download_source_code", "self version", "None"),
+    ("ivy.utils.updater", "Updater.install_dependencies", "self version", "None"),
+    ("ivy.utils.updater", "Updater.perform_update", "self foreign_config", "None"),
+    ("ivy.utils.updater", "Updater.remove_old_venvs", "self", "None"),
+    ("ivy.utils.updater", "Updater.run_pytests", "self version", "None"),
+    ("ivy.utils.updater", "Updater.update_cli_pointer", "self version", "None"),
 ]
 
 

@@ -1,0 +1,229 @@
+"""What the source of versions is asked, and how its answers are judged. Fetching itself is seen on real nodes."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ivy.types.config import UpdaterConfig
+from ivy.utils import source
+from ivy.utils.commands import CommandError
+from ivy.utils.source import Source
+from ivy.utils.update_errors import NetworkTrouble, Rejected
+from ivy.version import Version
+from tests.unit.helpers import UPDATER, Node
+
+VERSION = Version("1.2.3")
+
+
+@pytest.fixture(autouse=True)
+def path(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fake programs are found first."""
+    monkeypatch.setenv("PATH", node.environment["PATH"])
+
+
+def settings(**changed: Any) -> UpdaterConfig:
+    """Where versions come from; whatever the schema says."""
+    return UpdaterConfig.model_construct(**{**UpdaterConfig.model_validate(UPDATER).model_dump(), **changed})
+
+
+@pytest.mark.parametrize(
+    ("host", "repository", "url"),
+    [
+        ("github.com", "org/name", "https://github.com/org/name.git"),
+        ("github.com", "org/name.git", "https://github.com/org/name.git"),
+        (
+            "gitlab.example.org:8443",
+            "group/sub-group/na_me.x",
+            "https://gitlab.example.org:8443/group/sub-group/na_me.x.git",
+        ),
+        ("10.0.0.1", "o/n", "https://10.0.0.1/o/n.git"),
+    ],
+)
+def test_addresses(tmp_path: Path, host: str, repository: str, url: str) -> None:
+    assert Source(settings(provider_host=host, repository=repository), tmp_path)._url() == url
+
+
+@pytest.mark.parametrize(
+    "repository",
+    [
+        "",
+        "name",
+        "org/",
+        "/org/name",
+        "org//name",
+        "../../etc",
+        "org/../name",
+        "org/.name",
+        "-org/name",
+        "--upload-pack=touch/x",
+        "org/--upload-pack",
+        "org/name;touch x",
+        "org/name touch",
+        "org/$(touch x)",
+        "org/`touch x`",
+        "org/name\n",
+        "org/name\n--upload-pack=x",
+        "org/name\0",
+        "org/name?a=b",
+        "org/name#a",
+        "org/name@evil",
+        "org/n%2e%2e",
+        "örg/name",
+    ],
+)
+def test_a_repository_that_is_none_is_rejected_before_anything_runs(
+    tmp_path: Path, node: Node, repository: str
+) -> None:
+    node.fake("systemd-run", {})
+    with pytest.raises(Rejected, match=r"updater\.repository: must look like"):
+        Source(settings(repository=repository), tmp_path).fetch(VERSION)
+    assert node.calls() == [] and list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "",
+        "-oProxyCommand=x",
+        "github.com/evil",
+        "user@github.com",
+        "token:x@github.com",
+        "github.com:",
+        "github.com:x",
+        "github.com:123456",
+        "github.com\n",
+        "git hub.com",
+        "$(id).com",
+        "file:///etc",
+        "ext::sh -c x",
+        "[::1]",
+        ".github.com",
+    ],
+)
+def test_a_host_that_is_none_is_rejected_before_anything_runs(tmp_path: Path, node: Node, host: str) -> None:
+    node.fake("systemd-run", {})
+    with pytest.raises(Rejected, match=r"updater\.provider_host: must be the name of a host"):
+        Source(settings(provider_host=host), tmp_path).fetch(VERSION)
+    assert node.calls() == [] and list(tmp_path.iterdir()) == []
+
+
+# What git 2.39 and 2.47 have said, with LC_ALL=C.
+VERDICTS = {
+    "fatal: couldn't find remote ref refs/tags/v1.2.3": "there is no such tag",
+    "fatal: Authentication failed for 'https://github.com/org/name.git/'": "refuses the login",
+    "fatal: could not read Username for 'https://github.com': terminal prompts disabled": "wants a login",
+    "fatal: unable to access 'https://github.com/org/name.git/': The requested URL returned error: 403": "refuses",
+    "remote: Repository not found.\nfatal: repository 'https://g/o/n.git/' not found": "no such repository",
+    "error: object 1234: treeContainsDotGit\nfatal: fsck error in packed object": "does not accept",
+    "fatal: write error: No space left on device\nfatal: fetch-pack: invalid index-pack output": "no space left",
+}
+TROUBLES = [
+    "fatal: unable to access 'https://github.com/org/name.git/': Could not resolve host: github.com",
+    "fatal: unable to access 'https://g/o/n.git/': Failed to connect to github.com port 443 after 1 ms",
+    "fatal: unable to access 'https://github.com/org/name.git/': The requested URL returned error: 503",
+    "fatal: unable to access 'https://g/o.git/': Operation too slow. Less than 10 bytes/sec transferred the",
+    "error: RPC failed; curl 18 transfer closed with outstanding read data remaining\nfatal: early EOF",
+    "fatal: the remote end hung up unexpectedly",
+    "fetch-pack: unexpected disconnect while reading sideband packet",
+    "",
+]
+DAMAGES = ["fatal: bad object refs/tags/v1.0.0", "fatal: not a git repository: '/var/lib/ivy/source.git'"]
+
+
+@pytest.mark.parametrize(("said", "verdict"), VERDICTS.items())
+def test_what_is_a_verdict_about_the_offer(said: str, verdict: str) -> None:
+    judgement = source._judge_fetch(CommandError("x", 128, said), "v1.2.3 of url")
+    assert isinstance(judgement, Rejected)
+    assert str(judgement).startswith("v1.2.3 of url: ") and verdict in str(judgement)
+
+
+@pytest.mark.parametrize("said", TROUBLES)
+def test_what_is_trouble_of_the_network(said: str) -> None:
+    assert isinstance(source._judge_fetch(CommandError("x", 128, said), "v"), NetworkTrouble)
+
+
+@pytest.mark.parametrize("said", DAMAGES)
+def test_what_is_damage_of_the_nodes_own_copy(said: str) -> None:
+    assert source._judge_fetch(CommandError("x", 128, said), "v") is None
+
+
+def line(path: str, mode: str = "100644", size: str = "7") -> str:
+    """A line of `git ls-tree -l -z`."""
+    return f"{mode} blob {'0' * 40} {size:>7}\t{path}\0"
+
+
+@pytest.fixture
+def repository(tmp_path: Path, node: Node) -> Source:
+    """A source whose git lists what stands in a file."""
+    node.fake("systemd-run", {"*ls-tree*": f"cat {tmp_path}/listing"})
+    return Source(settings(), tmp_path)
+
+
+def check(repository: Source, tmp_path: Path, listing: str) -> list[str]:
+    """Let a listing be looked at."""
+    (tmp_path / "listing").write_text(listing)
+    return repository._check_tree("v1.2.3")
+
+
+def test_the_parts_of_a_release_are_unpacked_and_nothing_else(repository: Source, tmp_path: Path) -> None:
+    names = ["ivy/a.py", "ivy/b.py", "pyproject.toml", "README.md", ".github/x", "ivy.py", "config"]
+    listing = "".join(map(line, names))
+    assert check(repository, tmp_path, listing) == ["config", "ivy", "pyproject.toml"]
+    # What is not unpacked may be anything.
+    assert check(repository, tmp_path, line("docs/module", "160000", "-") + line("ivy/a.py")) == ["ivy"]
+
+
+@pytest.mark.parametrize(
+    ("entry", "reason"),
+    [
+        (line("ivy/module", "160000", "-"), r"'ivy/module', which is no file \(mode 160000\)"),
+        (line("ivy/strange", "100664"), "which is no file"),
+        (line("ivy/../../x"), "holds the path"),
+        (line("ivy/./x"), "holds the path"),
+        (line("ivy//x"), "holds the path"),
+        (line("ivy/.git/hooks/x"), "holds the path"),
+        (line("ivy/.git"), "holds the path"),
+        (line("ivy/zeros", size=str(10**9)), "1 files with 1000000000 bytes"),
+        (line("ivy/" + "\n" * 500, "160000"), "which is no file"),
+    ],
+)
+def test_what_a_release_cannot_have_is_rejected(
+    repository: Source, tmp_path: Path, entry: str, reason: str
+) -> None:
+    with pytest.raises(Rejected, match=reason) as caught:
+        check(repository, tmp_path, entry)
+    assert len(str(caught.value)) < 1500
+
+
+def test_too_many_files_are_rejected(repository: Source, tmp_path: Path) -> None:
+    with pytest.raises(Rejected, match="20001 files"):
+        check(repository, tmp_path, "".join(line(f"ivy/{number}") for number in range(20_001)))
+
+
+def test_a_listing_without_end_is_rejected(repository: Source, tmp_path: Path) -> None:
+    with pytest.raises(Rejected, match="more files than"):
+        check(repository, tmp_path, line("docs/" + "x" * 900) * 9_000)
+
+
+def test_the_token_is_neither_argument_nor_environment(tmp_path: Path, node: Node) -> None:
+    node.fake("systemd-run", {"*fetch*": f"cat > {tmp_path}/input"})
+    Source(settings(access_token="hidden-token"), tmp_path)._fetch("https://h/o/n.git", "refs/tags/v1.2.3")
+    assert (tmp_path / "input").read_text() == "hidden-token\n"
+    assert "hidden-token" not in "".join(node.calls())
+
+
+TAG = "object {id}\ntype commit\ntag {name}\ntagger A <a@b> 1 +0000\n\nivy\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [("v1.2.2", "is a renamed 'v1.2.2'"), ("", "is a renamed ''"), ("v1.2.3 ", "is a renamed 'v1.2.3 '")],
+)
+def test_a_tag_that_speaks_of_another_version_is_rejected(
+    tmp_path: Path, node: Node, name: str, reason: str
+) -> None:
+    (tmp_path / "tag").write_text(TAG.format(id="0" * 40, name=name))
+    node.fake("systemd-run", {"*for-each-ref*": "echo tag 1234", "*cat-file*": f"cat {tmp_path}/tag"})
+    with pytest.raises(Rejected, match=reason):
+        Source(settings(require_signed_tags=False), tmp_path).check_signature(VERSION)

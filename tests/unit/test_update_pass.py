@@ -1,0 +1,200 @@
+"""A pass of the updater: which offer it deals with, by which config, and what it says."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ivy import constants
+from ivy.types.config import ForeignConfig
+from ivy.types.messages import ConfigMessageBody
+from ivy.utils import history, update_pass, verdicts
+from ivy.utils.messaging_agent import MessagingAgent
+from ivy.utils.releases import Releases
+from ivy.utils.state_interface import StateInterface
+from ivy.utils.update_plan import UPDATER_DEFAULTS, Offer
+from ivy.utils.updater import Updater
+from ivy.version import Version
+from tests.unit.helpers import CONFIG, UPDATER, Node
+from tests.unit.test_update_plan import foreign
+
+VERSION = Version("1.0.0")
+
+
+@pytest.fixture(autouse=True)
+def releases(root_dir: Path, node: Node, monkeypatch: pytest.MonkeyPatch) -> Releases:
+    """A release that runs; no service of it does, as there is no systemd."""
+    monkeypatch.setenv("PATH", node.environment["PATH"])
+    node.fake("systemctl", {})
+    releases = Releases()
+    releases.config_file(VERSION).parent.mkdir(parents=True)
+    releases.activate(VERSION)
+    write(CONFIG)
+    return releases
+
+
+def write(content: object) -> None:
+    """Let this be the active config."""
+    Releases().write_config(VERSION, content if isinstance(content, str) else json.dumps(content))
+
+
+def startups() -> list[int]:
+    """The revisions of the start-up messages that are queued."""
+    agent = MessagingAgent()
+    bodies = [item.message_body for item in agent.get_n_latest_messages(100)]
+    agent.teardown()
+    configs = [body for body in bodies if isinstance(body, ConfigMessageBody)]
+    return [body.config.general.config_revision for body in configs if body.status == "startup"]
+
+
+def test_a_config_is_announced_once_for_each_boot() -> None:
+    for _ in range(3):
+        update_pass.announce()
+    assert startups() == [3]
+    write({**CONFIG, "general": {**CONFIG["general"], "config_revision": 4}})
+    update_pass.announce()
+    update_pass.announce()
+    assert startups() == [3, 4]
+    for path in Path(constants.IVY_RUN_DIR).iterdir():  # as a boot does
+        path.unlink()
+    update_pass.announce()
+    assert startups() == [3, 4, 4]
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"general": {}}', "\ud800".encode(errors="replace").decode()])
+def test_a_config_that_is_none_is_not_announced_and_stops_nothing(text: str) -> None:
+    write(text)
+    update_pass.announce()
+    assert startups() == []
+
+
+@pytest.mark.parametrize("what", ["directory", "link", "pipe", "noise"])
+def test_whatever_stands_in_the_place_of_the_mark_is_replaced(what: str, root_dir: Path) -> None:
+    mark, elsewhere = Path(constants.IVY_RUN_DIR, "announced"), root_dir / "elsewhere"
+    mark.parent.mkdir()
+    elsewhere.write_text("as it was")
+    if what == "directory":
+        (mark / "inner").mkdir(parents=True)
+    elif what == "link":
+        mark.symlink_to(elsewhere)
+    elif what == "pipe":
+        os.mkfifo(mark)
+    else:
+        mark.write_bytes(b"\xff")
+    update_pass.announce()
+    update_pass.announce()
+    assert startups() == [3]
+    assert mark.is_file() and not mark.is_symlink() and elsewhere.read_text() == "as it was"
+
+
+def test_the_running_config_is_the_active_one() -> None:
+    write({**CONFIG, "updater": UPDATER})
+    config = update_pass.running_config()
+    assert config.general.config_revision == 3 and config.updater is not None
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", '"text"', pytest.param("[" * 100_000, id="deep")])
+def test_of_a_config_that_cannot_be_read_at_all_the_template_stands_in(text: str) -> None:
+    write(text)
+    assert update_pass.running_config().general.system_identifier
+    assert update_pass.running_config().backend is None
+
+
+def test_of_a_config_of_another_version_what_this_one_understands_counts() -> None:
+    """The package's updater stands in for that of a broken release: it must know where versions come from."""
+    general = {**CONFIG["general"], "software_version": "9.0.0", "of_the_future": True}
+    strange: dict[str, Any] = {"dummy_procedure": {"of_the_future": 1}, "a_section_of_the_future": {}}
+    write({**CONFIG, "general": general, "updater": {**UPDATER, "repository": "our/own"}, **strange})
+    config = update_pass.running_config()
+    assert config.updater is not None and config.updater.repository == "our/own"
+    assert config.logging_verbosity.message_sending == "WARNING"
+
+
+def test_what_guards_updates_is_not_lost_with_a_config_that_cannot_be_read() -> None:
+    write({**CONFIG, "general": None, "updater": {**UPDATER, "oldest_version": "0.5.0", "of_the_future": 1}})
+    updater = update_pass.running_config().updater or UPDATER_DEFAULTS
+    assert updater.require_signed_tags
+
+
+class Performed:
+    """Stands in for the updater's work: it accepts or rejects, and remembers what it was given."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.revisions: list[int] = []
+
+        def perform(_updater: Updater, offer: Offer) -> str | None:
+            self.revisions.append(offer.revision)
+            verdicts.record(offer, None)
+            verdicts.report()
+            return None
+
+        monkeypatch.setattr(Updater, "perform", perform)
+
+
+def pend(*revisions: int) -> None:
+    with StateInterface.update() as state:
+        state.pending_configs = [foreign(revision) for revision in revisions]
+
+
+def test_the_newest_offer_is_dealt_with_and_the_others_are_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    performed = Performed(monkeypatch)
+    pend(6, 8, 7)
+    assert update_pass._decide_about_newest()
+    assert not update_pass._decide_about_newest()
+    assert performed.revisions == [8]
+    found = [(d.offer.general.config_revision, d.accepted, d.reason) for d in history.load().decisions]
+    superseded = "superseded by revision 8"
+    assert found == [(6, False, superseded), (7, False, superseded), (8, True, "")]
+    assert all(decision.reported for decision in history.load().decisions)
+    assert StateInterface.load().pending_configs == []
+
+
+def test_what_was_decided_is_not_decided_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    performed = Performed(monkeypatch)
+    with history.update() as past:
+        past.decided_revision = 8
+    pend(7, 8)
+    assert not update_pass._decide_about_newest()
+    verdicts.report()  # as each pass does
+    assert performed.revisions == [] and StateInterface.load().pending_configs == []
+
+
+def test_a_pass_tells_what_runs_and_deals_with_all_offers(monkeypatch: pytest.MonkeyPatch) -> None:
+    performed = Performed(monkeypatch)
+    monkeypatch.setattr(Updater, "repair", lambda self: None)
+    pend(5)
+    update_pass.run()
+    assert startups() == [3] and performed.revisions == [5]
+    assert not Path(constants.PENDING_CONFIG_FLAG).exists()
+
+
+def test_an_offer_that_is_repeated_in_the_state_is_answered_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    performed = Performed(monkeypatch)
+    pend(5, 5)
+    assert update_pass._decide_about_newest()
+    assert performed.revisions == [5] and len(history.load().decisions) == 1
+
+
+def test_the_check_changes_nothing(root_dir: Path, node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    node.write_config()
+    before = {path for path in root_dir.rglob("*") if "lock" not in path.name}
+    status, output, errors = node.ivy("check-updater")
+    assert (status, output, errors) == (0, "", "")
+    assert {path for path in root_dir.rglob("*") if "lock" not in path.name} == before
+
+
+def test_the_check_fails_where_there_is_no_usable_config(node: Node) -> None:
+    assert node.ivy("check-updater")[0] != 0
+
+
+def test_a_startup_message_carries_the_config(releases: Releases) -> None:
+    write({**CONFIG, "of_the_future": {"a": 1}})
+    update_pass.announce()
+    agent = MessagingAgent()
+    [item] = agent.get_n_latest_messages(10)
+    agent.teardown()
+    body = item.message_body
+    assert isinstance(body, ConfigMessageBody) and isinstance(body.config, ForeignConfig)
+    assert (body.config.model_extra or {})["of_the_future"] == {"a": 1}

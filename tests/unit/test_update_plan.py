@@ -1,0 +1,181 @@
+"""What is decided about an offer, from nothing but the active config and the offer."""
+
+from typing import Any
+
+import pytest
+
+from ivy.types.config import Config, ForeignConfig, UpdaterConfig
+from ivy.types.updates import Source
+from ivy.utils import update_plan
+from ivy.utils.update_errors import Rejected
+from ivy.utils.update_plan import Offer, Plan
+from ivy.version import Version
+from tests.unit.helpers import CONFIG, UPDATER, make_config
+
+OWN = Version("1.0.0")
+
+
+def foreign(revision: int = 4, version: str = "1.0.0", **sections: Any) -> ForeignConfig:
+    """A config as it is offered."""
+    general = {**CONFIG["general"], "config_revision": revision, "software_version": version}
+    return ForeignConfig.model_validate({**CONFIG, "general": general, **sections})
+
+
+def decide(config: ForeignConfig, source: Source = "backend", **updater: Any) -> Plan:
+    """Decide about an offer for a node of revision 3 and version 1.0.0, whose section `updater` is given."""
+    active = make_config(updater={**UPDATER, **updater})
+    return update_plan.decide(active.to_foreign_config(), Offer(config, source, "x"), active.updater, OWN)
+
+
+@pytest.mark.parametrize("version", ["1.1.0", "0.9.0", "1.0.0-rc.1", "99.0.0"])
+def test_another_version_is_a_change_of_version(version: str) -> None:
+    plan = decide(foreign(version=version))
+    assert plan.is_version_change
+    assert plan.updater.repository == UPDATER["repository"]
+
+
+def test_the_same_version_is_none() -> None:
+    assert not decide(foreign()).is_version_change
+
+
+@pytest.mark.parametrize(
+    ("sections", "reason"),
+    [
+        ({"surprise": {}}, "surprise: unknown field"),
+        ({"backend": {"provider": "none-such"}}, "backend.provider: "),
+        ({"dummy_procedure": {"seconds_between_datapoints": 0}}, "dummy_procedure.seconds_between_datapoints: "),
+    ],
+)
+def test_a_config_for_this_version_must_be_of_its_schema(sections: dict[str, Any], reason: str) -> None:
+    with pytest.raises(Rejected, match=reason):
+        decide(foreign(**sections))
+
+
+def test_a_config_for_another_version_is_not_judged_by_this_ones_schema() -> None:
+    assert decide(foreign(version="1.1.0", surprise={}, dummy_procedure=None)).is_version_change
+
+
+def test_where_the_packages_updater_stands_in_it_does_not_judge_the_schema_of_another_version() -> None:
+    current = foreign(3, "2.0.0")
+    offer = Offer(foreign(4, "2.0.0", surprise={}), "backend", "x")
+    assert not update_plan.decide(current, offer, None, OWN).is_version_change
+
+
+@pytest.mark.parametrize("source", ["backend", "admin", "rollback"])
+def test_without_a_section_updater_there_are_no_other_versions(source: Source) -> None:
+    current = make_config().to_foreign_config()
+    with pytest.raises(Rejected, match="updater: is null"):
+        update_plan.decide(current, Offer(foreign(version="1.1.0"), source, "x"), None, OWN)
+    assert not update_plan.decide(current, Offer(foreign(), source, "x"), None, OWN).is_version_change
+
+
+@pytest.mark.parametrize("version", ["0.9.9", "1.0.0-rc.1", "0.10.0"])
+def test_no_version_is_older_than_the_oldest(version: str) -> None:
+    with pytest.raises(Rejected, match=r"is older than updater\.oldest_version, 1\.0\.0"):
+        decide(foreign(version=version), "admin", oldest_version="1.0.0")
+
+
+def test_the_oldest_version_itself_is_taken() -> None:
+    updater = {**UPDATER, "oldest_version": "0.9.0"}
+    assert decide(foreign(version="0.9.0", updater=updater), oldest_version="0.9.0").is_version_change
+
+
+LOOSER = [
+    ({}, {"require_signed_tags": False}, "require_signed_tags"),
+    ({}, {"require_signed_tags": None}, "require_signed_tags"),
+    ({}, {"require_signed_tags": 0}, "require_signed_tags"),
+    ({}, {"require_signed_tags": "true"}, "require_signed_tags"),
+    ({"oldest_version": "1.0.0"}, {}, "oldest_version"),
+    ({"oldest_version": "1.0.0"}, {"oldest_version": None}, "oldest_version"),
+    ({"oldest_version": "1.0.0"}, {"oldest_version": "0.9.0"}, "oldest_version"),
+    ({"oldest_version": "1.0.0"}, {"oldest_version": "1.0.0-rc.1"}, "oldest_version"),
+    ({"oldest_version": "1.0.0"}, {"oldest_version": ["1.0.0"]}, "oldest_version"),
+    ({"oldest_version": "1.0.0"}, {"oldest_version": "$(id)"}, "oldest_version"),
+]
+
+
+@pytest.mark.parametrize("version", ["1.0.0", "1.1.0"])
+@pytest.mark.parametrize(("active", "offered", "field"), LOOSER)
+def test_a_backend_may_not_loosen_what_guards_updates(
+    version: str, active: dict[str, Any], offered: dict[str, Any], field: str
+) -> None:
+    with pytest.raises(Rejected, match=rf"^updater\.{field}: "):
+        decide(foreign(version=version, updater={**UPDATER, **offered}), **active)
+
+
+@pytest.mark.parametrize("updater", [None, [], "x", 7])
+def test_a_backend_may_not_leave_the_section_out_to_get_rid_of_the_oldest_version(updater: Any) -> None:
+    with pytest.raises(Rejected, match=r"updater\.oldest_version"):
+        decide(foreign(updater=updater), oldest_version="1.0.0")
+
+
+def test_a_backend_may_not_loosen_the_default_where_the_node_has_no_section() -> None:
+    offer = Offer(foreign(updater={**UPDATER, "require_signed_tags": False}), "backend", "x")
+    with pytest.raises(Rejected, match="only the admin"):
+        update_plan.decide(make_config().to_foreign_config(), offer, None, OWN)
+
+
+@pytest.mark.parametrize(
+    ("active", "offered"),
+    [
+        ({"require_signed_tags": False}, {"require_signed_tags": True}),
+        ({"require_signed_tags": False}, {"require_signed_tags": False}),
+        ({"oldest_version": "1.0.0"}, {"oldest_version": "1.0.1"}),
+        ({"oldest_version": "1.0.0"}, {"oldest_version": "1.0.0"}),
+        ({}, {"oldest_version": "1.0.0"}),
+        ({}, {"repository": "other/name"}),
+    ],
+)
+def test_a_backend_may_tighten_it(active: dict[str, Any], offered: dict[str, Any]) -> None:
+    decide(foreign(updater={**UPDATER, **active, **offered}), **active)
+
+
+@pytest.mark.parametrize("source", ["admin", "rollback"])
+def test_the_admin_may_loosen_it(source: Source) -> None:
+    config = foreign(updater={**UPDATER, "require_signed_tags": False, "oldest_version": None})
+    decide(config, source, oldest_version="1.0.0")
+
+
+@pytest.mark.parametrize("source", ["admin", "rollback"])
+@pytest.mark.parametrize("revision", [3, 1, -1])
+def test_the_admin_decides_about_revisions(source: Source, revision: int) -> None:
+    assert not decide(foreign(revision), source).is_version_change
+
+
+def test_the_settings_are_those_of_the_active_config() -> None:
+    plan = decide(foreign(version="1.1.0", updater={**UPDATER, "repository": "evil/name", "provider_host": "evil"}))
+    assert (plan.updater.repository, plan.updater.provider_host) == ("org/name", "github.com")
+
+
+def _choose(revisions: list[int], decided: int) -> tuple[int | None, list[int]]:
+    newest, replaced = update_plan.choose([foreign(revision) for revision in revisions], decided)
+    return newest.revision if newest else None, [offer.revision for offer in replaced]
+
+
+@pytest.mark.parametrize(
+    ("pending", "decided", "newest", "replaced"),
+    [
+        ([], -1, None, []),
+        ([5], 5, None, []),
+        ([4, 5], 6, None, []),
+        ([6], 5, 6, []),
+        ([8, 6, 7], 5, 8, [6, 7]),
+        ([5, 6, 8], 6, 8, []),
+        ([0], -1, 0, []),
+    ],
+)
+def test_the_newest_undecided_offer_is_chosen(
+    pending: list[int], decided: int, newest: int | None, replaced: list[int]
+) -> None:
+    assert _choose(pending, decided) == (newest, replaced)
+
+
+def test_an_offer_of_a_backend_is_known_by_its_revision() -> None:
+    assert update_plan.of_backend(foreign(7)).identifier == "revision-7"
+    assert update_plan.of_backend(foreign(7)).version == OWN
+
+
+def test_the_defaults_guard() -> None:
+    assert update_plan.UPDATER_DEFAULTS.require_signed_tags
+    assert UpdaterConfig.model_fields["require_signed_tags"].default is True
+    assert Config.model_fields["updater"].default is None

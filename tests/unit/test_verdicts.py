@@ -1,0 +1,199 @@
+"""What the updater remembers, and that the operator is told of each decision once, whatever is killed when."""
+
+import json
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from ivy import constants
+from ivy.types.messages import ConfigMessageBody, LogMessageBody
+from ivy.types.updates import Source
+from ivy.utils import history, verdicts
+from ivy.utils.history import HISTORY_FILE
+from ivy.utils.messaging_agent import ACTIVE_QUEUE_FILE, MessagingAgent
+from ivy.utils.state_interface import StateInterface
+from ivy.utils.update_plan import Offer, of_backend
+from tests.killing import killed_at
+from tests.unit.test_update_plan import foreign
+
+FLAG = Path(constants.PENDING_CONFIG_FLAG)
+
+
+def offer(revision: int, source: Source = "backend") -> Offer:
+    """An offer, with a secret in it."""
+    config = foreign(revision, backend={"password": "hidden-password"})
+    return of_backend(config) if source == "backend" else Offer(config, source, f"{source}-1")
+
+
+def pend(*revisions: int) -> None:
+    """Let offers of the backend be pending."""
+    with StateInterface.update() as state:
+        state.pending_configs = [foreign(revision) for revision in revisions]
+    FLAG.parent.mkdir(exist_ok=True)
+    FLAG.touch()
+
+
+def queued() -> list[tuple[str, int]]:
+    """The verdicts that are queued, and the reasons, as (text, number)."""
+    agent = MessagingAgent()
+    found: list[tuple[str, int]] = []
+    for item in agent.get_n_latest_messages(1000):
+        if isinstance(item.message_body, ConfigMessageBody):
+            found.append((item.message_body.status, item.message_body.config.general.config_revision))
+        elif isinstance(item.message_body, LogMessageBody):
+            found.append((item.message_body.subject, 0))
+    agent.teardown()
+    return found
+
+
+def test_there_is_no_history_at_first() -> None:
+    assert history.load().decisions == [] and history.load().trial is None
+    assert history.decided_revision() == -1
+    assert not Path(HISTORY_FILE).exists()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"{", b"\xff", b"[]", b'{"decisions": 7}', b'{"trial": {}}', pytest.param(b"[" * 100_000, id="deep")],
+)
+def test_a_damaged_history_is_moved_aside_and_reported(
+    content: bytes, root_dir: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    Path(HISTORY_FILE).write_bytes(content)
+    assert history.decided_revision() == -1  # the backend only looks
+    assert Path(HISTORY_FILE).read_bytes() == content
+    verdicts.record(offer(4), None)
+    [aside] = root_dir.glob("updates.json.damaged-*")
+    assert aside.read_bytes() == content
+    assert f"{HISTORY_FILE} is damaged: moved to {aside}" in capfd.readouterr().err
+    assert history.decided_revision() == 4
+
+
+def test_the_history_is_for_the_services_to_read_and_for_nobody_else() -> None:
+    verdicts.record(offer(4), None)
+    status = os.stat(HISTORY_FILE)
+    assert stat.S_IMODE(status.st_mode) == 0o640
+    assert status.st_gid == os.stat(constants.IVY_DATA_DIR).st_gid
+
+
+def test_nothing_is_written_if_the_change_fails() -> None:
+    verdicts.record(offer(4), None)
+    before = Path(HISTORY_FILE).read_bytes()
+    with pytest.raises(ZeroDivisionError), history.update() as past:
+        past.decided_revision = 99
+        raise ZeroDivisionError
+    assert Path(HISTORY_FILE).read_bytes() == before
+
+
+def test_fields_of_another_version_are_kept() -> None:
+    Path(HISTORY_FILE).write_text(json.dumps({"decided_revision": 3, "of_another_version": [1]}))
+    verdicts.record(offer(4), None)
+    assert json.loads(Path(HISTORY_FILE).read_text())["of_another_version"] == [1]
+
+
+def test_a_decision_stands() -> None:
+    verdicts.record(offer(4), "no")
+    verdicts.record(offer(4), None)
+    [decision] = history.load().decisions
+    assert (decision.accepted, decision.reason) == (False, "no")
+    verdicts.record(offer(2), None)  # an older one does not lower what was decided
+    assert history.decided_revision() == 4
+
+
+def test_the_admin_may_let_a_platform_count_anew() -> None:
+    verdicts.record(offer(9), None)
+    verdicts.record(offer(2, "rollback"), None)
+    assert history.decided_revision() == 9
+    verdicts.record(Offer(foreign(2), "admin", "admin-2"), "no")
+    assert history.decided_revision() == 9
+    verdicts.record(offer(2, "admin"), None)
+    assert history.decided_revision() == 2
+
+
+def test_what_is_reported_is_kept_without_its_secrets() -> None:
+    verdicts.record(offer(4), "no\nbecause")
+    assert "hidden" in Path(HISTORY_FILE).read_text()
+    verdicts.report()
+    assert "hidden" not in Path(HISTORY_FILE).read_text()
+    assert queued() == [
+        ("rejected", 4),
+        ("updater - ERROR - Config revision 4 for version 1.0.0 was rejected: no", 0),
+    ]
+
+
+def test_of_many_decisions_the_newest_stay() -> None:
+    for revision in range(1, 60):
+        verdicts.record(offer(revision), None)
+    kept = [decision.offer.general.config_revision for decision in history.load().decisions]
+    assert kept == list(range(10, 60))
+
+
+@pytest.mark.parametrize("what", ["file", "directory", "link", "nothing"])
+def test_the_flag_goes_with_the_last_offer_whatever_it_is(what: str) -> None:
+    pend(4, 5)
+    FLAG.unlink()
+    if what == "file":
+        FLAG.touch()
+    elif what == "directory":
+        (FLAG / "inner").mkdir(parents=True)
+    elif what == "link":
+        FLAG.symlink_to("nowhere")
+    verdicts.record(offer(4), None)
+    verdicts.report()
+    assert os.path.lexists(FLAG) is (what != "nothing")
+    assert [config.general.config_revision for config in StateInterface.load().pending_configs] == [5]
+    verdicts.record(offer(5), None)
+    verdicts.report()
+    assert not os.path.lexists(FLAG)
+    assert StateInterface.load().pending_configs == []
+
+
+def test_killed_at_any_step_each_decision_is_told_once() -> None:
+    """Two decisions, one with a reason: the pass is killed at each of its steps, and another one follows."""
+
+    def a_pass() -> None:
+        verdicts.record(offer(4), "no")
+        verdicts.record(offer(5), None)
+        verdicts.report()
+
+    told: list[tuple[str, int]] = []
+    step = 0
+    while True:
+        pend(4, 5)
+        died = killed_at(step, a_pass)
+        a_pass()
+        now = queued()
+        assert [what for what in now if what[1]] == [("rejected", 4), ("accepted", 5)], f"killed at step {step}"
+        assert len(now) == 3
+        assert StateInterface.load().pending_configs == [] and not FLAG.exists()
+        told += now
+        if not died:
+            break
+        for path in (HISTORY_FILE, ACTIVE_QUEUE_FILE, f"{ACTIVE_QUEUE_FILE}-wal", f"{ACTIVE_QUEUE_FILE}-shm"):
+            Path(path).unlink(missing_ok=True)
+        step += 3  # one by one takes a minute
+    assert len(told) > 3 * 20, "hardly any step was tried"
+
+
+def test_messages_are_added_once_under_a_key(agent: MessagingAgent) -> None:
+    bodies = [LogMessageBody(level="ERROR", subject=text, body="") for text in ("a", "b")]
+    for key in ("one", "one", "two"):
+        agent.add_once(key, bodies)
+    agent.add_once("none", [])
+    subjects = [getattr(item.message_body, "subject", "") for item in agent.get_n_latest_messages(10)]
+    assert subjects == ["a", "b", "a", "b"]
+
+
+def test_messages_that_were_sent_are_not_added_again(agent: MessagingAgent) -> None:
+    body = LogMessageBody(level="ERROR", subject="a", body="")
+    agent.add_once("one", [body])
+    agent.remove_messages([item.identifier for item in agent.get_n_latest_messages(10)])
+    agent.add_once("one", [body])
+    assert agent.get_queue_length() == 0
+
+
+def test_messages_added_once_are_in_the_archive(agent: MessagingAgent) -> None:
+    agent.add_once("one", [LogMessageBody(level="ERROR", subject="a", body="")])
+    assert Path(MessagingAgent.get_message_archive_file()).read_text().count('""subject"":""a""') == 1
