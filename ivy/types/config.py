@@ -146,6 +146,18 @@ class ArchiveConfig(_Section):
     )
 
 
+class MetricsConfig(_Section):
+    """Figures about the node for a monitoring system at its site."""
+
+    textfile_directory: Optional[str] = pydantic.Field(
+        default=None,
+        pattern=r"^/",
+        max_length=512,
+        description="Where `ivy.prom` is written once a minute, for the textfile collector of Prometheus's"
+        " node-exporter, e.g. /run/ivy; null: nowhere.",
+    )
+
+
 class DummyProcedureConfig(_Section):
     """Settings of `ivy.procedures.dummy_procedure`."""
 
@@ -167,6 +179,7 @@ class Config(_Section):
     backend: Optional[BackendConfig] = None
     queue: QueueConfig = QueueConfig()
     archive: ArchiveConfig = ArchiveConfig()
+    metrics: MetricsConfig = MetricsConfig()
     dummy_procedure: DummyProcedureConfig
     system_checks: SystemChecksConfig
 
