@@ -13,7 +13,7 @@ _EPILOG = "exit status: 0 done, or well; 1 failed, not well, or rejected; 2 wron
 
 def main() -> None:
     """Run the command; exits with a status for scripts."""
-    arguments = _parser().parse_args(_join_times(sys.argv[1:]))
+    arguments = parser().parse_args(_join_times(sys.argv[1:]))
     module, _, function = arguments.work.partition(":")
     # Loaded only now: a service must not carry what another command needs.
     work = getattr(importlib.import_module(f"ivy.cli.{module}"), function)
@@ -28,7 +28,8 @@ def main() -> None:
         sys.exit(f"ivy: {error}")
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
+    """What the command understands."""
     parser = argparse.ArgumentParser(
         prog="ivy",
         description="The software of an autonomous sensor node. More: man ivy",

@@ -268,7 +268,18 @@ def test_the_config_is_shown_without_its_secrets(node: Node) -> None:
 
 def test_the_schema_is_that_of_the_config(node: Node) -> None:
     status, output, _ = node.ivy("config", "schema")
-    assert status == 0 and json.loads(output) == Config.model_json_schema()
+    schema = json.loads(output)
+    assert status == 0 and schema.pop("$schema") == "https://json-schema.org/draft/2020-12/schema"
+    assert schema == Config.model_json_schema() | {"title": f"Config of ivy {constants.VERSION}"}
+
+
+def test_the_schema_explains_every_field_to_an_editor() -> None:
+    schema = Config.model_json_schema()
+    for section in (schema, *schema["$defs"].values()):
+        for name, field in section.get("properties", {}).items():
+            targets = [choice["$ref"] for choice in [field, *field.get("anyOf", [])] if "$ref" in choice]
+            described = [field, *(schema["$defs"][target.rpartition("/")[2]] for target in targets)]
+            assert any(each.get("description") for each in described), name
 
 
 def test_a_valid_config(node: Node) -> None:
