@@ -8,6 +8,7 @@ import time
 from typing import Any, Optional
 
 from ivy import constants
+from ivy.cli.words import duration
 from ivy.types.config import Config, ConfigError
 from ivy.utils import units, vitals
 from ivy.utils.commands import CommandError
@@ -121,7 +122,8 @@ def _readable(status: dict[str, Any]) -> str:
     lines = [
         f"ivy {status['version']} on {status['system_identifier']}, config revision {status['config_revision']}",
         *(f"  {unit['name']:<32} {unit['state']:<20} {unit['status']}" for unit in status["units"]),
-        f"queue:    {queue['length']} messages" + (f", the oldest {oldest} s old" if oldest is not None else ""),
+        f"queue:    {queue['length']} messages"
+        + (f", the oldest {duration(oldest)} old" if oldest is not None else ""),
         f"backend:  {_backend_line(backend)}",
         f"disk:     {disk['used_percent']} % used, {disk['free_megabytes']} MB free",
         *(f"PROBLEM:  {problem}" for problem in status["problems"]),
