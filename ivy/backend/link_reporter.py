@@ -39,10 +39,10 @@ class LinkReporter:
     def renew(self) -> None:
         """Publish when that was, if it is news, and not more often than once a minute."""
         if self._acknowledged != self._report.last_acknowledged and time.monotonic() >= self._next_renewal:
+            self._next_renewal = time.monotonic() + _SECONDS_BETWEEN_RENEWALS
             self._publish({})
 
     def _publish(self, changes: dict[str, object]) -> None:
-        self._next_renewal = time.monotonic() + _SECONDS_BETWEEN_RENEWALS
         self._report = self._report.model_copy(update={**changes, "last_acknowledged": self._acknowledged})
         try:
             self._report.write()

@@ -27,7 +27,7 @@ def test_figures_for_prometheus_need_a_config_and_a_link(node: Node, broker: Bro
     for service in ("dummy-procedure", "system-checks", "tenta"):
         assert figures(node)["ivy_unit_restarts_total", (("unit", f"ivy-{service}.service"),)] == 0
     acknowledged = ("ivy_backend_last_acknowledged_timestamp_seconds", ())
-    node.wait_for(lambda: acknowledged in figures(node), 150, "an acknowledgement in the figures")
+    node.wait_for(lambda: acknowledged in figures(node), 90, "an acknowledgement in the figures")
     assert figures(node)["ivy_backend_connected", ()] == 1
 
 

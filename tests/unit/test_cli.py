@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from ivy import constants
+from ivy.cli.words import duration
 from ivy.types.config import Config
 from ivy.types.messages import ConfigMessageBody, DataMessageBody, LogMessageBody
 from ivy.utils import clock
@@ -336,6 +337,14 @@ def test_the_queue_for_programs_and_people(node: Node, messages: list[str], data
     assert status == 0
     assert output.startswith("waiting:  3 messages, the oldest 1") and "dropped:  0 data, 5 log" in output
     assert f"damaged:  {damaged}" in output
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0, "0 s"), (179, "179 s"), (180, "3 min"), (10_799, "180 min"), (10_800, "3 h"), (259_200, "3 d")],
+)
+def test_durations_are_for_people(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
 
 
 def test_a_queue_that_is_not_there(node: Node, data_dir: Path) -> None:
