@@ -2,13 +2,12 @@
 
 import argparse
 import datetime
-import io
 import os
 import sys
 import time
 from collections.abc import Iterator
 
-from ivy.cli import table
+from ivy.cli import output, table
 from ivy.cli.selection import Selection, UsageError
 from ivy.types.messages import ConfigMessageBody, DataMessageBody, MessageArchiveItem
 from ivy.utils import message_archive
@@ -25,9 +24,7 @@ def show(arguments: argparse.Namespace) -> int:
     except UsageError as error:
         print(f"ivy messages: {error}", file=sys.stderr)
         return 2
-    if isinstance(sys.stdout, io.TextIOWrapper):  # whatever the locale: for programs UTF-8, for people what it has
-        for_programs = arguments.csv or arguments.json
-        sys.stdout.reconfigure(errors="replace", encoding="utf-8" if for_programs else None)
+    output.prepare(for_programs=arguments.csv or arguments.json)
     if arguments.csv:
         table.write_csv(selection, sys.stdout)
         return 0

@@ -53,12 +53,16 @@ def draw(panels: Sequence[Series], window: Window, terminal: Terminal) -> str:
 
 
 def _title(series: Series, terminal: Terminal, colour: str) -> str:
+    """The key, and of what is known as much as fits into the line."""
     low, high = series.extremes()
     facts = [f"min {ticks.number(low)}", f"max {ticks.number(high)}", f"last {ticks.number(series.last or 0.0)}"]
-    count = f"{series.count} sample{'s' * (series.count != 1)}"
-    left_out = [f"{series.left_out} left out"] if series.left_out else []
-    name = terminal.colour(series.key, f"1;{colour}")
-    return f"{' ' * (ticks.WIDEST_LABEL + 2)}{name}  {', '.join([*facts, count, *left_out])}"
+    facts.append(f"{series.count} sample{'s' * (series.count != 1)}")
+    facts += [f"{series.left_out} left out"] if series.left_out else []
+    room = terminal.columns - ticks.WIDEST_LABEL - 2
+    while facts and len(f"{series.key}  {', '.join(facts)}") > room:
+        facts.pop()
+    name = "".join(character if character.isprintable() else "?" for character in series.key[:room])
+    return _indent(f"{terminal.colour(name, f'1;{colour}')}  {', '.join(facts)}")
 
 
 def _panel(series: Series, rows: int, terminal: Terminal, colour: str) -> list[str]:

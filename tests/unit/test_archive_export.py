@@ -18,7 +18,7 @@ import pytest
 from ivy.cli import main, times
 from ivy.cli.selection import Selection
 from ivy.cli.table import write_csv
-from tests.unit.helpers import ARCHIVE_DIR
+from tests.unit.helpers import ARCHIVE_DIR, Node
 
 DAY = 86_400
 NOON = datetime.datetime(2026, 11, 20, 12, tzinfo=datetime.UTC).timestamp()
@@ -223,3 +223,11 @@ def test_a_torn_line_costs_itself_only(ivy: Ivy, days: None) -> None:
     with Path(ARCHIVE_DIR, "2026-11-20.csv").open("a", encoding="utf-8") as file:
         file.write('1795176000.5,"{""variant"":""da')
     assert len(table(ivy("messages", "--since", "2026-11-20", "--csv")[1])) == 2
+
+
+@pytest.mark.parametrize("arguments", [["messages"], ["messages", "--csv"], ["plot", "grün"]])
+def test_no_character_ends_a_command(node: Node, arguments: list[str]) -> None:
+    sample(time.time(), **{"grün": 1, "note": "\u2603"})
+    node.environment |= {"PYTHONUTF8": "0", "PYTHONIOENCODING": "ascii"}
+    status, output, errors = node.ivy(*arguments)
+    assert (status, errors) == (0, "") and "gr" in output

@@ -122,7 +122,7 @@ def test_anything_can_be_drawn(samples: dict[float, float | int | str], columns:
         for has_unicode in (False, True):
             text = terminal_chart.draw([made, made], WINDOW, Terminal(columns, lines, has_unicode, False))
             assert has_unicode or text.isascii()
-            assert columns < 60 or all(len(line) <= columns for line in text.splitlines() if " min " not in line)
+            assert columns < 60 or all(len(line) <= columns for line in text.splitlines())
         ET.fromstring(svg_chart.draw([made], WINDOW))
 
 
@@ -134,6 +134,13 @@ def test_panels_are_aligned_and_fit_into_the_terminal() -> None:
     assert max(map(len, lines)) <= BRAILLE.columns
     bars = [re.search("[│┤└]", line) for line in lines]
     assert len({bar.start() for bar in bars if bar}) == 1
+
+
+def test_a_key_can_neither_wrap_nor_steer_the_terminal() -> None:
+    made = series({0: 0, 990: 1})
+    made.key = "\x1b[31m" + "long" * 50
+    title = terminal_chart.draw([made], WINDOW, BRAILLE).splitlines()[0]
+    assert "\x1b" not in title and "?[31mlonglong" in title and len(title) <= BRAILLE.columns
 
 
 def test_where_there_is_no_unicode_the_picture_is_ascii() -> None:
