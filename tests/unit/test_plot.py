@@ -177,6 +177,8 @@ def samples() -> None:
 
 def test_what_was_sampled_is_drawn(ivy: Ivy, samples: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(locale, "setlocale", lambda category: "C.UTF-8")
     status, output, errors = ivy("plot", "temp*", "humidity")
     assert (status, errors) == (0, "")
     assert "temperature  min 18.8, max 19.94, last 19.94, 20 samples" in output
