@@ -18,6 +18,8 @@ import pytest
 from ivy.cli import main, times
 from ivy.cli.selection import Selection
 from ivy.cli.table import write_csv
+from ivy.types.messages import DataMessageBody, LogMessageBody
+from ivy.utils.messaging_agent import MessagingAgent
 from tests.unit.helpers import ARCHIVE_DIR, Node
 
 DAY = 86_400
@@ -231,3 +233,18 @@ def test_no_character_ends_a_command(node: Node, arguments: list[str]) -> None:
     node.environment |= {"PYTHONUTF8": "0", "PYTHONIOENCODING": "ascii"}
     status, output, errors = node.ivy(*arguments)
     assert (status, errors) == (0, "") and "gr" in output
+
+
+def test_what_comes_is_chosen_too(node: Node) -> None:
+    now = time.time()
+    sample(now - DAY, old=1)
+    sample(now - 1, recent=2)
+    arguments = ("--follow", "--json", "--since", "-2d", "--kind", "data", "--key", "old", "new")
+    process = node.start("-m", "ivy", "messages", *arguments)
+    assert process.stdout
+    assert json.loads(process.stdout.readline())["message_body"]["data"] == {"old": 1}
+    agent = MessagingAgent()
+    agent.add_message(LogMessageBody(level="INFO", subject="unwanted", body=""))
+    agent.add_message(DataMessageBody(data={"new": 3, "unwanted": 4}))
+    agent.teardown()
+    assert json.loads(process.stdout.readline())["message_body"]["data"] == {"new": 3}
