@@ -8,6 +8,7 @@ import pydantic
 _PATTERN = re.compile(
     r"(0|[1-9][0-9]*)\.(0|[1-9][0-9]*)\.(0|[1-9][0-9]*)(?:-(alpha|beta|rc)\.(0|[1-9][0-9]*))?", re.ASCII
 )
+_LONGEST = 64
 _FINAL = "~"  # sorts after "alpha", "beta" and "rc"
 
 
@@ -20,7 +21,14 @@ class Version(pydantic.RootModel[str]):
         pydantic.ValidationError: The string has another form.
     """
 
-    model_config = pydantic.ConfigDict(frozen=True)
+    model_config = pydantic.ConfigDict(
+        frozen=True,
+        json_schema_extra={
+            "description": "A version such as 1.2.3 or 1.2.3-rc.1.",
+            "pattern": f"^{_PATTERN.pattern}$",
+            "maxLength": _LONGEST,
+        },
+    )
 
     if TYPE_CHECKING:  # the positional form; a real one would be called with the fields of any object that comes in
 
@@ -29,7 +37,7 @@ class Version(pydantic.RootModel[str]):
     @pydantic.field_validator("root")
     @classmethod
     def _check_form(cls, value: str) -> str:
-        if len(value) > 64 or not _PATTERN.fullmatch(value):
+        if len(value) > _LONGEST or not _PATTERN.fullmatch(value):
             raise ValueError('must look like "1.2.3" or "1.2.3-rc.1"')
         return value
 

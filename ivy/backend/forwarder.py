@@ -4,7 +4,6 @@ One loop owns all state: acknowledged messages are removed first, then the windo
 """
 
 import math
-import os
 import sqlite3
 import time
 from collections.abc import Sequence
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Optional
 from ivy import constants
 from ivy.backend import offers, remote_calls
 from ivy.backend.dialect import Dialect, Encoded, Limits, OfferError, Publication, Request
+from ivy.backend.link_reporter import LinkReporter
 from ivy.backend.mqtt_link import Acknowledged, Connected, Disconnected, Event, MQTTLink, Received
 from ivy.backend.pace import Bucket, Pace
 from ivy.backend.suspects import Suspects
@@ -20,7 +20,6 @@ from ivy.types.config import BackendConfig, Config, ConfigError, ForeignConfig
 from ivy.types.messages import ConfigMessageBody, MessageQueueItem
 from ivy.utils import notify
 from ivy.utils.functions import procedure_names
-from ivy.utils.link_report import LinkReport
 from ivy.utils.logger import Logger
 from ivy.utils.messaging_agent import MessagingAgent
 from ivy.utils.wakeup import Listener
@@ -91,7 +90,8 @@ class _Forwarder:
         self._reported: set[str] = set()  # why messages could not be sent
         self._unstored: Optional[tuple[str, bytes]] = None  # the last offer, if the state did not take it
         self._is_behind = False  # whether there may be more to send than the last turn could
-        self._publish_link_state(False, "not connected yet")
+        self._reporter = LinkReporter(self._link.address, self._journal)
+        self._tell_state(False, "not connected yet")
 
     def turn(self, longest: float = math.inf) -> None:
         """Wait for something to happen, for `longest` seconds at most, and deal with it."""
@@ -124,7 +124,7 @@ class _Forwarder:
     def close(self) -> None:
         """Close link and queue."""
         self._link.close()
-        self._publish_link_state(False, "the backend was stopped")
+        self._tell_state(False, "the backend was stopped")
         self._listener.close()
         self._queue.teardown()
 
@@ -146,7 +146,7 @@ class _Forwarder:
                 self._suspects.connected()
                 self._publish(self._dialect.greeting(), is_delivery=False)
                 self._journal.info(f"Connected to {self._link.address}")
-                self._publish_link_state(True)
+                self._tell_state(True)
             case Disconnected(reason, delay, by_broker):
                 if by_broker:
                     self._suspects.broken(self._under_way(), time.monotonic())
@@ -157,7 +157,7 @@ class _Forwarder:
                 if reason != self._trouble:  # the same one every quarter of an hour says nothing new
                     self._journal.warning(f"No connection: {reason}")
                 self._trouble = reason
-                self._publish_link_state(False, reason)
+                self._tell_state(False, reason)
 
     def _take_acknowledgment(self, message_ids: tuple[int, ...]) -> None:
         if not message_ids:  # of a greeting or an answer
@@ -166,6 +166,7 @@ class _Forwarder:
         self._acknowledged.update(identifier for identifier in message_ids if identifier not in under_way)
         self._remove_culprit(self._suspects.delivered(message_ids))
         self._last_progress = self._last_sent = time.monotonic()
+        self._reporter.acknowledged()
 
     def _under_way(self) -> set[int]:
         return {identifier for batch in self._in_flight.values() for identifier in batch}
@@ -294,6 +295,7 @@ class _Forwarder:
             return
         if self._unstored is not None:
             self._take(*self._unstored)
+        self._reporter.renew()
         queued = f"{self._queue.get_queue_length()} queued"
         if self._link.is_connected:
             sent = "nothing sent yet" if self._last_sent is None else f"last sent {now - self._last_sent:.0f} s ago"
@@ -305,13 +307,6 @@ class _Forwarder:
             notify.status(f"connecting to {self._link.address}, {queued}")
         self._next_report = now + _SECONDS_BETWEEN_REPORTS
 
-    def _publish_link_state(self, connected: bool, reason: Optional[str] = None) -> None:
+    def _tell_state(self, connected: bool, reason: Optional[str] = None) -> None:
         self._next_report = 0.0
-        invocation = os.environ.get("INVOCATION_ID", "")
-        report = LinkReport(
-            broker=self._link.address, connected=connected, since=time.time(), reason=reason, invocation=invocation
-        )
-        try:
-            report.write()
-        except OSError as error:  # `ivy status` will know less; no reason to stop sending
-            self._journal.warning(f"The state of the link could not be published: {error}")
+        self._reporter.changed(connected, reason)

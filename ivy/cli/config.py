@@ -9,6 +9,8 @@ from ivy import constants
 from ivy.types.config import Config, ConfigError
 from ivy.types.messages import ConfigMessageBody
 
+_DIALECT = "https://json-schema.org/draft/2020-12/schema"
+
 
 def show(_arguments: argparse.Namespace) -> int:
     """Print the current config, without its secrets."""
@@ -37,8 +39,9 @@ def validate(arguments: argparse.Namespace) -> int:
 
 
 def schema(_arguments: argparse.Namespace) -> int:
-    """Print the JSON schema."""
-    print(json.dumps(Config.model_json_schema(), indent=4))
+    """Print the JSON schema, as editors want it."""
+    document = Config.model_json_schema() | {"title": f"Config of ivy {constants.VERSION}"}
+    print(json.dumps({"$schema": _DIALECT, **document}, indent=4))
     return 0
 
 

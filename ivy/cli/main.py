@@ -13,7 +13,7 @@ _EPILOG = "exit status: 0 well; 1 failed, rejected; 2 wrong use; 78 bad config (
 
 def main() -> None:
     """Run the command; exits with a status for scripts."""
-    arguments = _parser().parse_args()
+    arguments = parser().parse_args(_join_times(sys.argv[1:]))
     module, _, function = arguments.work.partition(":")
     # Loaded only now: a service must not carry what another command needs.
     work = getattr(importlib.import_module(f"ivy.cli.{module}"), function)
@@ -28,15 +28,18 @@ def main() -> None:
         sys.exit(f"ivy: {error}")
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
+    """What the command understands."""
     parser = argparse.ArgumentParser(
         prog="ivy",
+        description="The software of an autonomous sensor node. More: man ivy",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"ivy {constants.VERSION.as_identifier()}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     _add_node_commands(commands)
+    _add_archive_commands(commands)
     _add_config_commands(commands)
     _add_update_commands(commands)
     _add_internal_commands(commands)
@@ -63,10 +66,6 @@ def _add_node_commands(commands: Any) -> None:
     logs.add_argument("-f", "--follow", action="store_true", help="go on showing what comes")
     queue = _add(commands, "queue", "queue:show", "show what waits to be sent, and what was dropped")
     queue.add_argument("--json", action="store_true", help="print JSON")
-    messages = _add(commands, "messages", "messages:show", "show the message archive of a day")
-    messages.add_argument("--date", metavar="YYYY-MM-DD", help="the UTC day; default: today")
-    messages.add_argument("--follow", action="store_true", help="go on showing what comes")
-    messages.add_argument("--json", action="store_true", help="print one JSON object per line")
     doctor = _add(commands, "doctor", "doctor:show", "check what nodes fail on, and say what to do")
     doctor.add_argument("--json", action="store_true", help="print JSON")
     run = _add(commands, "run", "services:run", "run one service in the foreground, as its unit does")
@@ -74,6 +73,44 @@ def _add_node_commands(commands: Any) -> None:
     new = _add(commands, "new-procedure", "new_procedure:run", "write a procedure's files, in a checkout")
     new.add_argument("name", metavar="NAME", help="e.g. wind-speed")
     _add(commands, "info", "services:info", "show version and places on disk")
+
+
+def _add_archive_commands(commands: Any) -> None:
+    messages = _add(commands, "messages", "messages:show", "show or export the message archive")
+    messages.add_argument("--date", metavar="YYYY-MM-DD", help="of this UTC day; default: today")
+    _add_times(messages)
+    messages.add_argument("--kind", choices=("data", "log", "config"), help="only these")
+    messages.add_argument("--key", metavar="KEY", nargs="+", default=[], help="only these data, e.g. 'temp*'")
+    messages.add_argument("--follow", action="store_true", help="go on showing what comes")
+    messages.add_argument("--json", action="store_true", help="print one JSON object per line")
+    messages.add_argument("--csv", action="store_true", help="print a table with a column per key")
+    plot = _add(commands, "plot", "plot:show", "draw what was sampled, here or for a report")
+    plot.add_argument("key", metavar="KEY", nargs="+", help="of the data, e.g. 'temp*'")
+    _add_times(plot)
+    plot.add_argument("--svg", metavar="FILE", help="draw into this file instead")
+    plot.add_argument("--png", metavar="FILE", help="draw into this file instead")
+
+
+def _add_times(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--since", metavar="TIME", type=_moment, help="2026-11-20, 2026-11-20T14:30 (UTC) or -2h")
+    command.add_argument("--until", metavar="TIME", type=_moment, help="the same; what is sampled then is left out")
+
+
+def _moment(text: str) -> float:
+    from ivy.cli import times  # as above
+
+    return times.parse(text)
+
+
+def _join_times(arguments: list[str]) -> list[str]:
+    """Make `--since -2h` one argument: the parser would take -2h for an option."""
+    joined: list[str] = []
+    for argument in arguments:
+        if joined and joined[-1] in ("--since", "--until") and argument.startswith("-"):
+            joined[-1] += f"={argument}"
+        else:
+            joined.append(argument)
+    return joined
 
 
 def _add_config_commands(commands: Any) -> None:

@@ -1,4 +1,4 @@
-"""`ivy messages`: the archive for people, or as JSON lines for programs."""
+"""`ivy messages`: the archive for people, or as JSON lines or a table for programs."""
 
 import argparse
 import datetime
@@ -7,32 +7,50 @@ import sys
 import time
 from collections.abc import Iterator
 
+from ivy.cli import output, table
+from ivy.cli.selection import Selection, UsageError
 from ivy.types.messages import ConfigMessageBody, DataMessageBody, MessageArchiveItem
 from ivy.utils import message_archive
-from ivy.utils.messaging_agent import MESSAGE_ARCHIVE_DIR, MessagingAgent
+from ivy.utils.messaging_agent import MESSAGE_ARCHIVE_DIR
 
 _SECONDS_BETWEEN_LOOKS = 0.5
 
 
 def show(arguments: argparse.Namespace) -> int:
-    """Print the messages of a day."""
+    """Print the messages that are wanted."""
     try:
-        today = datetime.datetime.now(datetime.UTC).date()
-        date = datetime.date.fromisoformat(arguments.date) if arguments.date else today
-    except ValueError:
-        print(f"ivy messages: --date: must look like {today.isoformat()}, not {arguments.date!r}", file=sys.stderr)
+        _check(arguments)
+        selection = Selection.of(arguments)
+    except UsageError as error:
+        print(f"ivy messages: {error}", file=sys.stderr)
         return 2
-    items = _follow(date) if arguments.follow else iter(MessagingAgent.load_message_archive(date))
-    for item in items:
+    output.prepare(for_programs=arguments.csv or arguments.json)
+    if arguments.csv:
+        table.write_csv(selection, sys.stdout)
+        return 0
+    for item in _follow(selection) if arguments.follow else selection.read():
         print(item.model_dump_json() if arguments.json else _readable(item), flush=arguments.follow)
     return 0
 
 
-def _follow(date: datetime.date) -> Iterator[MessageArchiveItem]:
-    """The messages of a day and of those after it, as they come; never ends."""
+def _check(arguments: argparse.Namespace) -> None:
+    if arguments.csv and arguments.json:
+        raise UsageError("--csv or --json, not both")
+    if arguments.follow and arguments.csv:
+        raise UsageError("--follow does not go with --csv, whose columns are known at the end only; use --json")
+    if arguments.follow and arguments.until is not None:
+        raise UsageError("--follow does not go with --until")
+
+
+def _follow(selection: Selection) -> Iterator[MessageArchiveItem]:
+    """The messages that are wanted, and all that come, whatever the day; never ends."""
+    today = datetime.datetime.now(datetime.UTC).date()
+    days = message_archive.days(MESSAGE_ARCHIVE_DIR)
+    # Not from a day on of which there is no archive: years may lie between.
+    date = min((day for day in [*days, selection.date or today] if day >= selection.first_day()), default=today)
     while True:
-        path = message_archive.file_of(MESSAGE_ARCHIVE_DIR, date)
-        yield from _follow_file(path, date)
+        for item in _follow_file(message_archive.file_of(MESSAGE_ARCHIVE_DIR, date), date):
+            yield from selection.pick(item)
         date += datetime.timedelta(days=1)
 
 

@@ -8,6 +8,7 @@ import sys
 import time
 from typing import Any
 
+from ivy.cli.words import duration
 from ivy.utils import queue_bounds, queue_salvage
 from ivy.utils.messaging_agent import ACTIVE_QUEUE_FILE, MessagingAgent
 from ivy.utils.queue_schema import IS_CONFIG, IS_LOG
@@ -49,7 +50,7 @@ def _collect() -> dict[str, Any]:
 
 
 def _readable(queue: dict[str, Any]) -> str:
-    age = "" if queue["oldest_seconds"] is None else f", the oldest {queue['oldest_seconds']} s old"
+    age = "" if queue["oldest_seconds"] is None else f", the oldest {duration(queue['oldest_seconds'])} old"
     lines = [
         f"waiting:  {queue['length']} messages{age}: {_counts(queue['waiting'])}",
         f"size:     {queue['bytes'] / 1e6:.1f} MB in a file of {queue['file_bytes'] / 1e6:.1f} MB",

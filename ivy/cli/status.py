@@ -8,6 +8,7 @@ import time
 from typing import Any, Optional
 
 from ivy import constants
+from ivy.cli.words import duration
 from ivy.types.config import Config, ConfigError
 from ivy.utils import units, vitals
 from ivy.utils.commands import CommandError
@@ -117,11 +118,11 @@ def _disk(problems: list[str]) -> dict[str, Any]:
 
 def _readable(status: dict[str, Any]) -> str:
     queue, backend, disk = status["queue"], status["backend"], status["disk"]
-    oldest = queue["oldest_seconds"]
+    age = "" if queue["oldest_seconds"] is None else f", the oldest {duration(queue['oldest_seconds'])} old"
     lines = [
         f"ivy {status['version']} on {status['system_identifier']}, config revision {status['config_revision']}",
         *(f"  {unit['name']:<32} {unit['state']:<20} {unit['status']}" for unit in status["units"]),
-        f"queue:    {queue['length']} messages" + (f", the oldest {oldest} s old" if oldest is not None else ""),
+        f"queue:    {queue['length']} messages{age}",
         f"backend:  {_backend_line(backend)}",
         f"disk:     {disk['used_percent']} % used, {disk['free_megabytes']} MB free",
         *(f"PROBLEM:  {problem}" for problem in status["problems"]),

@@ -1,6 +1,7 @@
 """The procedure that watches the machine, tells the operator, and keeps queue and archive within their bounds."""
 
 import time
+from collections.abc import Callable, Sequence
 from typing import Union
 
 from ivy.types.config import Config
@@ -19,12 +20,16 @@ def run(config: Config, logger: Logger) -> None:
     """Check the machine at once and at each check time: put load and boot time into the state, send all as data.
 
     Args:
-        config: `system_checks.seconds_between_checks`, `queue` and `archive` are used.
+        config: `system_checks.seconds_between_checks`, `queue`, `archive` and `metrics` are used.
         logger: Where to log.
     """
     interval = config.system_checks.seconds_between_checks
     messaging_agent = MessagingAgent()
-    housekeeper = Housekeeper(config, logger, messaging_agent.database)
+    chores = [Housekeeper(config, logger, messaging_agent.database).work]
+    if config.metrics.textfile_directory is not None:
+        from ivy.utils.metrics_file import MetricsFile  # not at the top: few nodes want it
+
+        chores.append(MetricsFile(config, config.metrics.textfile_directory, logger, messaging_agent).write)
     disk_was_full = False
     logger.info("Starting the system checks")
     while True:
@@ -38,17 +43,22 @@ def run(config: Config, logger: Logger) -> None:
             logger.warning(f"The disk is {disk:.0f} % full")
         disk_was_full = disk > _FULL_DISK
         notify.status(f"checking every {interval} s: load {load:.0f} %, disk {disk:.0f} % full")
-        _keep_house(housekeeper, get_time_to_next_datapoint(interval))
+        _keep_house(chores, get_time_to_next_datapoint(interval))
 
 
-def _keep_house(housekeeper: Housekeeper, seconds: float) -> None:
+def _keep_house(chores: Sequence[Callable[[], None]], seconds: float) -> None:
     """Rest for so many seconds, but look after the disk once a minute: it fills up sooner than the next check."""
     deadline = time.monotonic() + seconds
-    housekeeper.work()
+    _do(chores)
     while (rest := deadline - time.monotonic()) > 0:
         notify.sleep(min(rest, SECONDS_BETWEEN_ROUNDS))
         if rest > SECONDS_BETWEEN_ROUNDS:
-            housekeeper.work()
+            _do(chores)
+
+
+def _do(chores: Sequence[Callable[[], None]]) -> None:
+    for chore in chores:
+        chore()
 
 
 def _update_state(load: float) -> None:

@@ -51,8 +51,8 @@ class UpdaterConfig(_Section):
     repository: str = pydantic.Field(
         pattern=r"[a-zA-Z0-9-]+/[a-zA-Z0-9-]+", description="Organisation and repository, e.g. `org/name`."
     )
-    provider: Literal["github", "gitlab"]
-    provider_host: str = pydantic.Field(min_length=3, description="e.g. github.com")
+    provider: Literal["github", "gitlab"] = pydantic.Field(description="What runs at that host.")
+    provider_host: str = pydantic.Field(min_length=3, description="Where the repository is, e.g. `github.com`.")
     access_token: Optional[str] = pydantic.Field(
         default=None, min_length=3, max_length=256, repr=False, description="For private repositories."
     )
@@ -90,7 +90,7 @@ class UpdaterConfig(_Section):
 class TLSConfig(_Section):
     """Encryption of the MQTT connection."""
 
-    enabled: bool = False
+    enabled: bool = pydantic.Field(default=False, description="Whether the connection is encrypted.")
     ca_file: Optional[str] = pydantic.Field(default=None, description="PEM file; null: the system's authorities.")
     certificate_file: Optional[str] = pydantic.Field(
         default=None, description="PEM file of the node's certificate."
@@ -109,18 +109,18 @@ class TLSConfig(_Section):
 class MQTTBrokerConfig(_Section):
     """How to reach and enter the MQTT broker."""
 
-    host: Name
-    port: int = pydantic.Field(ge=1, le=65535)
-    client_id: Name
-    username: Name = pydantic.Field(repr=False)
-    password: Name = pydantic.Field(repr=False)
+    host: Name = pydantic.Field(description="Name or address of the broker.")
+    port: int = pydantic.Field(ge=1, le=65535, description="Usually 8883 with encryption, 1883 without.")
+    client_id: Name = pydantic.Field(description="Unique among the clients of the broker.")
+    username: Name = pydantic.Field(repr=False, description="To log in with; for ThingsBoard, the access token.")
+    password: Name = pydantic.Field(repr=False, description="To log in with.")
     tls: TLSConfig = TLSConfig()
 
 
 class BackendConfig(_Section):
     """Which platform gets the messages."""
 
-    provider: Literal["tenta", "thingsboard"]
+    provider: Literal["tenta", "thingsboard"] = pydantic.Field(description="What the platform is.")
     mqtt_connection: MQTTBrokerConfig
     max_parallel_messages: int = pydantic.Field(
         default=50, ge=1, le=10_000, description="Messages sent and not acknowledged yet, at most."
@@ -147,16 +147,32 @@ class ArchiveConfig(_Section):
     )
 
 
+class MetricsConfig(_Section):
+    """Figures about the node for a monitoring system at its site."""
+
+    textfile_directory: Optional[str] = pydantic.Field(
+        default=None,
+        pattern=r"^/",
+        max_length=512,
+        description="Where `ivy.prom` is written once a minute, for the textfile collector of Prometheus's"
+        " node-exporter, e.g. /run/ivy; null: nowhere.",
+    )
+
+
 class DummyProcedureConfig(_Section):
     """Settings of `ivy.procedures.dummy_procedure`."""
 
-    seconds_between_datapoints: int = pydantic.Field(ge=1, le=7200)
+    seconds_between_datapoints: int = pydantic.Field(
+        ge=1, le=7200, description="Seconds from one sample to the next, counted from midnight UTC."
+    )
 
 
 class SystemChecksConfig(_Section):
     """Settings of `ivy.procedures.system_checks`."""
 
-    seconds_between_checks: int = pydantic.Field(ge=1, le=7200)
+    seconds_between_checks: int = pydantic.Field(
+        ge=1, le=7200, description="Seconds from one check to the next, counted from midnight UTC."
+    )
 
 
 class Config(_Section):
@@ -168,6 +184,7 @@ class Config(_Section):
     backend: Optional[BackendConfig] = None
     queue: QueueConfig = QueueConfig()
     archive: ArchiveConfig = ArchiveConfig()
+    metrics: MetricsConfig = MetricsConfig()
     dummy_procedure: DummyProcedureConfig
     system_checks: SystemChecksConfig
 

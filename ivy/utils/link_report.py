@@ -1,4 +1,4 @@
-"""What the backend says about its connection, for `ivy status`: a file under /run/ivy, written when it changes."""
+"""What the backend says about its connection, for `ivy status` and others: a small file under /run/ivy."""
 
 import os
 from pathlib import Path
@@ -19,6 +19,9 @@ class LinkReport(Model):
     connected: bool
     since: float = pydantic.Field(description="Unix time of the last change, in seconds.")
     reason: Optional[str] = pydantic.Field(default=None, description="Why there is no connection.")
+    last_acknowledged: Optional[float] = pydantic.Field(
+        default=None, description="Unix time at which the broker last took messages, in seconds; a minute late."
+    )
     invocation: str = pydantic.Field(default="", description="The run of the service that says so, see systemd.")
 
     def write(self) -> None:

@@ -84,11 +84,17 @@ def load(path: str) -> list[MessageArchiveItem]:
     Raises:
         OSError: The file cannot be read.
     """
-    try:
-        with open(path, encoding="utf-8", errors="replace", newline="\n") as file:
-            return [item for number, line in enumerate(file) if number > 0 for item in parse_line(path, line)]
-    except FileNotFoundError:
-        return []
+    return list(read(path))
+
+
+def read(path: str) -> Iterator[MessageArchiveItem]:
+    """The messages of a day as `load` finds them, one at a time: a day may be larger than the memory."""
+    with (
+        contextlib.suppress(FileNotFoundError),
+        open(path, encoding="utf-8", errors="replace", newline="\n") as file,
+    ):
+        for line in file:
+            yield from parse_line(path, line)
 
 
 def parse_line(path: str, line: str) -> Iterator[MessageArchiveItem]:

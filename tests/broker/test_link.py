@@ -146,12 +146,28 @@ def test_the_link_report_tells_what_is(node: Node, broker: Broker) -> None:
     address = f"127.0.0.1:{broker.port}"
     report = node.link
     assert abs(report.pop("since") - time.time()) < 10
-    assert report == {"broker": address, "connected": True, "reason": None}
+    expected = {"broker": address, "connected": True, "reason": None, "last_acknowledged": None, "invocation": ""}
+    assert report == expected
     broker.stop()
     _wait_for_reason(node, f"cannot connect to {address}: [Errno 111] Connection refused")
     assert node.link["connected"] is False
     assert stop(process, 5) == 0
     assert node.link["reason"] == "the backend was stopped"
+
+
+def test_the_link_report_tells_when_the_broker_took_messages(node: Node, broker: Broker) -> None:
+    process = node.start(hurry={"link_reporter._SECONDS_BETWEEN_RENEWALS": 0.1, **_often()})
+    node.wait_until_connected()
+    since = node.link["since"]
+    before = time.time()
+    node.add(data_message(number=1))
+    wait_for(lambda: (node.link["last_acknowledged"] or 0) >= before, 10, "the report")
+    assert node.link["since"] == since and node.link["connected"] is True
+    acknowledged = node.link["last_acknowledged"]
+    assert stop(process, 5) == 0
+    node.start()
+    node.wait_until_connected()
+    assert node.link["last_acknowledged"] == acknowledged, "a restart forgets nothing"
 
 
 def test_the_link_report_of_a_killed_backend_is_not_believed(make_node: MakeNode) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from ivy import constants
+from ivy.cli.words import duration
 from ivy.types.config import Config
 from ivy.types.messages import ConfigMessageBody, DataMessageBody, LogMessageBody
 from ivy.utils import clock
@@ -268,7 +269,18 @@ def test_the_config_is_shown_without_its_secrets(node: Node) -> None:
 
 def test_the_schema_is_that_of_the_config(node: Node) -> None:
     status, output, _ = node.ivy("config", "schema")
-    assert status == 0 and json.loads(output) == Config.model_json_schema()
+    schema = json.loads(output)
+    assert status == 0 and schema.pop("$schema") == "https://json-schema.org/draft/2020-12/schema"
+    assert schema == Config.model_json_schema() | {"title": f"Config of ivy {constants.VERSION}"}
+
+
+def test_the_schema_explains_every_field_to_an_editor() -> None:
+    schema = Config.model_json_schema()
+    for section in (schema, *schema["$defs"].values()):
+        for name, field in section.get("properties", {}).items():
+            targets = [choice["$ref"] for choice in [field, *field.get("anyOf", [])] if "$ref" in choice]
+            described = [field, *(schema["$defs"][target.rpartition("/")[2]] for target in targets)]
+            assert any(each.get("description") for each in described), name
 
 
 def test_a_valid_config(node: Node) -> None:
@@ -325,6 +337,14 @@ def test_the_queue_for_programs_and_people(node: Node, messages: list[str], data
     assert status == 0
     assert output.startswith("waiting:  3 messages, the oldest 1") and "dropped:  0 data, 5 log" in output
     assert f"damaged:  {damaged}" in output
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0, "0 s"), (179, "179 s"), (180, "3 min"), (10_799, "180 min"), (10_800, "3 h"), (259_200, "3 d")],
+)
+def test_durations_are_for_people(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
 
 
 def test_a_queue_that_is_not_there(node: Node, data_dir: Path) -> None:

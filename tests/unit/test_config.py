@@ -32,6 +32,7 @@ FULL: dict[str, Any] = {
     },
     "queue": {"max_megabytes": 100, "min_free_megabytes": 10},
     "archive": {"max_days": 365},
+    "metrics": {"textfile_directory": "/run/ivy"},
 }
 SECRETS = ("hidden-user", "hidden-password", "hidden-token")
 
@@ -87,6 +88,7 @@ BOUNDS: list[tuple[str, list[Any], list[Any]]] = [
     ("queue.max_megabytes", [1, 1_000_000], [0, 1_000_001]),
     ("queue.min_free_megabytes", [0, 1_000_000], [-1, 1_000_001]),
     ("archive.max_days", [None, 1, 36_500], [0, 36_501]),
+    ("metrics.textfile_directory", [None, "/run/ivy"], ["run", "", 1]),
     ("dummy_procedure.seconds_between_datapoints", [1, 7200], [0, 7201, None]),
     ("system_checks.seconds_between_checks", [1, 7200], [0, 7201, None]),
 ]

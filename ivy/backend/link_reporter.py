@@ -1,0 +1,50 @@
+"""Keeps the link report: at once when the connection changes, now and then when messages are acknowledged."""
+
+import os
+import time
+from typing import Optional
+
+from ivy.utils.link_report import LinkReport
+from ivy.utils.logger import Logger
+
+_SECONDS_BETWEEN_RENEWALS = 60.0
+
+
+class LinkReporter:
+    """What this run of a backend says about its connection."""
+
+    def __init__(self, broker: str, journal: Logger) -> None:
+        """Say nothing yet.
+
+        Args:
+            broker: `host:port`.
+            journal: A logger that writes no messages.
+        """
+        earlier = LinkReport.load()
+        self._journal = journal
+        self._acknowledged = earlier.last_acknowledged if earlier else None
+        self._next_renewal = 0.0
+        self._report = LinkReport(
+            broker=broker, connected=False, since=time.time(), invocation=os.environ.get("INVOCATION_ID", "")
+        )
+
+    def changed(self, connected: bool, reason: Optional[str] = None) -> None:
+        """Publish that the connection is there, or why not."""
+        self._publish({"connected": connected, "since": time.time(), "reason": reason})
+
+    def acknowledged(self) -> None:
+        """Remember that the broker acknowledged messages. Costs nothing, so that it may be called for each."""
+        self._acknowledged = time.time()
+
+    def renew(self) -> None:
+        """Publish when that was, if it is news, and not more often than once a minute."""
+        if self._acknowledged != self._report.last_acknowledged and time.monotonic() >= self._next_renewal:
+            self._next_renewal = time.monotonic() + _SECONDS_BETWEEN_RENEWALS
+            self._publish({})
+
+    def _publish(self, changes: dict[str, object]) -> None:
+        self._report = self._report.model_copy(update={**changes, "last_acknowledged": self._acknowledged})
+        try:
+            self._report.write()
+        except OSError as error:  # `ivy status` will know less; no reason to stop sending
+            self._journal.warning(f"The state of the link could not be published: {error}")
