@@ -8,7 +8,7 @@ from typing import Any
 
 from ivy import constants
 
-_EPILOG = "exit status: 0 well; 1 failed, rejected; 2 wrong use; 78 bad config (man ivy)"
+_EPILOG = "exit status: 0 well; 1 failed, rejected; 2 wrong use; 78 bad config"
 
 
 def main() -> None:
