@@ -4,6 +4,8 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -78,14 +80,24 @@ def test_the_state_is_on_the_disk_before_it_takes_the_place_of_the_old(
     assert first(rf"write\(\d+<{data}/\.state\.json\.", lines) < synced < renamed < directory
 
 
+@pytest.fixture
+def reachable() -> Iterator[Path]:
+    """A directory that every user reaches, unlike those of pytest."""
+    with tempfile.TemporaryDirectory() as directory:
+        os.chmod(directory, 0o755)
+        yield Path(directory)
+
+
 def test_what_root_makes_belongs_to_the_owner_of_the_data_directory(
-    environment: dict[str, str], tmp_path: Path
+    environment: dict[str, str], reachable: Path
 ) -> None:
     """As when the admin calls `ivy status` on a new node, and the services come later."""
-    data = tmp_path / "data"
+    data = reachable / "data"
+    data.mkdir()
     owner = 4711 if os.geteuid() == 0 else os.geteuid()
     os.chown(data, owner, -1)
-    subprocess.run([sys.executable, "-c", ADD + UPDATE], env=environment, cwd=tmp_path, check=True)
+    environment["IVY_DATA_DIR"] = str(data)
+    subprocess.run([sys.executable, "-c", ADD + UPDATE], env=environment, cwd=reachable, check=True)
     made = [data / name for name in ("state.json", "state.lock", "messages", "messages.lock")]
     made += [*data.glob("active-message-queue.sqlite3*"), *data.glob("messages/*")]
     assert {path.stat().st_uid for path in made} == {owner}

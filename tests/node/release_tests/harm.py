@@ -32,10 +32,12 @@ def _write(path: str) -> None:
 
 
 def _kill() -> None:
-    """Whatever can be seen; should it be anything but this process, that is harm."""
-    for process in Path("/proc").glob("[0-9]*"):
-        if int(process.name) != os.getpid():
-            os.kill(int(process.name), 9)
+    """Whoever can be seen but this process itself."""
+    others = [int(process.name) for process in Path("/proc").glob("[0-9]*") if int(process.name) != os.getpid()]
+    if not others:
+        raise ProcessLookupError("nobody to be seen")
+    for process in others:
+        os.kill(process, 9)
 
 
 def _fork() -> None:
