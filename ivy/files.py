@@ -50,9 +50,10 @@ def read(path: str) -> bytes:
         OSError: It cannot be read, is no file (but a link, a pipe, …), or has more than 16 MB.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "is no file", path)
     with os.fdopen(descriptor, "rb") as file:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise OSError(errno.EINVAL, "is no file", path)
         if len(content := file.read(_MOST_BYTES + 1)) > _MOST_BYTES:
             raise OSError(errno.EFBIG, "is too large", path)
     return content

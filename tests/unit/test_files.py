@@ -2,6 +2,7 @@
 
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -73,3 +74,77 @@ def test_a_directory_is_made_with_its_parents(tmp_path: Path) -> None:
     files.make_directory(str(path))
     files.make_directory(str(path))
     assert path.is_dir() and _mode(path) & 0o007 == 0
+
+
+@pytest.fixture
+def foreign(tmp_path: Path) -> Path:
+    """A directory that is somebody else's, if we are root; it leads root to a file of root's."""
+    directory = tmp_path / "foreign"
+    directory.mkdir()
+    (tmp_path / "roots").write_text("as it was")
+    (directory / "link").symlink_to("../roots")
+    os.chown(directory, 4711 if os.geteuid() == 0 else -1, -1)
+    return directory
+
+
+def test_root_is_somebody_else_where_files_are_theirs(foreign: Path) -> None:
+    before, owner = (os.geteuid(), os.getegid()), foreign.stat().st_uid
+    with files.as_owner_of(str(foreign)):
+        assert os.geteuid() == owner
+        with files.as_owner_of(str(foreign)):
+            pass  # may be nested
+        if before[0] == 0:
+            with pytest.raises(PermissionError):
+                files.write_atomically(foreign / "link", "x")
+    assert (os.geteuid(), os.getegid()) == before
+    with pytest.raises(ZeroDivisionError), files.as_owner_of(str(foreign)):
+        raise ZeroDivisionError
+    assert (os.geteuid(), os.getegid()) == before
+    assert (foreign.parent / "roots").read_text() == "as it was"
+
+
+def test_where_there_is_no_directory_everybody_is_who_they_are(tmp_path: Path) -> None:
+    before = os.geteuid()
+    with files.as_owner_of(str(tmp_path / "missing")), files.as_owner_of(str(tmp_path)):
+        assert os.geteuid() == before
+
+
+def _sparse(path: Path) -> None:
+    path.touch()
+    os.truncate(path, 10**12)
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo, lambda path: path.symlink_to("/etc/passwd"), _sparse])
+def test_what_is_no_file_of_a_usual_size_is_not_read(tmp_path: Path, make: Callable[[Path], object]) -> None:
+    make(tmp_path / "x")
+    with pytest.raises(OSError, match="x"):
+        files.read(str(tmp_path / "x"))
+
+
+def test_a_file_is_read(tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(b"\xff\0")
+    assert files.read(str(tmp_path / "x")) == b"\xff\0"
+    with pytest.raises(FileNotFoundError):
+        files.read(str(tmp_path / "y"))
+
+
+@pytest.mark.parametrize("make", [Path.touch, Path.mkdir, os.mkfifo, lambda path: path.symlink_to("kept")])
+def test_whatever_is_there_is_removed_but_not_where_it_leads(
+    tmp_path: Path, make: Callable[[Path], object]
+) -> None:
+    (tmp_path / "kept" / "inner").mkdir(parents=True)
+    make(tmp_path / "x")
+    for _ in range(2):
+        files.remove(str(tmp_path / "x"))
+        assert not os.path.lexists(tmp_path / "x")
+    assert (tmp_path / "kept" / "inner").is_dir()
+
+
+def test_a_closed_directory_is_removed_too(tmp_path: Path) -> None:
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "x" / "closed").mkdir(parents=True)
+    (tmp_path / "x" / "closed" / "link").symlink_to(tmp_path / "kept")
+    (tmp_path / "x" / "closed").chmod(0)
+    (tmp_path / "x").chmod(0)
+    files.remove(str(tmp_path / "x"))
+    assert not (tmp_path / "x").exists() and (tmp_path / "kept").is_dir()

@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -183,3 +184,14 @@ def test_secrets_in_pending_configs_are_not_for_others() -> None:
     with StateInterface.update() as state:
         state.pending_configs.append(make_config().to_foreign_config())
     assert os.stat(STATE_FILE).st_mode & 0o007 == 0
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo, lambda path: path.symlink_to("/etc/passwd")])
+def test_what_is_no_file_in_its_place_is_moved_aside(make: Callable[[Path], object]) -> None:
+    make(FILE)
+    with StateInterface.update() as state:
+        state.system.last_5_min_load = 1.5
+    [aside] = FILE.parent.glob("state.json.damaged-*")
+    assert not aside.is_file() or aside.is_symlink()
+    assert FILE.is_file() and not FILE.is_symlink()
+    assert StateInterface.load().system.last_5_min_load == 1.5
