@@ -75,8 +75,7 @@ def test_the_updater_may_wait_for_days_and_is_never_given_up() -> None:
     assert "RuntimeMaxSec" not in updater
     assert updater["StartLimitIntervalSec"] == ["0"]
     assert updater["Restart"] == ["on-failure"]
-    assert updater["RestartMode"] == ["direct"]  # a failed pass must not be started at once, because of its offer
-    assert "ivy-rollback.service" in settings(*(UNITS / "ivy-updater.service.d").iterdir())["ExecStopPost"][-1]
+    assert updater["OnFailure"] == ["ivy-rollback.service"]
 
 
 def test_the_last_resort_is_the_packages_own_and_outlives_the_target() -> None:
