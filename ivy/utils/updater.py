@@ -192,6 +192,7 @@ class Updater:
             raise Rejected(f"version {version} has no tests with the mark.{_MARK}")
         self._logger.info(f"Testing version {version}")
         pytest = [environment.python_of(release), "-m", "pytest", "-q", "-m", _MARK, "-p", "no:cacheprovider"]
+        pytest += ["--tb=short", "--no-header"]  # the operator reads the last lines only
         try:
             confined.run(
                 "test",
