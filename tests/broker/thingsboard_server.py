@@ -34,10 +34,14 @@ GRANTED, TRY_LATER, BAD_CREDENTIALS = 0, 3, 5
 
 
 class ThingsBoardServer:
-    """Listens on loopback, with a thread for each connection."""
+    """Listens with a thread for each connection."""
 
     def __init__(
-        self, login: Callable[[str, str, str], int], port: int = 0, tls: ssl.SSLContext | None = None
+        self,
+        login: Callable[[str, str, str], int],
+        port: int = 0,
+        tls: ssl.SSLContext | None = None,
+        address: str = "127.0.0.1",
     ) -> None:
         """Start listening.
 
@@ -45,6 +49,7 @@ class ThingsBoardServer:
             login: Gives the code of the CONNACK for client id, username and password.
             port: Where to listen; 0 chooses.
             tls: How to encrypt, and which certificates to ask for.
+            address: Of this machine.
         """
         self.arrivals: list[Arrival] = []
         """All publications that were acknowledged, or for which the connection was closed."""
@@ -59,6 +64,7 @@ class ThingsBoardServer:
         self.poison = b""
         """A payload with this in it closes the connection."""
         self.port = port
+        self._address = address
         self._login = login
         self._tls = tls
         self._flow = threading.Event()
@@ -77,7 +83,7 @@ class ThingsBoardServer:
 
     def start(self) -> None:
         """Listen."""
-        self._listener = socket.create_server(("127.0.0.1", self.port))
+        self._listener = socket.create_server((self._address, self.port))
         self.port = int(self._listener.getsockname()[1])
         self._begin(self._accept, self._listener)
 
@@ -242,19 +248,24 @@ class _Session:
 
     def read(self) -> tuple[int, int, bytes]:
         """The next packet: kind, flags, all behind the length."""
-        header = self._stream.read(1)
-        if not header:
-            raise ConnectionResetError
+        header = self._read(1)
         length, digits = 0, 0
         while True:
-            [byte] = self._stream.read(1)
+            [byte] = self._read(1)
             length |= (byte & 0x7F) << 7 * digits
             digits += 1
             if byte < 0x80:
                 break
         if 1 + digits + length > _LARGEST_PACKET:
             raise _Bad(f"a packet of {1 + digits + length} bytes")
-        return header[0] >> 4, header[0] & 15, self._stream.read(length)
+        return header[0] >> 4, header[0] & 15, self._read(length)
+
+    def _read(self, length: int) -> bytes:
+        """So many bytes: a packet that a broken connection has torn is none."""
+        found = self._stream.read(length)
+        if len(found) < length:
+            raise ConnectionResetError
+        return found
 
     def write(self, packet: bytes) -> None:
         with self._lock:

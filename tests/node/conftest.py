@@ -116,13 +116,18 @@ def write_config(node: Node, config: dict[str, Any]) -> None:
 
 def use_tenta(node: Node, broker: Broker, **settings: Any) -> None:
     """Configure Tenta and restart, as an admin would; returns when the backend is connected."""
+    use_backend(node, "tenta", broker.address, broker.port, **settings)
+
+
+def use_backend(node: Node, provider: str, host: str, port: int, **settings: Any) -> None:
+    """The same for any platform."""
     config = read_config(node)
     config["general"]["system_identifier"] = "n1"
     config["backend"] = {
-        "provider": "tenta",
+        "provider": provider,
         "mqtt_connection": {
-            "host": broker.address,
-            "port": broker.port,
+            "host": host,
+            "port": port,
             "client_id": "n1",
             "username": "n1",
             "password": PASSWORD,
@@ -132,12 +137,12 @@ def use_tenta(node: Node, broker: Broker, **settings: Any) -> None:
     config.update(settings)
     write_config(node, config)
     node.run(["ivy", "restart"])
-    wait_until_connected(node)
+    wait_until_connected(node, provider)
 
 
-def wait_until_connected(node: Node) -> None:
+def wait_until_connected(node: Node, provider: str = "tenta") -> None:
     def connected() -> bool:
-        return unit_property(node, "ivy-tenta", "StatusText").startswith("connected to")
+        return unit_property(node, f"ivy-{provider}", "StatusText").startswith("connected to")
 
     node.wait_for(connected, BACKEND_READY_SECONDS, "the backend to connect")
 
