@@ -136,7 +136,7 @@ class Source:
         except commands.CommandError as error:
             unsigned = "no signature found" in error.said
             reason = "is not signed" if unsigned else f"is signed by nobody who may: {error.said}"
-            raise Rejected(f"the tag {tag} {reason}") from None
+            raise Rejected(f"the tag {tag} {reason}\nThis node lists who may in {ALLOWED_SIGNERS}.") from None
 
     def unpack(self, version: Version, directory: Path) -> None:
         """Unpack a fetched version. Nothing of it lands, or leads, outside the directory.

@@ -43,6 +43,7 @@ _SECONDS_TO_TEST = 300
 _SECONDS_TO_START = 60
 _FIRST_WAIT, _LONGEST_WAIT = 5.0, 600.0
 _MARK = "version_change"
+_HAS_MARK = re.compile(rf"^\s*(@pytest\.|pytestmark *=.*\bpytest\.)mark\.{_MARK}\b", re.MULTILINE)
 _LONGEST_OUTPUT = 1500
 
 
@@ -187,11 +188,12 @@ class Updater:
         """
         release = self._releases.unfinished(version)
         release = release if release.is_dir() else self._releases.directory(version)
-        marked = [path for path in sorted(release.glob("tests/**/test_*.py")) if f"mark.{_MARK}" in _text(path)]
+        marked = [path for path in sorted(release.glob("tests/**/test_*.py")) if _HAS_MARK.search(_text(path))]
         if not marked:
             raise Rejected(f"version {version} has no tests with the mark {_MARK}")
         self._logger.info(f"Testing version {version}")
         pytest = [environment.python_of(release), "-m", "pytest", "-q", "-m", _MARK, "-p", "no:cacheprovider"]
+        pytest += ["--tb=short", "--no-header"]  # the operator reads the last lines only
         try:
             confined.run(
                 "test",

@@ -187,9 +187,11 @@ class _ThingsBoardForms:
 class ThingsBoardPlatform(_ThingsBoardForms):
     """ThingsBoard, by an access token."""
 
-    def __init__(self) -> None:
-        self.server = ThingsBoardServer(lambda _id, name, _password: GRANTED if name == SENSOR else BAD_CREDENTIALS)
-        self.port = self.server.port
+    def __init__(self, address: str = "127.0.0.1", token: str = SENSOR) -> None:
+        self.server = ThingsBoardServer(
+            lambda _id, name, _password: GRANTED if name == token else BAD_CREDENTIALS, address=address
+        )
+        self.address, self.port = address, self.server.port
         self.restart, self.pause, self.resume = self.server.restart, self.server.pause, self.server.resume
         self.close = self.server.stop
 

@@ -77,6 +77,12 @@ class ReleaseMaker:
         """A tag that is a mere name: nothing that could be signed."""
         self._git("update-ref", f"refs/tags/v{version}", commit)
 
+    def forge_tag(self, version: str) -> None:
+        """Let a signed tag say something else than what was signed."""
+        tag = self._git("cat-file", "tag", f"refs/tags/v{version}")
+        forged = tag.replace(f"\nivy {version}\n", f"\nivy {version}, forged\n", 1)
+        self._git("update-ref", f"refs/tags/v{version}", self._git("mktag", input=forged + "\n"))
+
     def _copy_checkout(self) -> None:
         tracked = run(["git", "-C", PROJECT, "ls-files", "-z"]).stdout.split("\0")
         for name in filter(None, tracked):
@@ -102,13 +108,13 @@ class ReleaseMaker:
             self._git("update-ref", f"refs/tags/v{version}", f"refs/tags/v{inner}")
             self._git("update-ref", "-d", f"refs/tags/v{inner}")
 
-    def _git(self, *arguments: str) -> str:
+    def _git(self, *arguments: str, input: str | None = None) -> str:
         date = f"@{FIRST_COMMIT + 60 * self._made} +0000"
         who = {f"GIT_{role}_{key}": value for role in ("AUTHOR", "COMMITTER") for key, value in WHO.items()}
         dates = {"GIT_AUTHOR_DATE": date, "GIT_COMMITTER_DATE": date}
         command = ["git", "--git-dir", str(self.repository), *arguments]
         environment = {"GIT_INDEX_FILE": str(self._index), **QUIET, **who, **dates}
-        return run(command, env=environment).stdout.strip()
+        return run(command, env=environment, input=input).stdout.strip()
 
 
 def set_version(tree: Path, version: str) -> None:

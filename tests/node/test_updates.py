@@ -1,28 +1,122 @@
-"""Updates over the air, of config and of software, by a backend and by hand: accepted if good, undone if not."""
+"""Updates over the air, of config and of software: what is good is accepted, through each backend.
 
+What is not good: `tests.node.test_undo`.
+"""
+
+import time
 from collections.abc import Generator
 from pathlib import Path
 
 import pytest
 from testbed.bed import Bed, Node
-from testbed.broker import Broker
 
-from tests.node.recorder import Recorder
-from tests.node.update_site import UpdateSite
+from tests.node.conftest import unit_property
+from tests.node.releases import Edit, edits, remove, write
+from tests.node.thingsboard_site import ThingsBoardSite
+from tests.node.update_site import MARKED, Site, UpdateSite
+
+MOST_SECONDS_TO_EFFECT = 3.0  # from the publication of a config to the arrival of a sample that was taken by it
+MOST_TRIES = 6
+
+PROCEDURE = """\"\"\"{name}: it reads 1.\"\"\"
+
+from ivy.types.config import Config
+from ivy.types.messages import DataMessageBody
+from ivy.utils import notify
+from ivy.utils.logger import Logger
+from ivy.utils.messaging_agent import MessagingAgent
 
 
-@pytest.fixture
-def site(
-    bed: Bed, node: Node, broker: Broker, recorder: Recorder, tmp_path: Path
-) -> Generator[UpdateSite, None, None]:
-    site = UpdateSite(bed, node, broker, recorder, tmp_path)
+def run(config: Config, logger: Logger) -> None:
+    messaging_agent = MessagingAgent()
+    while True:
+        messaging_agent.add_message(DataMessageBody(data={{"{name}": 1}}))
+        notify.sleep(1)
+"""
+UNIT = """[Unit]
+Description=ivy procedure: {name}
+PartOf=ivy.target
+
+[Service]
+ExecStart=/usr/bin/ivy run {name}
+"""
+
+
+def procedure(name: str) -> Edit:
+    """An edit that adds a procedure."""
+    return edits(
+        write(f"ivy/procedures/{name}.py", PROCEDURE.format(name=name)),
+        write(f"units/ivy-{name}.service", UNIT.format(name=name)),
+    )
+
+
+# What the package has, and what only one release has, are gone in different ways.
+OTHER_PROCEDURES = edits(
+    MARKED,
+    procedure("hygrometer"),
+    remove("ivy/procedures/system_checks.py", "units/ivy-system-checks.service"),
+)
+
+
+@pytest.fixture(params=["tenta", "thingsboard"])
+def site(request: pytest.FixtureRequest, bed: Bed, node: Node, tmp_path: Path) -> Generator[Site, None, None]:
+    site: Site
+    if request.param == "tenta":
+        broker, recorder = (request.getfixturevalue(name) for name in ("broker", "recorder"))
+        site = UpdateSite(bed, node, broker, recorder, tmp_path)
+    else:
+        site = ThingsBoardSite(bed, node, tmp_path)
     site.connect()
     yield site
     site.close()
 
 
-def test_versions_come_and_go(site: UpdateSite) -> None:
-    site.accepts(dummy_procedure={"seconds_between_datapoints": 2})
-    site.release("1.1.0")
+def test_configs_and_versions_come_and_go(site: Site) -> None:
+    site.release("1.1.0", MARKED)
+    site.release("1.2.0", OTHER_PROCEDURES)
     site.accepts("1.1.0")
+    check_seconds_to_effect(site)
+    site.accepts("1.2.0")
+    check_procedures(site, there=["dummy-procedure", "hygrometer"], gone=["system-checks"])
+    wait_for_samples_of(site, "hygrometer")
+    site.accepts("1.1.0")
+    check_procedures(site, there=["dummy-procedure", "system-checks"], gone=["hygrometer"])
     assert site.running()[0] == "1.1.0"
+    reason = site.rejects(dummy_procedure={"seconds_between_datapoints": "often"})
+    assert "dummy_procedure.seconds_between_datapoints" in reason
+    site.check_each_was_decided_once()
+
+
+def check_seconds_to_effect(site: Site) -> None:
+    """What a busy machine adds varies, so the best of a few counts; there is always one second between samples."""
+    seconds: list[float] = []
+    while len(seconds) < MOST_TRIES and min(seconds, default=60) >= MOST_SECONDS_TO_EFFECT:
+        began = time.monotonic()
+        revision = site.offer(archive={"max_days": 100 + len(seconds)})
+        site.wait_for_samples(revision)
+        seconds.append(time.monotonic() - began)
+        assert site.verdict(revision), site.reason(revision)
+    print(f"configs in effect after {', '.join(f'{each:.2f}' for each in seconds)} s")
+    assert min(seconds) < MOST_SECONDS_TO_EFFECT
+
+
+def check_procedures(site: Site, there: list[str], gone: list[str]) -> None:
+    """What a release has runs and samples; what it has no more does not, and has left nothing behind."""
+    node = site.node
+    assert [unit_property(node, f"ivy-{name}", "ActiveState") for name in there] == ["active"] * len(there)
+    assert [unit_property(node, f"ivy-{name}", "ActiveState") for name in gone] == ["inactive"] * len(gone)
+    listed = node.run(["systemctl", "list-units", "--all", "--plain", "--no-legend", "ivy-*"]).stdout
+    assert "not-found" not in listed
+    running = [path.read_bytes() for path in node.path("/proc").glob("[0-9]*/cmdline")]
+    assert [
+        name for name in (*there, *gone) if any(f"\0run\0{name}\0".encode() in each for each in running)
+    ] == there
+
+
+def wait_for_samples_of(site: Site, name: str) -> None:
+    since = time.time()
+
+    def has_come() -> bool:
+        return any(name in values for taken, values in site.samples() if taken > since)
+
+    site.node.wait_for(has_come, 30, f"samples of the {name}")

@@ -1,7 +1,10 @@
-"""A node that is updated over the air, and all that takes part: broker, operator, git server, signers."""
+"""A node that is updated over the air, and all that takes part: platform, operator, git server, signers."""
 
 import json
+import re
 import time
+from abc import ABC, abstractmethod
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +12,9 @@ from testbed.bed import Bed, Node
 from testbed.broker import Broker
 from testbed.git_server import GitServer, map_hosts
 
-from tests.node.conftest import read_config, use_tenta
+from tests.node.conftest import read_config, use_backend
 from tests.node.recorder import Recorder
-from tests.node.releases import Edit, ReleaseMaker
+from tests.node.releases import Edit, ReleaseMaker, replace
 from tests.node.signers import Signer, allowed_signers
 
 REPOSITORY = "university/ivy"
@@ -19,13 +22,24 @@ VERDICT_SECONDS = 90
 SHORT_PROBATION = {"seconds_of_probation": 3, "max_seconds_of_probation": 20}
 
 
-class UpdateSite:
-    """One node, `name`, and its world. What is offered is retained, as platforms do."""
+# An edit that lets each sample say by which config it was taken, which not every platform tells.
+MARKED = replace(
+    "ivy/procedures/dummy_procedure.py",
+    '"random_walk_position": position',
+    '"random_walk_position": position, "revision": config.general.config_revision',
+)
 
-    def __init__(self, bed: Bed, node: Node, broker: Broker, recorder: Recorder, directory: Path) -> None:
+
+_FEW_ARRIVALS = 5
+
+
+class Site(ABC):
+    """One node, `n1`, and its world, but for the platform. What is offered is retained, as platforms do."""
+
+    provider: str
+
+    def __init__(self, bed: Bed, node: Node, directory: Path) -> None:
         self.node = node
-        self.broker = broker
-        self.recorder = recorder
         self.git = GitServer(bed.address, directory=directory / "git", public=[REPOSITORY, "evil/ivy"])
         self.trusted, self.foreign = (Signer.make(directory, name) for name in ("trusted", "foreign"))
         self.git.start()
@@ -33,6 +47,30 @@ class UpdateSite:
         map_hosts(node, self.git)
         node.path("/etc/ivy/allowed_signers").write_text(allowed_signers([self.trusted]))
         self.revision = 0
+
+    # What the platform does
+
+    @abstractmethod
+    def address(self) -> tuple[str, int]:
+        """Where it listens."""
+
+    @abstractmethod
+    def publish(self, revision: int, config: dict[str, Any]) -> None:
+        """Offer a config, now and at each connect."""
+
+    @abstractmethod
+    def verdicts(self) -> list[tuple[bool, int]]:
+        """All that the node said about configs so far: whether accepted, and the revision."""
+
+    @abstractmethod
+    def logs(self) -> list[str]:
+        """The texts of all log messages so far."""
+
+    @abstractmethod
+    def samples(self) -> list[tuple[float, dict[str, Any]]]:
+        """Unix time and values of the last few samples, at least."""
+
+    # What all do
 
     def close(self) -> None:
         """Stop what was started here."""
@@ -45,17 +83,19 @@ class UpdateSite:
             config[name] = {**(config.get(name) or {}), **section} if isinstance(section, dict) else section
         return config
 
-    def connect(self) -> None:
+    def connect(self, **settings: Any) -> None:
         """Give the node its first config with a backend, as an admin's editor does."""
         general = {**read_config(self.node)["general"], "config_revision": 0}
         provider = {"repository": REPOSITORY, "provider": "github", "provider_host": "github.com"}
-        use_tenta(
+        use_backend(
             self.node,
-            self.broker,
+            self.provider,
+            *self.address(),
             backend={"max_drain_time": 5},
             general=general | {"system_identifier": "n1"},
             updater={**provider, **SHORT_PROBATION},
             dummy_procedure={"seconds_between_datapoints": 1},
+            **settings,
         )
 
     def apply(self, config: dict[str, Any], status: int = 0) -> str:
@@ -75,26 +115,25 @@ class UpdateSite:
         config = self.config(**sections)
         if version is not None:
             config["general"]["software_version"] = version
-        del config["general"]["config_revision"]
-        payload = json.dumps({"revision": self.revision, "configuration": config})
-        self.recorder.publish("configurations/n1", payload, retain=True)
+        self.publish(self.revision, config)
         return self.revision
 
     def verdict(self, revision: int, timeout: float = VERDICT_SECONDS) -> bool:
         """Wait for the verdict about an offer. Returns whether it was accepted."""
 
-        def find() -> dict[str, Any] | None:
-            found = (e for e in self.recorder.elements("acknowledgments") if e["revision"] == revision)
-            return next(found, None)
+        def find() -> list[bool]:
+            return [accepted for accepted, number in self.verdicts() if number == revision]
 
-        return bool(self.node.wait_for(find, timeout, f"a verdict about revision {revision}")["success"])
+        return self.node.wait_for(find, timeout, f"a verdict about revision {revision}")[0]
 
     def reason(self, revision: int) -> str:
         """Why an offer was rejected, as the operator reads it."""
-        element = self.recorder.wait_for_element(
-            "logs", 20, f"the reason for revision {revision}", f"Config revision {revision} for", "was rejected"
-        )
-        return str(element["message"])
+
+        def find() -> list[str]:
+            told = f"Config revision {revision} for"
+            return [text for text in self.logs() if told in text and "was rejected" in text]
+
+        return self.node.wait_for(find, 20, f"the reason for revision {revision}")[0]
 
     def accepts(self, version: str | None = None, **sections: Any) -> None:
         """Offer something that is good, and see new samples of it."""
@@ -112,17 +151,54 @@ class UpdateSite:
         self.wait_for_samples()
         return reason
 
+    def check_each_was_decided_once(self) -> None:
+        """All that was offered so far has one verdict, though the platform offers the last one at each connect."""
+        told = Counter(revision for _, revision in self.verdicts())
+        assert told == Counter(range(1, self.revision + 1))
+        tried = re.findall(r"Deciding about config revision (\d+) ", self.node.journal("--unit=ivy-updater"))
+        assert set(Counter(tried).values()) == {1}
+
     def running(self) -> tuple[str, str]:
         """The release that runs, and its config."""
         return self.node.path("/var/lib/ivy/current", follow=False).readlink().name, json.dumps(
             read_config(self.node)
         )
 
-    def wait_for_samples(self) -> None:
-        """Wait for a sample that is taken from now on."""
-        since, first = time.time(), len(self.recorder.arrivals)
+    def wait_for_samples(self, revision: int | None = None) -> None:
+        """Wait for a sample that is taken from now on; by a certain config, if the release is `MARKED`."""
+        since = time.time()
 
         def has_come() -> bool:
-            return any(e["timestamp"] > since for e in self.recorder.elements("measurements", first))
+            values = [values for taken, values in self.samples() if taken > since]
+            walks = [each for each in values if "random_walk_position" in each]
+            return any(revision in (None, each.get("revision")) for each in walks)
 
-        self.node.wait_for(has_come, 30, "new samples")
+        self.node.wait_for(has_come, 30, f"new samples{f' of revision {revision}' if revision else ''}")
+
+
+class UpdateSite(Site):
+    """With Tenta."""
+
+    provider = "tenta"
+
+    def __init__(self, bed: Bed, node: Node, broker: Broker, recorder: Recorder, directory: Path) -> None:
+        super().__init__(bed, node, directory)
+        self.broker = broker
+        self.recorder = recorder
+
+    def address(self) -> tuple[str, int]:
+        return self.broker.address, self.broker.port
+
+    def publish(self, revision: int, config: dict[str, Any]) -> None:
+        general = {name: value for name, value in config["general"].items() if name != "config_revision"}
+        payload = json.dumps({"revision": revision, "configuration": {**config, "general": general}})
+        self.recorder.publish("configurations/n1", payload, retain=True)
+
+    def verdicts(self) -> list[tuple[bool, int]]:
+        return [(e["success"], e["revision"]) for e in self.recorder.elements("acknowledgments")]
+
+    def logs(self) -> list[str]:
+        return [element["message"] for element in self.recorder.elements("logs")]
+
+    def samples(self) -> list[tuple[float, dict[str, Any]]]:
+        return [(e["timestamp"], e["value"]) for e in self.recorder.elements("measurements", -_FEW_ARRIVALS)]
