@@ -9,8 +9,9 @@ import pytest
 from testbed.bed import Bed, Snapshot
 from testbed.broker import Broker
 
+from tests.broker.node import PASSWORD
 from tests.node import own_disk
-from tests.node.conftest import PASSWORD, read_config, unit_property
+from tests.node.conftest import read_config, unit_property
 from tests.node.flaws import DUMMY, FLAWS
 from tests.node.package_index import PackageIndex
 from tests.node.recorder import Recorder
