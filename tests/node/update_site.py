@@ -120,9 +120,14 @@ class UpdateSite:
 
     def wait_for_samples(self) -> None:
         """Wait for a sample that is taken from now on."""
-        since = time.time()
+        wait_for_sample(self.node, self.recorder)
 
-        def has_come() -> bool:
-            return any(e["timestamp"] > since for e in self.recorder.latest("measurements"))
 
-        self.node.wait_for(has_come, 30, "new samples")
+def wait_for_sample(node: Node, recorder: Recorder) -> None:
+    """Wait for a sample that a node takes from now on."""
+    since = time.time()
+
+    def has_come() -> bool:
+        return any(element["timestamp"] > since for element in recorder.latest("measurements"))
+
+    node.wait_for(has_come, 30, "a new sample")
