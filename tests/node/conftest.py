@@ -12,6 +12,7 @@ from testbed.broker import Broker
 
 from tests.node.recorder import Recorder
 
+pytest.register_assert_rewrite("tests.node.aftermath")
 PASSWORD = "a-password-for-tests"
 BACKEND_READY_SECONDS = 30
 

@@ -54,11 +54,19 @@ class Workshop:
     """Releases, as they are when nothing is killed."""
 
     def at_once(self, trials: Sequence[Trial]) -> int:
-        """Try out all of these, some at a time. Returns how many were killed; the others were over before."""
+        """Try out all of these, some at a time. Returns how many were killed; the others were over before.
+
+        Raises:
+            ExceptionGroup: Some did not end well; the others were tried out nevertheless.
+        """
         # In random order: the result of a part of a sweep says something of all.
         shuffled = random.sample(trials, len(trials))
         with ThreadPoolExecutor(LANES) as pool:
-            return sum(pool.map(self._try, shuffled))
+            tried = [pool.submit(self._try, trial) for trial in shuffled]
+        errors = [error for each in tried if isinstance(error := each.exception(), Exception)]
+        if errors:
+            raise ExceptionGroup(f"{len(errors)} of {len(trials)} kills did not end well", errors)
+        return sum(each.result() for each in tried)
 
     def _try(self, trial: Trial) -> bool:
         known, name, kill = trial
