@@ -161,3 +161,13 @@ def write_atomically(
         raise
     if durable:
         sync(path.parent)
+
+
+def remove_stale(path: Path) -> None:
+    """Remove what writers of a file left beside it who were killed. Nobody may be writing it now.
+
+    Raises:
+        OSError: It cannot be removed.
+    """
+    for beside in path.parent.glob(f".{path.name}.[0-9]*-[0-9]*"):
+        beside.unlink(missing_ok=True)

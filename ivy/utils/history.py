@@ -57,6 +57,15 @@ def update() -> Generator[History, None, None]:
         files.write_atomically(Path(HISTORY_FILE), after + "\n", group_of=Path(constants.IVY_DATA_DIR))
 
 
+def tidy() -> None:
+    """Remove what is left of changes that a power cut ended.
+
+    Raises:
+        OSError: It cannot be removed.
+    """
+    files.remove_stale(Path(HISTORY_FILE))
+
+
 def decided_revision() -> int:
     """The highest revision of a backend's offer that was decided about; -1 if there was none.
 

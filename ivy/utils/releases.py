@@ -16,7 +16,7 @@ from typing import Optional
 import pydantic
 
 from ivy import constants
-from ivy.files import sync, write_atomically
+from ivy.files import remove_stale, sync, write_atomically
 from ivy.types.config import ForeignConfig
 from ivy.version import Version
 
@@ -107,11 +107,11 @@ class Releases:
         Raises:
             OSError: It cannot be removed.
         """
-        version = self.previous()
-        # The link first: without the copy, going back to it would be no way back.
+        # The link first: without the copy, going back to it would be no way back. Of all releases, because after a
+        # power cut in between nothing tells whose it is.
         (self.root / _PREVIOUS).unlink(missing_ok=True)
         sync(self.root)
-        if version is not None:
+        for version in self.installed():
             self._kept_config(version).unlink(missing_ok=True)
 
     def config_file(self, version: Version) -> Path:
@@ -166,6 +166,7 @@ class Releases:
         """
         doomed = self.unfinished(version)
         self.directory(version).rename(doomed)
+        sync(self.root)
         shutil.rmtree(doomed)
 
     def remove_unfinished(self) -> None:
@@ -179,6 +180,9 @@ class Releases:
                 shutil.rmtree(path)
             else:
                 path.unlink()
+        for version in self.installed():
+            remove_stale(self.config_file(version))
+            remove_stale(self._kept_config(version))
 
     def _kept_config(self, version: Version) -> Path:
         return self.config_file(version).with_name(_CONFIG_BEFORE)

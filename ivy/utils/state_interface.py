@@ -63,6 +63,17 @@ class StateInterface:
             if state.model_dump_json() != before:
                 files.write_atomically(Path(STATE_FILE), after + "\n")
 
+    @staticmethod
+    def tidy() -> None:
+        """Remove what is left of changes that a power cut ended.
+
+        Raises:
+            TimeoutError: Another process held the state for 6 seconds.
+            OSError: It cannot be removed.
+        """
+        with _locked():
+            files.remove_stale(Path(STATE_FILE))
+
 
 @contextlib.contextmanager
 def _locked() -> Generator[None, None, None]:

@@ -32,6 +32,7 @@ def run() -> None:
         return _announce(service.load_config("updater").to_foreign_config())
     with automation_lock():
         confined.stop_all()
+        _tidy(releases)
         updater = Updater(running_config())
         updater.repair()
         announce()
@@ -112,6 +113,13 @@ def _announce(config: ForeignConfig) -> None:
     messaging_agent = MessagingAgent()
     messaging_agent.add_message(ConfigMessageBody(status="startup", config=config))
     messaging_agent.teardown()
+
+
+def _tidy(releases: Releases) -> None:
+    """Remove what is left of a pass that was killed."""
+    releases.remove_unfinished()
+    history.tidy()
+    StateInterface.tidy()
 
 
 def _decide_about_newest() -> bool:

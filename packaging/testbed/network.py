@@ -64,7 +64,10 @@ class Subnet:
 
     def up(self) -> None:
         if not self.exists():
-            run(["ip", "link", "add", "name", self.bridge, "type", "bridge"])
+            # A fixed one: else it is that of some node, and changes when that one comes or goes. The others would
+            # go on talking to the old one for half a minute.
+            hardware_address = f"02:69:76:79:00:{self.number:02x}"
+            run(["ip", "link", "add", "name", self.bridge, "address", hardware_address, "type", "bridge"])
             run(["ip", "address", "add", f"{self.gateway}/24", "dev", self.bridge])
         run(["ip", "link", "set", self.bridge, "up"])
 

@@ -13,6 +13,7 @@ from testbed.broker import Broker
 from tests.broker.node import PASSWORD
 from tests.node.recorder import Recorder
 
+pytest.register_assert_rewrite("tests.node.aftermath")
 BACKEND_READY_SECONDS = 30
 
 

@@ -5,7 +5,7 @@ Trees that git itself would refuse to make are in `tests.node.hostile_trees`.
 
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import TypeAlias
 
@@ -117,13 +117,15 @@ class ReleaseMaker:
         return run(command, env=environment, input=input).stdout.strip()
 
 
-def set_version(tree: Path, version: str) -> None:
-    """State the version wherever the project states it.
+def set_version(tree: Path, version: str, files: Collection[str] = STATEMENTS) -> None:
+    """State the version wherever the project states it, or in some of these files.
 
     Raises:
         ValueError: A file does not state it where it used to.
     """
     for name, pattern in STATEMENTS.items():
+        if name not in files:
+            continue
         # Debian sorts "~" before the end, so that a release candidate is older than its release.
         stated = version.replace("-", "~") if name.startswith("debian/") else version
         text, changed = re.subn(pattern, rf"\g<1>{stated}", (tree / name).read_text(), count=1)

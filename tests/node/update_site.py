@@ -202,3 +202,13 @@ class UpdateSite(Site):
 
     def samples(self) -> list[tuple[float, dict[str, Any]]]:
         return [(e["timestamp"], e["value"]) for e in self.recorder.elements("measurements", -_FEW_ARRIVALS)]
+
+
+def wait_for_sample(node: Node, recorder: Recorder) -> None:
+    """Wait for a sample that a node takes from now on."""
+    since, first = time.time(), len(recorder.arrivals)
+
+    def has_come() -> bool:
+        return any(element["timestamp"] > since for element in recorder.elements("measurements", first))
+
+    node.wait_for(has_come, 30, "a new sample")

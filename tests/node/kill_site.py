@@ -1,0 +1,110 @@
+"""Copies of a node that has an offer before it, each to be killed in its own way, and where they are tried out."""
+
+import json
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from testbed.bed import Bed, Node, Snapshot
+from testbed.broker import Broker
+
+from tests.broker.node import PASSWORD
+from tests.node.conftest import read_config
+from tests.node.kills import UPDATER
+from tests.node.recorder import Recorder
+from tests.node.update_site import UpdateSite
+
+STATE = "/var/lib/ivy/data/state.json"
+BROKER_PORT = 1883
+USERS = {"n1": PASSWORD, "operator": PASSWORD}
+
+
+@dataclass(frozen=True)
+class Case:
+    """An offer, and what must become of it."""
+
+    name: str
+    sections: dict[str, Any]
+    accepted: bool
+    version: str | None = None
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The disk of a node to which the offer of a case has come, among others, and nothing of it is begun."""
+
+    case: Case
+    snapshot: Snapshot
+    payload: str
+    revision: int
+    revision_before: int
+
+
+def prepare(site: UpdateSite, cases: Sequence[Case]) -> list[Prepared]:
+    """Let all offers arrive at a node whose updater does not begin. The node is powered off then."""
+    node = site.node
+    before = read_config(node)["general"]["config_revision"]
+    node.run(["systemctl", "mask", "--runtime", "--now", f"{UPDATER}.path", f"{UPDATER}.service"])
+    revisions = [_let_arrive(site, case) for case in cases]
+    offers = [arrival for arrival in site.recorder.arrivals if arrival.topic == "configurations/n1"]
+    payloads = [offer.payload.decode() for offer in offers[-len(cases) :]]
+    snapshot = node.snapshot("offers-have-come")
+    return [
+        Prepared(case, snapshot, payload, revision, before)
+        for case, payload, revision in zip(cases, payloads, revisions, strict=True)
+    ]
+
+
+def _let_arrive(site: UpdateSite, case: Case) -> int:
+    revision = site.offer(case.version, **case.sections)
+    site.node.wait_for(lambda: revision in pending_revisions(site.node), 30, f"the offer of {case.name}")
+    return revision
+
+
+def pending_revisions(node: Node) -> list[int]:
+    """The revisions that the node still has to decide about."""
+    state = json.loads(node.path(STATE).read_text())
+    return [config["general"]["config_revision"] for config in state.get("pending_configs", [])]
+
+
+def _with_one_offer(text: str, revision: int) -> str:
+    state = json.loads(text)
+    offers = state["pending_configs"]
+    state["pending_configs"] = [offer for offer in offers if offer["general"]["config_revision"] == revision]
+    return json.dumps(state, indent=4)
+
+
+class Lane:
+    """Where one copy after the other is tried out: with a broker of its own, as all copies have one name."""
+
+    def __init__(self, bed: Bed, number: int, directory: Path) -> None:
+        self._bed = bed
+        self._name = f"lane-{number}"
+        self._port = BROKER_PORT + number
+        self._broker = Broker(bed.address, self._port, USERS, directory=directory / self._name)
+        self._broker.start()
+        self.recorder = Recorder(bed.address, self._port, "operator", PASSWORD)
+
+    def close(self) -> None:
+        self.recorder.close()
+        self._broker.stop()
+
+    @contextmanager
+    def copy(self, prepared: Prepared) -> Generator[Node, None, None]:
+        """A copy of the node, without power yet; to its broker the offer is retained."""
+        self.recorder.publish("configurations/n1", self._at_this_broker(prepared.payload), retain=True)
+        self.recorder.arrivals.clear()
+        node = self._bed.node(self._name, base=prepared.snapshot)
+        try:
+            state = _with_one_offer(node.path(STATE).read_text(), prepared.revision)
+            node.path(STATE).write_text(self._at_this_broker(state))
+            config = node.path("/etc/ivy/config.json")
+            config.write_text(self._at_this_broker(config.read_text()))
+            yield node
+        finally:
+            node.destroy()
+
+    def _at_this_broker(self, text: str) -> str:
+        return text.replace(f'"port": {BROKER_PORT}', f'"port": {self._port}')

@@ -1,0 +1,70 @@
+"""A pass of the updater that is killed at any instant: the node samples, and the offer gets its one verdict."""
+
+import random
+from collections.abc import Generator
+
+import pytest
+from testbed.bed import Bed, Snapshot
+
+from tests.node import durability, strace
+from tests.node.kill_workshop import Trial, Workshop, open_workshop
+from tests.node.kills import choose, cut_at, cut_during, kill_at, kill_during
+
+POINTS_OF_EACH_CASE = 2
+POINTS_OF_EACH_CASE_IN_A_SWEEP = 200
+KILLS = 2
+KILLS_OF_EACH_CASE_IN_A_SWEEP = 8
+STEPS = ["fetch", "test"]
+
+
+@pytest.fixture(scope="module")
+def workshop(
+    bed: Bed, installed: Snapshot, tmp_path_factory: pytest.TempPathFactory
+) -> Generator[Workshop, None, None]:
+    with open_workshop(bed, installed, tmp_path_factory.mktemp("kills")) as workshop:
+        yield workshop
+
+
+def test_the_power_is_cut_at_each_call(workshop: Workshop, request: pytest.FixtureRequest) -> None:
+    most = POINTS_OF_EACH_CASE_IN_A_SWEEP if request.config.getoption("--sweep") else POINTS_OF_EACH_CASE
+    trials: list[Trial] = []
+    for known in workshop.known:
+        points = list(filter(strace.is_persistent, known.calls))
+        chosen = choose(points, most)
+        print(f"{known.prepared.case.name}: {len(chosen)} of {len(points)} calls")
+        trials += [(known, str(call), cut_at(call)) for call in chosen]
+    killed = workshop.at_once(trials)
+    print(f"{len(trials)} points tried, {killed} passes killed; each offer got its one verdict")
+    assert killed >= 0.9 * len(trials)
+
+
+def test_the_pass_alone_is_killed(workshop: Workshop, request: pytest.FixtureRequest) -> None:
+    is_sweep = request.config.getoption("--sweep")
+    trials: list[Trial] = []
+    for known in workshop.known:
+        chosen = choose(list(filter(strace.is_persistent, known.calls)), KILLS_OF_EACH_CASE_IN_A_SWEEP)
+        trials += [(known, str(call), kill_at(call)) for call in chosen]
+    if not is_sweep:
+        trials = random.sample(trials, KILLS)
+    assert workshop.at_once(trials) == len(trials)
+
+
+def test_foreign_code_runs_when_it_happens(workshop: Workshop, request: pytest.FixtureRequest) -> None:
+    [version] = [known for known in workshop.known if known.prepared.case.name == "version"]
+    trials = [
+        (version, f"{kill.__name__} {step}", kill(step)) for step in STEPS for kill in (kill_during, cut_during)
+    ]
+    if not request.config.getoption("--sweep"):
+        trials = random.sample(trials, 2)
+    assert workshop.at_once(trials) == len(trials)
+
+
+def test_what_is_renamed_into_place_is_on_the_disk(workshop: Workshop) -> None:
+    for known in workshop.known:
+        name = known.prepared.case.name
+        assert durability.lapses(known.calls) == [], name
+        # Whether anything would be noticed: without these calls.
+        syncs = [call.name for call in known.calls if call.name in ("fsync", "sync")]
+        assert len(syncs) >= 10, name
+        for sync in set(syncs):
+            assert durability.lapses(call for call in known.calls if call.name != sync), name
