@@ -1,6 +1,9 @@
 """Puts the fast sampler into a node, and compares what it sampled with what arrived."""
 
+import itertools
+import shutil
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
 from testbed.bed import Node
@@ -27,15 +30,23 @@ RestartSteps=0
 RestartMaxDelaySec=infinity
 """
 
+SAMPLER = Path(__file__).parent / "fast_sampler.py"
+
 Sample = tuple[int, int]
 
 
 def add_sampler(node: Node) -> None:
     """As a user adds a procedure: a module and a unit in the release."""
     release = node.path("/var/lib/ivy/current")
-    node.copy_in(Path(__file__).parent / "fast_sampler.py", release_file(node, "ivy/procedures/fast_sampler.py"))
+    node.copy_in(SAMPLER, release_file(node, "ivy/procedures/fast_sampler.py"))
     (release / "units" / "ivy-fast-sampler.service").write_text(UNIT)
     node.run(["ivy", "start"])
+
+
+def with_sampler(tree: Path) -> None:
+    """An edit that adds it to a release that is offered over the air."""
+    shutil.copy(SAMPLER, tree / "ivy" / "procedures")
+    (tree / "units" / "ivy-fast-sampler.service").write_text(UNIT)
 
 
 def release_file(node: Node, name: str) -> str:
@@ -62,3 +73,15 @@ def arrived(recorder: Recorder) -> Counter[Sample]:
     """Every sample that arrived, and how often."""
     values = [element["value"] for element in recorder.elements("measurements")]
     return Counter((value["life"], value["number"]) for value in values if "life" in value)
+
+
+def times(recorder: Recorder) -> list[float]:
+    """When each sample was taken that arrived, in Unix seconds, the oldest first."""
+    elements = recorder.elements("measurements")
+    return sorted(element["timestamp"] for element in elements if "life" in element["value"])
+
+
+def longest_gap(taken: Iterable[float], since: float, until: float) -> float:
+    """The longest time in seconds between two samples of that period."""
+    inside = [moment for moment in taken if since <= moment <= until]
+    return max(later - earlier for earlier, later in itertools.pairwise(inside))
