@@ -98,7 +98,7 @@ def _add_update_commands(commands: Any) -> None:
 def _add_internal_commands(commands: Any) -> None:
     """What units and package scripts call. Without a help text, they are not listed."""
     report = commands.add_parser("report-exit", description="Queue a message about the end of a service.")
-    report.add_argument("unit")
+    report.add_argument("end", metavar="UNIT:RESULT:CODE:STATUS")
     report.set_defaults(work="internal:report_exit")
     install = commands.add_parser("install", description="Make a release of what the package brought.")
     install.set_defaults(work="internal:install")

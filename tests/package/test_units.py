@@ -15,6 +15,7 @@ SHARED = sorted((UNITS / "ivy-.service.d").iterdir())
 PROCEDURES = {path.stem.replace("_", "-") for path in (PROJECT / "ivy" / "procedures").glob("[!_]*.py")}
 BACKENDS = {path.stem.removesuffix("_backend") for path in (PROJECT / "ivy" / "backend").glob("*_backend.py")}
 SERVICES = sorted(PROCEDURES | BACKENDS)
+PACKAGE_ONLY = {"updater", "rollback", "restart", "report@"}
 
 
 def settings(*paths: Path) -> dict[str, list[str]]:
@@ -32,7 +33,7 @@ def of_service(name: str) -> dict[str, list[str]]:
 
 
 def test_each_procedure_and_backend_has_a_unit_and_each_unit_something_to_run() -> None:
-    assert {path.stem.removeprefix("ivy-") for path in UNITS.glob("*.service")} == {*SERVICES, "updater", "restart"}
+    assert {path.stem.removeprefix("ivy-") for path in UNITS.glob("*.service")} == {*SERVICES, *PACKAGE_ONLY}
 
 
 @pytest.mark.parametrize("name", SERVICES)
