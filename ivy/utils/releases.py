@@ -180,6 +180,12 @@ class Releases:
             else:
                 path.unlink()
 
+    def kept_config(self) -> Optional[Path]:
+        """The file with the config from before the probation; None where there is none."""
+        version = self.previous()
+        kept = self._kept_config(version) if version else None
+        return kept if kept is not None and kept.is_file() else None
+
     def _kept_config(self, version: Version) -> Path:
         return self.config_file(version).with_name(_CONFIG_BEFORE)
 

@@ -64,6 +64,7 @@ def automation_lock() -> Generator[None, None, None]:
                 held.enter_context(with_automation_lock())
                 break
             except TimeoutError:
+                notify.status("waiting for somebody else who changes this installation")
                 notify.sleep(_SECONDS_BETWEEN_TRIES)
         yield
 

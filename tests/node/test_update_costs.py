@@ -24,8 +24,19 @@ MOST_BYTES = 20_000
 MOST_SECONDS_TO_ACTIVATE = 20
 MOST_SECONDS_WITHOUT_SAMPLES = 1.0
 WINDOW = 50  # max_parallel_messages
-UNITS_AT_REST = {"ivy-restart.path", "ivy-restart.service", "ivy-rollback.service", "ivy-updater.path", "ivy.target"}
-SERVICES = {"ivy-dummy-procedure.service", "ivy-fast-sampler.service", "ivy-system-checks.service", "ivy-tenta.service"}
+UNITS_AT_REST = {
+    "ivy-restart.path",
+    "ivy-restart.service",
+    "ivy-rollback.service",
+    "ivy-updater.path",
+    "ivy.target",
+}
+SERVICES = {
+    "ivy-dummy-procedure.service",
+    "ivy-fast-sampler.service",
+    "ivy-system-checks.service",
+    "ivy-tenta.service",
+}
 
 
 @dataclass
