@@ -11,7 +11,7 @@ from ivy.utils.logger import Logger
 
 def report_exit(arguments: argparse.Namespace) -> int:
     """Tell the operator that a service ended unexpectedly: unit, cause and count. See `$SERVICE_RESULT`."""
-    unit, cause, code, status = (arguments.end.split(":") + ["", "", ""])[:4]
+    unit, cause, code, status = [*arguments.end.split(":"), "", "", ""][:4]
     try:
         config = Config.load()
     except ConfigError:  # the service itself has said so, and without a config there is no backend to tell
