@@ -1,7 +1,6 @@
 """What units and package scripts call; not for people."""
 
 import argparse
-import sys
 
 from ivy.types.config import Config, ConfigError
 from ivy.utils import units
@@ -53,8 +52,10 @@ def check_updater(_arguments: argparse.Namespace) -> int:
 
 
 def _tell_everybody(text: str) -> None:
-    """The admin at the terminal, and the operator, by the config that runs."""
-    from ivy.utils import update_pass
+    """The admin at the terminal or by the journal, and the operator, by the config that runs."""
+    from ivy.cli.progress import Progress
+    from ivy.utils import journal, update_pass
 
-    print(f"ivy: {text}", file=sys.stderr)
-    Logger(update_pass.running_config(), "updater").error(text)
+    subject, _, details = text.partition("\n")
+    journal.record("ERROR", subject, details, "updater")
+    Progress(update_pass.running_config(), "updater").error(subject, details=details)
