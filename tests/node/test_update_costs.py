@@ -11,6 +11,7 @@ import pytest
 from testbed.bed import Bed, Node
 from testbed.broker import Broker
 
+from tests.node.conftest import unit_property
 from tests.node.recorder import Recorder
 from tests.node.releases import append
 from tests.node.sampling import add_sampler, arrived, longest_gap, sampled, times, with_sampler
@@ -139,7 +140,7 @@ def check_units(node: Node) -> None:
     assert set(found) - {"ivy-updater.service"} == UNITS_AT_REST | SERVICES
     assert all(state[0] == "loaded" and state[1] in ("active", "inactive") for state in found.values()), said
     assert all(found[unit][2] == "running" for unit in SERVICES), said
-    assert node.run(["pgrep", "--list-full", "--euid", "ivy-updater"], check=False).stdout == ""
+    assert node.run(["find", "/proc", "-maxdepth", "1", "-user", "ivy-updater"]).stdout == ""
 
 
 def temporary_files(node: Node) -> list[str]:
@@ -165,3 +166,37 @@ def steps_of_last_pass(node: Node) -> str:
     """Where the time went, by what the updater said when."""
     journal = node.journal("--unit=ivy-updater", "--output=short-precise", "--lines=40")
     return journal
+
+
+def test_sampling_goes_on_while_there_is_no_link(site: UpdateSite) -> None:
+    """The backend can neither drain nor connect; what the admin wants is in effect all the same, and judged later."""
+    site.apply(site.config(backend={"max_drain_time": 20}))
+    version = "1.1.0"
+    site.release(version, with_sampler)
+    site.broker.stop()
+    site.node.wait_for(lambda: not is_connected(site.node), 30, "the backend to see that")
+    began = time.time()
+    by_hand = site.node.popen(["ivy", "update", version])
+    site.node.wait_for(lambda: is_sampled_by(site.node, version), 90, "the new version to sample")
+    period = (began, time.time() + 1)
+    site.broker.start()
+    assert by_hand.wait(timeout=120) == 0
+    site.node.run(["systemctl", "stop", "ivy-fast-sampler"])
+    site.node.wait_for(lambda: sampled(site.node) <= set(arrived(site.recorder)), 30, "all samples at the broker")
+    counts = arrived(site.recorder)
+    gap = longest_gap(times(site.recorder), *period)
+    print(f"longest gap in sampling without a link: {gap:.2f} s; {counts.total() - len(counts)} samples doubled")
+    assert counts.total() - len(counts) <= WINDOW
+    assert gap < MOST_SECONDS_WITHOUT_SAMPLES
+
+
+def is_connected(node: Node) -> bool:
+    return unit_property(node, "ivy-tenta", "StatusText").startswith("connected to")
+
+
+def is_sampled_by(node: Node, version: str) -> bool:
+    """Whether the sampler runs, and from a version."""
+    pid = unit_property(node, "ivy-fast-sampler", "MainPID")
+    command = node.run(["cat", f"/proc/{pid}/cmdline"], check=False).stdout
+    is_running = unit_property(node, "ivy-fast-sampler", "SubState") == "running"
+    return is_running and f"/{version}/" in command
