@@ -8,8 +8,6 @@ from typing import Any
 
 from ivy import constants
 
-_EPILOG = "exit status: 0 done, or well; 1 failed, not well, or rejected; 2 wrong use; 78 bad config"
-
 
 def main() -> None:
     """Run the command; exits with a status for scripts."""
@@ -31,11 +29,13 @@ def main() -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="ivy",
-        description="The software of an autonomous sensor node. More: man ivy",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        usage="ivy [-h | --version] COMMAND ...",
+        description="The software of an autonomous sensor node. Exit statuses and more: man ivy",
+        # So wide that each command has one line, and all fit on a screen.
+        formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=16),
     )
-    parser.add_argument("--version", action="version", version=f"ivy {constants.VERSION.as_identifier()}")
+    version = f"ivy {constants.VERSION.as_identifier()}"
+    parser.add_argument("--version", action="version", version=version, help=argparse.SUPPRESS)
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     _add_node_commands(commands)
     _add_config_commands(commands)

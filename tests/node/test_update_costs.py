@@ -169,7 +169,7 @@ def steps_of_last_pass(node: Node) -> str:
 
 
 def test_sampling_goes_on_while_there_is_no_link(site: UpdateSite) -> None:
-    """The backend can neither drain nor connect; what the admin wants is in effect all the same, and judged later."""
+    """The backend can neither drain nor connect; what the admin wants is in effect at once, and judged later."""
     site.apply(site.config(backend={"max_drain_time": 20}))
     version = "1.1.0"
     site.release(version, with_sampler)

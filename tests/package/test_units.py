@@ -60,7 +60,7 @@ def test_a_backend_has_the_internet_and_does_not_wait_for_it(name: str) -> None:
 
 def test_the_updater_outlives_the_target() -> None:
     assert "PartOf" not in of_service("updater")
-    assert of_service("updater")["Type"] == ["oneshot"]
+    assert of_service("updater")["Type"] == ["notify"]
     replaced = settings(UNITS / "ivy-updater.service.d" / "20-supervision.conf")
     assert replaced.keys() == {"ExecStopPost"}
 
