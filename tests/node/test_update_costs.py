@@ -111,13 +111,13 @@ def change_version(site: UpdateSite, version: str, costs: Costs) -> None:
 
 
 def bytes_on_disk(node: Node) -> int:
-    """All but the data, which samples make grow."""
+    """All but the data, which samples make grow; when what is not needed any more was removed."""
+    wait_until_at_rest(node)
     said = node.run(["du", "--summarize", "--block-size=1", "--exclude=/var/lib/ivy/data", "/var/lib/ivy"]).stdout
     return int(said.split()[0])
 
 
 def check_disk(node: Node, before: int) -> None:
-    wait_until_at_rest(node)
     growth = bytes_on_disk(node) - before
     print(f"{growth} bytes more on disk than {SETTLED} updates before")
     assert growth < MOST_GROWTH
