@@ -1,8 +1,6 @@
 """What units and package scripts call; not for people."""
 
 import argparse
-import os
-import sys
 
 from ivy.types.config import Config, ConfigError
 from ivy.utils import units
@@ -12,15 +10,14 @@ from ivy.utils.logger import Logger
 
 def report_exit(arguments: argparse.Namespace) -> int:
     """Tell the operator that a service ended unexpectedly: unit, cause and count. See `$SERVICE_RESULT`."""
-    environment = os.environ
-    cause = environment.get("SERVICE_RESULT", "unknown")
-    detail = f"{environment.get('EXIT_CODE', '?')} {environment.get('EXIT_STATUS', '?')}"
+    unit, cause, code, status = [*arguments.end.split(":"), "", "", ""][:4]
     try:
         config = Config.load()
     except ConfigError:  # the service itself has said so, and without a config there is no backend to tell
         return 0
     Logger(config, "supervision").error(
-        f"{arguments.unit} ended unexpectedly: {cause} ({detail}), {_count(arguments.unit)} since it was started"
+        f"{unit} ended unexpectedly: {cause or 'unknown'} ({code or '?'} {status or '?'}), "
+        f"{_count(unit)} since it was started"
     )
     return 0
 
@@ -55,8 +52,10 @@ def check_updater(_arguments: argparse.Namespace) -> int:
 
 
 def _tell_everybody(text: str) -> None:
-    """The admin at the terminal, and the operator, by the config that runs."""
-    from ivy.utils import update_pass
+    """The admin at the terminal or by the journal, and the operator, by the config that runs."""
+    from ivy.cli.progress import Progress
+    from ivy.utils import journal, update_pass
 
-    print(f"ivy: {text}", file=sys.stderr)
-    Logger(update_pass.running_config(), "updater").error(text)
+    subject, _, details = text.partition("\n")
+    journal.record("ERROR", subject, details, "updater")
+    Progress(update_pass.running_config(), "updater").error(subject, details=details)

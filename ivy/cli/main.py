@@ -8,8 +8,6 @@ from typing import Any
 
 from ivy import constants
 
-_EPILOG = "exit status: 0 well; 1 failed, rejected; 2 wrong use; 78 bad config"
-
 
 def main() -> None:
     """Run the command; exits with a status for scripts."""
@@ -32,11 +30,13 @@ def parser() -> argparse.ArgumentParser:
     """What the command understands."""
     parser = argparse.ArgumentParser(
         prog="ivy",
-        description="The software of an autonomous sensor node. More: man ivy",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        usage="ivy [-h | --version] COMMAND ...",
+        description="The software of an autonomous sensor node. Exit statuses and more: man ivy",
+        # So wide that each command has one line, and all fit on a screen.
+        formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=16),
     )
-    parser.add_argument("--version", action="version", version=f"ivy {constants.VERSION.as_identifier()}")
+    version = f"ivy {constants.VERSION.as_identifier()}"
+    parser.add_argument("--version", action="version", version=version, help=argparse.SUPPRESS)
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     _add_node_commands(commands)
     _add_archive_commands(commands)
@@ -149,7 +149,7 @@ def _add_update_commands(commands: Any) -> None:
 def _add_internal_commands(commands: Any) -> None:
     """What units and package scripts call. Without a help text, they are not listed."""
     report = commands.add_parser("report-exit", description="Queue a message about the end of a service.")
-    report.add_argument("unit")
+    report.add_argument("end", metavar="UNIT:RESULT:CODE:STATUS")
     report.set_defaults(work="internal:report_exit")
     install = commands.add_parser("install", description="Make a release of what the package brought.")
     install.set_defaults(work="internal:install")

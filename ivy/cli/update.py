@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -10,7 +11,8 @@ from typing import Optional
 
 import pydantic
 
-from ivy.types.config import Config, ConfigError, ForeignConfig
+from ivy.cli.progress import Progress
+from ivy.types.config import ConfigError, ForeignConfig
 from ivy.types.updates import Source
 from ivy.utils import history, units, update_pass
 from ivy.utils.releases import Releases
@@ -19,6 +21,7 @@ from ivy.utils.updater import Updater
 from ivy.version import Version
 
 _WRONG_USE = 2
+_INTERRUPTED = 130
 _UPDATER = "ivy-updater"
 
 
@@ -96,38 +99,44 @@ def apply_text(text: str) -> int:
 
 
 def _perform(config: ForeignConfig, source: Source = "admin") -> int:
-    """Take an offer to its verdict. The updater's own passes are kept off; the last of them goes on afterwards."""
+    """Take an offer to its verdict. A pass of the updater that is under way has to wait until then."""
     offer = Offer(config, source, f"{source}-{time.time_ns()}")
+    signal.signal(signal.SIGHUP, signal.default_int_handler)  # a terminal that is gone, e.g. with its network
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     units.control("stop", f"{_UPDATER}.path")
     units.control("stop", f"{_UPDATER}.service")
     try:
         with update_pass.automation_lock():
-            updater = Updater(_talkative(update_pass.running_config()))
-            updater.abandon("the admin wants something else")
-            failure = Updater(_talkative(update_pass.running_config())).perform(offer)
+            # From here on a pass waits for the lock: whatever ends this command, that one goes on.
+            _start_passes()
+            _updater().abandon("the admin wants something else")
+            failure = _updater().perform(offer)
             update_pass.announce()
     except KeyboardInterrupt:
-        print("\nNobody waits any more; what is on trial is watched in the background.", file=sys.stderr)
-        return 130
+        return _say_what_goes_on(offer)
     finally:
-        units.control("start", f"{_UPDATER}.path")
-        units.control("start", f"{_UPDATER}.service", "--no-block")
-    return _tell(offer, failure)
+        _start_passes()
+    return 1 if failure else 0
 
 
-def _tell(offer: Offer, failure: Optional[str]) -> int:
-    what = f"config revision {offer.revision} for version {offer.version}"
-    if failure is not None:
-        print(f"ivy: rejected {what}: {failure}", file=sys.stderr)
-        return 1
-    print(f"Accepted {what}.")
-    return 0
+def _start_passes() -> None:
+    units.control("start", f"{_UPDATER}.path")
+    units.control("start", f"{_UPDATER}.service", "--no-block")
 
 
-def _talkative(config: Config) -> Config:
-    """Whoever waits at a terminal wants to see what goes on."""
-    verbosity = config.logging_verbosity.model_copy(update={"console_prints": "INFO"})
-    return config.model_copy(update={"logging_verbosity": verbosity})
+def _updater() -> Updater:
+    config = update_pass.running_config()
+    return Updater(config, Progress(config, "updater"))
+
+
+def _say_what_goes_on(offer: Offer) -> int:
+    trial = history.load().trial
+    if trial is not None and trial.identifier == offer.identifier:
+        said = "The trial goes on in the background; `ivy releases` tells what becomes of it."
+    else:
+        said = "Nothing was activated."
+    print(f"\nInterrupted. {said}", file=sys.stderr)
+    return _INTERRUPTED
 
 
 def why_not() -> Optional[str]:

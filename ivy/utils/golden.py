@@ -43,7 +43,7 @@ def install_golden(golden: Path = GOLDEN, releases: Optional[Releases] = None) -
     copy_release(golden, unfinished)
     unfinished.chmod(0o700)  # until the config has its owner
     environment.make(unfinished)
-    _write_config(releases, unfinished / "config", text, old_config)
+    _write_config(releases, version, text, old_config)
     unfinished.chmod(0o755)
     releases.put_in_place(version)
     releases.activate(version)
@@ -71,6 +71,8 @@ def _choose_config(golden: Path, version: Version, releases: Releases) -> tuple[
     """
     known = filter(None, (releases.current(), version))
     configs = [releases.config_file(release).parent for release in known]
+    if (before := releases.kept_config()) is not None and releases.current() != version:
+        return before.parent, _carried_over(before, version)  # what is on trial has not proved itself yet
     old = next((config for config in configs if (config / "config.json").is_file()), None)
     if old is None:
         template = (golden / "config" / "config.template.json").read_text(encoding="utf-8")
@@ -81,11 +83,15 @@ def _choose_config(golden: Path, version: Version, releases: Releases) -> tuple[
     return old, _carried_over(old / "config.json", version)
 
 
-def _write_config(releases: Releases, directory: Path, text: str, old: Optional[Path]) -> None:
-    """Write a release's config, readable for the services, and copy the environment that belongs to it."""
+def _write_config(releases: Releases, version: Version, text: str, old: Optional[Path]) -> None:
+    """Write a release's config, readable for the services, and copy what belongs to it."""
+    directory = releases.unfinished(version) / "config"
     releases.write_private(directory / "config.json", text)
     if old is not None and (old / ".env").exists():
         shutil.copy2(old / ".env", directory / ".env")
+    kept = releases.kept_config()
+    if kept is not None and kept.parent == releases.config_file(version).parent:  # it is replaced while on trial
+        releases.write_private(directory / kept.name, kept.read_text(encoding="utf-8", errors="replace"))
 
 
 def _carried_over(path: Path, version: Version) -> str:

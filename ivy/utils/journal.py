@@ -3,6 +3,7 @@
 Knows no config and no messages; `ivy.utils.logger` decides what is worth a line.
 """
 
+import contextlib
 import os
 import sys
 from typing import Literal
@@ -36,7 +37,17 @@ def send(
     text = readable(f"{subject}\n{details}".strip())
     if not is_attached():
         print(f"{origin} - {level} - {text}", file=sys.stderr)
-        return
+    else:
+        _write(level, text, origin)
+
+
+def record(level: Literal["WARNING", "ERROR"], subject: str, details: str = "", origin: str = "ivy") -> None:
+    """Write an entry to the journal from a terminal too, for what somebody looks for later; else as `send`."""
+    with contextlib.suppress(ImportError):
+        _write(level, readable(f"{subject}\n{details}".strip()), origin)
+
+
+def _write(level: str, text: str, origin: str) -> None:
     # The part of the library that sends: the rest of it brings Python's logging, half a megabyte for each service.
     # Not at the top: by hand, and in tests, there may be no such library.
     from systemd import _journal

@@ -43,7 +43,7 @@ class Logger:
     def without_messages(self) -> "Logger":
         """The same logger, but for trouble that must not go into the queue."""
         quiet = self._config.logging_verbosity.model_copy(update={"message_sending": None})
-        return Logger(self._config.model_copy(update={"logging_verbosity": quiet}), self._origin)
+        return type(self)(self._config.model_copy(update={"logging_verbosity": quiet}), self._origin)
 
     def horizontal_line(self, fill_char: Literal["-", "=", ".", "_"] = "=") -> None:
         """Write a horizontal line to journal or terminal."""

@@ -11,6 +11,7 @@ from ivy.utils.link_report import LinkReport
 _SECONDS_BETWEEN_LOOKS = 0.5
 _MOST_RESTARTS = 3
 _SECONDS_WITHOUT_LINK = 86_400.0
+_SECONDS_OF_CALM = 2.0
 _LINES_OF_JOURNAL = 10
 _PROPERTIES = (
     "LoadState",
@@ -46,6 +47,8 @@ class Watch:
     terms: Terms
     say: Callable[[str], None]
     began: float = field(default_factory=time.monotonic)
+    doubt: str = ""
+    doubted: float = 0.0
     said: str = ""
 
     def run(self) -> Optional[str]:
@@ -54,15 +57,24 @@ class Watch:
         Raises:
             CommandError: There is no systemd to ask.
         """
+        connected = ", and the backend be connected" if self.terms.backend else ""
+        self.say(f"On probation: for {self.terms.seconds:.0f} s all services must run well{connected}")
         while True:
             notify.heartbeat()
             failure, doubt = self.look()
             if failure or not doubt:
                 return failure
-            if doubt != self.said:
-                self.say(doubt)
-                self.said = doubt
+            self._say_what_lasts(doubt)
             time.sleep(_SECONDS_BETWEEN_LOOKS)
+
+    def _say_what_lasts(self, doubt: str) -> None:
+        """That services need some time is no news."""
+        if doubt != self.doubt:
+            self.doubt, self.doubted = doubt, time.monotonic()
+        elif doubt != self.said and time.monotonic() - self.doubted > self.terms.seconds + _SECONDS_OF_CALM:
+            patience = "; there was none before, so this may take days" if self.terms.link_was_down else ""
+            self.say(f"Still waiting: {doubt}{patience if 'no connection' in doubt else ''}")
+            self.said = doubt
 
     def look(self) -> tuple[Optional[str], Optional[str]]:
         """Look once. Returns what fails it for good, and else what does not hold yet."""

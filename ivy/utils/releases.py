@@ -184,6 +184,12 @@ class Releases:
             remove_stale(self.config_file(version))
             remove_stale(self._kept_config(version))
 
+    def kept_config(self) -> Optional[Path]:
+        """The file with the config from before the probation; None where there is none."""
+        version = self.previous()
+        kept = self._kept_config(version) if version else None
+        return kept if kept is not None and kept.is_file() else None
+
     def _kept_config(self, version: Version) -> Path:
         return self.config_file(version).with_name(_CONFIG_BEFORE)
 

@@ -60,11 +60,16 @@ def check() -> None:
 def automation_lock() -> Generator[None, None, None]:
     """Hold the lock, however long somebody else does: the admin, or the package manager."""
     with contextlib.ExitStack() as held:
+        said = ""
         while True:
             try:
                 held.enter_context(with_automation_lock())
                 break
-            except TimeoutError:
+            except TimeoutError as error:
+                if not said:
+                    said = f"waiting, because {error}"
+                    print(said, flush=True)
+                    notify.status(said)
                 notify.sleep(_SECONDS_BETWEEN_TRIES)
         yield
 

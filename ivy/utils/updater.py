@@ -50,15 +50,16 @@ _LONGEST_OUTPUT = 1500
 class Updater:
     """The update capabilities of ivy. To be used by whoever holds the automation lock."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, logger: Optional[Logger] = None) -> None:
         """Initialise an updater. Touches nothing.
 
         Args:
             config: The active config: its section `updater` says where versions come from.
+            logger: What to tell of the progress to; default: journal and operator, as the config says.
         """
         self._settings = config.updater or update_plan.UPDATER_DEFAULTS
         self._updater = config.updater
-        self._logger = Logger(config, "updater")
+        self._logger = logger or Logger(config, "updater")
         self._releases = Releases()
         self._source = Source(self._settings, self._releases.root)
 
@@ -279,6 +280,7 @@ class Updater:
             self.update_cli_pointer(offer.version)
         else:
             self._releases.write_config(offer.version, text)
+        self._logger.info("Activating it; what ran before is kept until all is well")
         return self._watch(trial)
 
     def resume(self) -> None:
@@ -357,7 +359,7 @@ class Updater:
         return failure
 
     def _put_back(self, reason: str) -> None:
-        self._logger.warning("Going back to what ran before", details=reason)
+        self._logger.warning(f"Going back to what ran before: {reason.splitlines()[0]}")
         self._releases.go_back()
         switching.switch(self._backend())
 

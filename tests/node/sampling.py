@@ -1,5 +1,7 @@
 """Puts the fast sampler into a node, and compares what it sampled with what arrived."""
 
+import itertools
+import shutil
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -29,15 +31,23 @@ RestartSteps=0
 RestartMaxDelaySec=infinity
 """
 
+SAMPLER = Path(__file__).parent / "fast_sampler.py"
+
 Sample = tuple[int, int]
 
 
 def add_sampler(node: Node) -> None:
     """As a user adds a procedure: a module and a unit in the release."""
     release = node.path("/var/lib/ivy/current")
-    node.copy_in(Path(__file__).parent / "fast_sampler.py", release_file(node, "ivy/procedures/fast_sampler.py"))
+    node.copy_in(SAMPLER, release_file(node, "ivy/procedures/fast_sampler.py"))
     (release / "units" / "ivy-fast-sampler.service").write_text(UNIT)
     node.run(["ivy", "start"])
+
+
+def with_sampler(tree: Path) -> None:
+    """An edit that adds it to a release that is offered over the air."""
+    shutil.copy(SAMPLER, tree / "ivy" / "procedures")
+    (tree / "units" / "ivy-fast-sampler.service").write_text(UNIT)
 
 
 def release_file(node: Node, name: str) -> str:
@@ -75,3 +85,14 @@ def mark(node: Node) -> int:
 def arrived(samples: Iterable[tuple[float, dict[str, Any]]]) -> Counter[Sample]:
     """Every sample of the sampler among the samples of a platform, and how often."""
     return Counter((values["life"], values["number"]) for _, values in samples if "life" in values)
+
+
+def times(samples: Iterable[tuple[float, dict[str, Any]]]) -> list[float]:
+    """When each sample of the sampler was taken, in Unix seconds, the oldest first."""
+    return sorted(taken for taken, values in samples if "life" in values)
+
+
+def longest_gap(taken: Iterable[float], since: float, until: float) -> float:
+    """The longest time in seconds between two samples of that period."""
+    inside = [moment for moment in taken if since <= moment <= until]
+    return max(later - earlier for earlier, later in itertools.pairwise(inside))

@@ -16,6 +16,7 @@ MOST_EXPOSURE = {
     "ivy-updater": 2.5,
     "ivy-rollback": 2.5,
     "ivy-restart": 2.5,
+    "ivy-report@x": 0.7,
 }
 GENERATOR = "/usr/lib/systemd/system-generators/ivy-generator"
 TENTA = {
@@ -68,7 +69,22 @@ def _runs_again(node: Node, killed: str) -> bool:
     return unit_property(node, "ivy-dummy-procedure", "MainPID") != killed
 
 
+def test_offers_are_seen_again_after_the_path_unit_has_failed(node: Node) -> None:
+    """Stopped stands for failed here: for the timer it is the same."""
+    drop_in = node.path("/etc/systemd/system") / "ivy-updater.timer.d" / "often.conf"
+    drop_in.parent.mkdir()
+    drop_in.write_text("[Timer]\nOnCalendar=*:*:0/1\nAccuracySec=100ms\n")
+    node.run(["systemctl", "daemon-reload"])
+    node.run(["systemctl", "restart", "ivy-updater.timer"])
+    path = ["systemctl", "is-active", "ivy-updater.path"]
+    for _ in range(2):
+        node.run(["systemctl", "stop", "ivy-updater.path"])
+        node.wait_for(lambda: node.run(path, check=False).returncode == 0, 20, "the path unit")
+
+
 def test_the_units_follow_the_release(node: Node) -> None:
+    # The pass at boot would take a copy that nothing points at for an old release.
+    node.wait_for(lambda: unit_property(node, "ivy-updater", "ActiveState") == "inactive", 30, "the pass at boot")
     node.run(["cp", "-a", "/var/lib/ivy/current/", "/var/lib/ivy/9.0.0"])
     release = node.path("/var/lib/ivy/9.0.0")
     (release / "ivy" / "procedures" / "dummy_procedure.py").rename(release / "ivy" / "procedures" / "wind.py")

@@ -16,7 +16,7 @@ SHARED = sorted((UNITS / "ivy-.service.d").iterdir())
 PROCEDURES = {path.stem.replace("_", "-") for path in (PROJECT / "ivy" / "procedures").glob("[!_]*.py")}
 BACKENDS = {path.stem.removesuffix("_backend") for path in (PROJECT / "ivy" / "backend").glob("*_backend.py")}
 SERVICES = sorted(PROCEDURES | BACKENDS)
-PACKAGE_ONLY = ("updater", "rollback", "restart")
+PACKAGE_ONLY = {"updater", "rollback", "restart", "report@"}
 
 
 def settings(*paths: Path) -> dict[str, list[str]]:
@@ -34,10 +34,7 @@ def of_service(name: str) -> dict[str, list[str]]:
 
 
 def test_each_procedure_and_backend_has_a_unit_and_each_unit_something_to_run() -> None:
-    assert {path.stem.removeprefix("ivy-") for path in UNITS.glob("*.service")} == {
-        *SERVICES,
-        *PACKAGE_ONLY,
-    }
+    assert {path.stem.removeprefix("ivy-") for path in UNITS.glob("*.service")} == {*SERVICES, *PACKAGE_ONLY}
 
 
 @pytest.mark.parametrize("name", SERVICES)
@@ -64,6 +61,7 @@ def test_a_backend_has_the_internet_and_does_not_wait_for_it(name: str) -> None:
 
 def test_the_updater_outlives_the_target() -> None:
     assert "PartOf" not in of_service("updater")
+    assert of_service("updater")["Type"] == ["notify"]
     replaced = settings(UNITS / "ivy-updater.service.d" / "20-supervision.conf")
     assert replaced.keys() == {"ExecStopPost"}
 
@@ -84,7 +82,7 @@ def test_the_last_resort_is_the_packages_own_and_outlives_the_target() -> None:
     assert "PartOf" not in rollback
     assert settings(UNITS / "ivy-rollback.service.d" / "20-supervision.conf") == {}
     # Which of them are the package's own, the code, the generator and this test must agree upon.
-    assert set(switching._PACKAGE_ONLY) == set(PACKAGE_ONLY)
+    assert set(switching._PACKAGE_ONLY) == PACKAGE_ONLY - {"report@"}
 
 
 def test_the_updater_and_the_last_resort_are_in_the_same_sandbox() -> None:

@@ -436,8 +436,7 @@ def test_a_reader_that_had_enough_is_no_error(node: Node, messages: list[str]) -
 def test_the_end_of_a_service_reaches_the_operator(node: Node) -> None:
     node.write_config(backend=BACKEND)
     node.fake("systemctl", {"show*": "echo NRestarts=4"})
-    node.environment |= {"SERVICE_RESULT": "watchdog", "EXIT_CODE": "killed", "EXIT_STATUS": "ABRT"}
-    assert node.ivy("report-exit", "ivy-tenta.service")[0] == 0
+    assert node.ivy("report-exit", "ivy-tenta.service:watchdog:killed:ABRT")[0] == 0
     agent = MessagingAgent()
     [item] = agent.get_n_latest_messages(10, [])
     agent.teardown()

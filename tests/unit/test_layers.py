@@ -130,4 +130,4 @@ def test_the_backend_carries_only_what_it_needs(node: Node, notify_socket: Notif
 
 def test_the_services_are_those_of_the_units() -> None:
     units = {path.stem.removeprefix("ivy-") for path in Path(constants.PROJECT_DIR, "units").glob("ivy-*.service")}
-    assert units - {"restart", "rollback"} == set(main.service_names())
+    assert units - {"restart", "rollback", "report@"} == set(main.service_names())

@@ -1,0 +1,243 @@
+"""What the admin does on the node: configs, versions and the way back by hand, and the package beside all that."""
+
+import json
+import shutil
+import signal
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from testbed.bed import Bed, Node
+from testbed.broker import Broker
+from testbed.run import run
+
+from tests.node.conftest import read_config, unit_property
+from tests.node.recorder import Recorder
+from tests.node.releases import PROJECT, replace, set_version
+from tests.node.update_site import UpdateSite
+
+PACKAGED = "1.5.0"
+BUILD_SECONDS = 180
+KILL = r"""
+import os, pathlib, sys
+for file in pathlib.Path("/proc").glob("[0-9]*/cmdline"):
+    if b"\0ivy\0config\0apply\0" in file.read_bytes():
+        os.kill(int(file.parent.name), int(sys.argv[1]))
+"""
+EDITOR = "#!/bin/sh\nsed -i '{}' \"$1\"\n"
+SCHEMA = "ivy/types/config.py"
+FIELD = "    dummy_procedure: DummyProcedureConfig"
+
+
+@pytest.fixture
+def site(
+    bed: Bed, node: Node, broker: Broker, recorder: Recorder, tmp_path: Path
+) -> Generator[UpdateSite, None, None]:
+    site = UpdateSite(bed, node, broker, recorder, tmp_path)
+    site.connect()
+    yield site
+    site.close()
+
+
+@pytest.fixture(scope="session")
+def newer_package(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A .deb of this checkout with a higher version."""
+    tree = tmp_path_factory.mktemp("package") / "ivy"
+    for name in filter(None, run(["git", "-C", PROJECT, "ls-files", "-z"]).stdout.split("\0")):
+        if (PROJECT / name).is_file():
+            (tree / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(PROJECT / name, tree / name, follow_symlinks=False)
+    set_version(tree, PACKAGED)
+    run([tree / "packaging" / "build-deb"], env={"DEB_BUILD_OPTIONS": "nocheck"}, timeout=BUILD_SECONDS)
+    return tree / "dist" / f"ivy_{PACKAGED}_all.deb"
+
+
+def ivy(site: UpdateSite, *command: str, status: int = 0, **how: Any) -> str:
+    """Run a command. Returns all it said."""
+    done = site.node.run(["ivy", *command], check=False, timeout=120, **how)
+    assert done.returncode == status, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def releases(site: UpdateSite) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(ivy(site, "releases", "--json"))
+    return found
+
+
+def test_configs_and_versions_by_hand(site: UpdateSite) -> None:
+    check_wrong_use(site)
+    check_apply(site)
+    check_edit(site)
+    site.release("1.1.0")
+    said = ivy(site, "update", "v1.1.0")
+    print(said)
+    for step in ("Fetching", "Testing", "Activating", "On probation", "Accepted"):
+        assert step in said
+    assert site.running()[0] == "1.1.0"
+    assert "runs" in ivy(site, "releases")
+    assert "there is no such tag" in ivy(site, "update", "1.2.3", status=1)
+    print(ivy(site, "rollback"))
+    assert site.running()[0] == "1.0.0"
+    site.wait_for_samples()
+    verdicts = [decision["accepted"] for decision in releases(site)["decisions"]]
+    assert verdicts == [True, False, True, True, False, True]
+
+
+def check_wrong_use(site: UpdateSite) -> None:
+    before = site.running()
+    ivy(site, "config", "apply", status=2)
+    assert "/nowhere" in ivy(site, "config", "apply", "/nowhere", status=2)
+    assert "1.2.3" in ivy(site, "update", "newest", status=2)
+    assert "nothing to go back to" in ivy(site, "rollback", status=2)
+    assert site.running() == before
+
+
+def check_apply(site: UpdateSite) -> None:
+    said = ivy(
+        site,
+        "config",
+        "apply",
+        "-",
+        input=json.dumps(site.config(dummy_procedure={"seconds_between_datapoints": 2})),
+    )
+    assert "Accepted config revision 0" in said, said
+    assert read_config(site.node)["dummy_procedure"] == {"seconds_between_datapoints": 2}
+    said = site.apply(site.config(dummy_procedure={"seconds_between_datapoints": 0}), status=1)
+    assert "dummy_procedure.seconds_between_datapoints" in said
+    assert "JSON" in ivy(site, "config", "apply", "-", status=1, input="{")
+    assert read_config(site.node)["dummy_procedure"] == {"seconds_between_datapoints": 2}
+
+
+def check_edit(site: UpdateSite) -> None:
+    assert "Nothing was changed" in edit(site, "")
+    edit(site, 's/"seconds_between_datapoints": 2/"seconds_between_datapoints": 1/')
+    assert read_config(site.node)["dummy_procedure"] == {"seconds_between_datapoints": 1}
+    said = edit(site, "$d", status=1)
+    kept = said.rpartition("ivy config apply ")[2].strip()
+    assert site.node.path(kept).read_text().startswith("{"), said
+    assert site.node.path(kept).stat().st_mode & 0o077 == 0, "it holds the broker's password"
+
+
+def edit(site: UpdateSite, script: str, status: int = 0) -> str:
+    editor = site.node.path("/root/editor")
+    editor.write_text(EDITOR.format(script))
+    editor.chmod(0o755)
+    done = site.node.run(["env", "EDITOR=/root/editor", "ivy", "config", "edit"], check=False, timeout=120)
+    assert done.returncode == status, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def test_the_admin_need_not_wait_for_a_trial(site: UpdateSite) -> None:
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGKILL):
+        interrupt_a_trial(site, number)
+    site.apply(site.config(updater={"seconds_of_probation": 15}))
+    revision = site.offer(dummy_procedure={"seconds_between_datapoints": 4})
+    site.node.wait_for(lambda: releases(site)["on_trial"] == revision, 30, "the operator's trial")
+    site.apply(site.config(updater={"seconds_of_probation": 3}, dummy_procedure={"seconds_between_datapoints": 7}))
+    assert not site.verdict(revision)
+    assert "admin" in site.reason(revision)
+    assert read_config(site.node)["dummy_procedure"] == {"seconds_between_datapoints": 7}
+
+
+def interrupt_a_trial(site: UpdateSite, number: signal.Signals) -> None:
+    """However the command ends, its trial goes on."""
+    config = site.config(general={"config_revision": read_config(site.node)["general"]["config_revision"] + 1})
+    revision = site.revision = config["general"]["config_revision"]
+    site.node.path("/root").joinpath("config.json").write_text(json.dumps(config))
+    process = site.node.popen(["ivy", "config", "apply", "/root/config.json"])
+    site.node.wait_for(lambda: releases(site)["on_trial"] == revision, 30, "the trial")
+    site.node.run(["python3", "-c", KILL, str(int(number))])
+    process.wait(timeout=20)
+
+    def decisions() -> list[bool]:
+        return [found["accepted"] for found in releases(site)["decisions"] if found["config_revision"] == revision]
+
+    site.node.wait_for(lambda: decisions() == [True], 60, f"the trial to go on after {number.name}")
+
+
+def test_the_admin_need_not_wait_for_the_network(site: UpdateSite, newer_package: Path) -> None:
+    site.release("2.0.0")
+    site.git.stop()
+    revision = site.offer("2.0.0")
+    node = site.node
+    node.wait_for(lambda: "waiting for the source" in unit_property(node, "ivy-updater", "StatusText"), 60, "a try")
+    site.apply(site.config(dummy_procedure={"seconds_between_datapoints": 2}))
+    install_newer(node, newer_package)
+    assert site.running()[0] == PACKAGED
+    assert read_config(node)["dummy_procedure"] == {"seconds_between_datapoints": 2}
+    site.wait_for_samples()
+    site.git.start()
+    assert site.verdict(revision), "the operator's wish is not forgotten"
+    assert site.running()[0] == "2.0.0"
+
+
+def install_newer(node: Node, package: Path, *options: str) -> str:
+    inside = f"/root/{package.name}"
+    node.copy_in(package, inside)
+    done = node.run(["apt-get", "install", "--yes", *options, inside], timeout=120)
+    return done.stdout + done.stderr
+
+
+def test_the_newer_of_package_and_update_runs(site: UpdateSite, newer_package: Path) -> None:
+    node = site.node
+    site.release("1.1.0", replace(SCHEMA, FIELD, f"    wind: int = 0\n{FIELD}"))
+    site.accepts("1.1.0", wind=1)
+    check_config_that_does_not_fit(site, newer_package)
+    site.accepts(wind=0)
+    config = {key: value for key, value in read_config(node).items() if key != "wind"}
+    site.apply(config)
+    check_package_during_a_trial(site, newer_package)
+    site.release("2.0.0")
+    site.accepts("2.0.0")
+    assert "2.0.0 runs, which is newer" in install_newer(node, newer_package, "--reinstall")
+    assert site.running()[0] == "2.0.0"
+    check_other_python(site)
+    node.run(["apt-get", "purge", "--yes", "ivy"], timeout=120)
+    check_nothing_is_left(node)
+
+
+def check_config_that_does_not_fit(site: UpdateSite, package: Path) -> None:
+    said = install_newer(site.node, package)
+    assert site.running()[0] == "1.1.0"
+    for text in (said, site.node.journal("--identifier=ivy-updater")):
+        assert f"ivy {PACKAGED} cannot use the config of the release that runs" in text
+    site.recorder.wait_for_element(
+        "logs", 20, "word of it to the operator", f"ivy {PACKAGED} cannot use the config"
+    )
+    site.wait_for_samples()
+
+
+def check_package_during_a_trial(site: UpdateSite, package: Path) -> None:
+    """What has not proved itself is not carried over; the offer is not forgotten."""
+    site.apply(site.config(updater={"seconds_of_probation": 20}))
+    before = read_config(site.node)["dummy_procedure"]
+    revision = site.offer(dummy_procedure={"seconds_between_datapoints": 8})
+    site.node.wait_for(lambda: releases(site)["on_trial"] == revision, 30, "the trial")
+    install_newer(site.node, package, "--reinstall")
+    assert not site.verdict(revision)
+    assert "another release was installed meanwhile" in site.reason(revision)
+    assert site.running()[0] == PACKAGED
+    assert read_config(site.node)["dummy_procedure"] == before
+    site.apply(site.config(updater={"seconds_of_probation": 3}))
+
+
+def check_other_python(site: UpdateSite) -> None:
+    """After an upgrade of the distribution: the package's release serves until the environment is mended."""
+    lib = site.node.path("/var/lib/ivy/current/.venv/lib")
+    [modules] = lib.iterdir()
+    name = modules.name
+    modules.rename(lib / "python3.2")
+    site.node.run(["systemctl", "restart", "ivy.target"])
+    site.wait_for_samples()
+    site.node.wait_for(lambda: [path.name for path in lib.iterdir()] == [name], 60, "the environment to be mended")
+    site.wait_for_samples()
+
+
+def check_nothing_is_left(node: Node) -> None:
+    for directory in ("/var/lib/ivy", "/etc/ivy", "/run/ivy", "/usr/lib/ivy"):
+        assert not node.path(directory).exists(), directory
+    for user in ("ivy", "ivy-updater"):
+        assert node.run(["getent", "passwd", user], check=False).returncode != 0
+    assert "ivy" not in node.run(["systemctl", "list-units", "--all", "--no-legend"]).stdout
+    assert node.run(["sh", "-c", "grep -l [/]ivy /proc/[1-9]*/cmdline"], check=False).stdout == ""
