@@ -109,7 +109,7 @@ def _perform(config: ForeignConfig, source: Source = "admin") -> int:
         with update_pass.automation_lock():
             # From here on a pass waits for the lock: whatever ends this command, that one goes on.
             _start_passes()
-            _updater().abandon("the admin wants something else")
+            _updater().trials.abandon("the admin wants something else")
             failure = _updater().perform(offer)
             update_pass.announce()
     except KeyboardInterrupt:

@@ -17,7 +17,7 @@ import pydantic
 
 from ivy import constants
 from ivy.files import remove_stale, sync, write_atomically
-from ivy.types.config import ForeignConfig
+from ivy.types.config import ForeignConfig, ForeignGeneralConfig
 from ivy.version import Version
 
 GOLDEN = Path("/usr/lib/ivy")
@@ -125,6 +125,20 @@ class Releases:
             OSError: It cannot be read.
         """
         return self.config_file(version).read_text(encoding="utf-8", errors="replace")
+
+    def active_config(self) -> ForeignConfig:
+        """The config of the current release; only its version, where it cannot be read: it must be replaceable.
+
+        Raises:
+            OSError: There is no current release, or its config cannot be read at all.
+        """
+        version = self.current()
+        if version is None:
+            raise OSError(f"{self.root} has no current release; install the package again")
+        try:
+            return ForeignConfig.load_from_string(self.read_config(version))
+        except ValueError:
+            return ForeignConfig(general=ForeignGeneralConfig(config_revision=-1, software_version=version))
 
     def write_config(self, version: Version, text: str) -> None:
         """Replace a version's config.

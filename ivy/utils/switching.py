@@ -3,10 +3,18 @@
 import contextlib
 
 from ivy import constants
+from ivy.types.config import ForeignConfig
 from ivy.utils import commands, units
 
 _PACKAGE_ONLY = ("updater", "rollback", "restart")
 _OWN = {units.name_of(name) for name in _PACKAGE_ONLY}
+
+
+def backend_unit(config: ForeignConfig) -> str | None:
+    """The unit of the backend that a config names, if it names one."""
+    section = (config.model_extra or {}).get("backend")
+    provider = section.get("provider") if isinstance(section, dict) else None
+    return units.name_of(provider) if isinstance(provider, str) else None
 
 
 def services() -> list[str]:

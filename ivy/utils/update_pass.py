@@ -37,7 +37,7 @@ def run() -> None:
         updater.repair()
         announce()
         updater.remove_old_venvs()
-        updater.resume()
+        updater.trials.resume()
         verdicts.report()
         while _decide_about_newest():
             announce()

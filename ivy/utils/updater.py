@@ -1,7 +1,6 @@
 """Takes an offer from its decision to its verdict. What each step does stands in a module of its own.
 
-Killed at any instant, the next pass goes on: what was begun is done again, what is on trial is watched again, and
-what failed is undone. The release that is known to work does all of that, not the one on trial.
+Killed at any instant, the next pass goes on: what was begun is done again, and `trials` sees to what was activated.
 """
 
 import errno
@@ -12,7 +11,6 @@ from typing import Optional
 
 from ivy import constants
 from ivy.types.config import Config, ForeignConfig, as_text
-from ivy.types.updates import Trial
 from ivy.utils import (
     commands,
     confined,
@@ -21,26 +19,22 @@ from ivy.utils import (
     history,
     notify,
     ownership,
-    probation,
     releases,
     switching,
-    units,
     update_plan,
-    verdicts,
 )
 from ivy.utils.golden import ReleaseError
-from ivy.utils.link_report import LinkReport
 from ivy.utils.logger import Logger
 from ivy.utils.releases import GOLDEN, Releases
 from ivy.utils.source import Source
 from ivy.utils.state_interface import StateInterface
+from ivy.utils.trials import Trials
 from ivy.utils.update_errors import NetworkTrouble, Rejected
-from ivy.utils.update_plan import Offer, Plan
+from ivy.utils.update_plan import Offer
 from ivy.version import Version
 
 _FREE_BYTES = 100_000_000
 _SECONDS_TO_TEST = 300
-_SECONDS_TO_START = 60
 _FIRST_WAIT, _LONGEST_WAIT = 5.0, 600.0
 _MARK = "version_change"
 _HAS_MARK = re.compile(rf"^\s*(@pytest\.|pytestmark *=.*\bpytest\.)mark\.{_MARK}\b", re.MULTILINE)
@@ -62,6 +56,9 @@ class Updater:
         self._logger = logger or Logger(config, "updater")
         self._releases = Releases()
         self._source = Source(self._settings, self._releases.root)
+        self.trials = Trials(  # of what was activated; to be resumed before anything else is decided
+            self._releases, self._settings, self._logger
+        )
 
     def perform_update(self, foreign_config: ForeignConfig) -> None:
         """Take a config that the backend offered to its verdict, which is reported; see `perform`.
@@ -84,20 +81,24 @@ class Updater:
         """
         self._logger.info(f"Deciding about config revision {offer.revision} for version {offer.version}")
         try:
-            plan = update_plan.decide(self._current_config(), offer, self._updater, constants.VERSION)
+            plan = update_plan.decide(self._releases.active_config(), offer, self._updater, constants.VERSION)
             if plan.is_version_change:
                 self._prepare(offer)
         except (Rejected, ReleaseError) as error:
-            return self._conclude(offer, str(error))
+            return self.trials.conclude(offer, str(error))
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
-            return self._conclude(offer, f"no space left for a version: {error}")
+            return self.trials.conclude(offer, f"no space left for a version: {error}")
         finally:
             self._releases.remove_unfinished()
-        return self._try_out(plan)
-
-    # The steps of a change of version. Each may be done again.
+        trial = self.trials.begin(offer)
+        self._logger.info("Activating it; what ran before is kept until all is well")
+        if plan.is_version_change:
+            self.update_cli_pointer(offer.version)
+        else:
+            self._releases.write_config(offer.version, as_text(offer.config))
+        return self.trials.watch(trial)
 
     def _prepare(self, offer: Offer) -> None:
         """Have the offered version in its place, with the offered config, tested; nothing of it runs yet."""
@@ -235,7 +236,7 @@ class Updater:
         except (Rejected, NetworkTrouble) as error:
             self._logger.error(f"Version {version} cannot run with this Python", details=str(error))
             return
-        switching.switch(self._backend())
+        switching.switch(switching.backend_unit(self._releases.active_config()))
 
     def remove_old_venvs(self) -> None:
         """Remove releases, with their virtual environments, that nobody will go back to.
@@ -259,159 +260,6 @@ class Updater:
             self._source.forget_others([version for version in kept if version])
         except commands.CommandError as error:
             self._logger.warning("The fetched sources could not be tidied up", details=str(error))
-
-    # The trial
-
-    def _try_out(self, plan: Plan) -> Optional[str]:
-        """Activate what was offered, watch it, and keep or undo it."""
-        offer, text = plan.offer, as_text(plan.offer.config)
-        report = LinkReport.load()
-        trial = Trial(
-            identifier=offer.identifier,
-            offer=offer.config,
-            source=offer.source,
-            digest=releases.digest(text),
-            link_was_down=report is not None and not report.connected and self._backend() is not None,
-        )
-        self._releases.begin_probation()
-        with history.update() as past:
-            past.trial = trial
-        if plan.is_version_change:
-            self.update_cli_pointer(offer.version)
-        else:
-            self._releases.write_config(offer.version, text)
-        self._logger.info("Activating it; what ran before is kept until all is well")
-        return self._watch(trial)
-
-    def resume(self) -> None:
-        """Go on with a trial that was interrupted.
-
-        Raises:
-            As `perform_update`.
-        """
-        trial = history.load().trial
-        if trial is None:
-            if self._releases.previous() is not None:
-                self._put_back("What was on trial is not known any more")
-                self._releases.end_probation()
-            return
-        offer = Offer(trial.offer, trial.source, trial.identifier)
-        if history.load().find(trial.identifier) is not None:
-            self._end_trial(offer)
-        elif trial.failure is not None:
-            self._undo(trial, trial.failure)
-        elif self._is_on_trial(trial):
-            self._logger.warning("The trial was interrupted, it begins anew")
-            self._watch(trial)
-        elif self._releases.previous() is None:
-            self._conclude(offer, "the updater itself failed during the trial, so it was undone")
-        elif self._releases.previous() == self._releases.current():
-            self._forget_trial()  # nothing was activated: the offer is still pending
-        else:
-            self._conclude(offer, "another release was installed meanwhile")
-
-    def abandon(self, reason: str) -> None:
-        """Undo what is on trial, if anything is.
-
-        Raises:
-            As `perform_update`.
-        """
-        trial = history.load().trial
-        if trial is not None and trial.failure is None and self._is_on_trial(trial):
-            self._undo(trial, reason)
-        else:
-            self.resume()
-
-    def _watch(self, trial: Trial) -> Optional[str]:
-        """Let the services be those on trial, and see how they are."""
-        notify.status("watching what was activated")
-        services = switching.switch(self._backend())
-        offer = Offer(trial.offer, trial.source, trial.identifier)
-        terms = probation.Terms(
-            services=services,
-            backend=self._backend(),
-            seconds=self._settings.seconds_of_probation,
-            most_seconds=self._settings.max_seconds_of_probation,
-            link_was_down=trial.link_was_down,
-        )
-        failure = self._updater_failure() or probation.Watch(terms, self._logger.info).run()
-        if failure is not None:
-            return self._undo(trial, failure)
-        return self._conclude(offer, None)
-
-    def _updater_failure(self) -> Optional[str]:
-        """Whether the next update could still be done."""
-        version = self._releases.current()
-        if version is None:
-            return "the current release is gone"
-        check = [environment.python_of(self._releases.directory(version)), "-P", "-m", "ivy", "check-updater"]
-        try:
-            commands.run(check, timeout=_SECONDS_TO_START)
-        except commands.CommandError as error:
-            return f"its updater cannot start: {error}"
-        return None
-
-    def _undo(self, trial: Trial, failure: str) -> str:
-        with history.update() as past:
-            past.trial = trial.model_copy(update={"failure": failure})
-        self._put_back(failure)
-        self._conclude(Offer(trial.offer, trial.source, trial.identifier), failure)
-        return failure
-
-    def _put_back(self, reason: str) -> None:
-        self._logger.warning(f"Going back to what ran before: {reason.splitlines()[0]}")
-        self._releases.go_back()
-        switching.switch(self._backend())
-
-    def _conclude(self, offer: Offer, failure: Optional[str]) -> Optional[str]:
-        """Say what became of an offer, and put away what was needed until then."""
-        if failure is None:
-            self._remember_good()
-        verdicts.record(offer, failure)
-        self._end_trial(offer)
-        return failure
-
-    def _remember_good(self) -> None:
-        before = self._releases.config_before()
-        with history.update() as past:
-            past.last_good = before or past.last_good
-
-    def _end_trial(self, offer: Offer) -> None:
-        self._releases.end_probation()
-        self._forget_trial()
-        verdicts.report()
-        decision = history.load().find(offer.identifier)
-        if decision is not None and decision.accepted:
-            self._logger.info(f"Accepted config revision {offer.revision} for version {offer.version}")
-        elif decision is not None:
-            text = f"Rejected config revision {offer.revision} for version {offer.version}"
-            self._logger.without_messages().error(text, details=decision.reason)
-
-    def _forget_trial(self) -> None:
-        self._releases.end_probation()
-        with history.update() as past:
-            past.trial = None
-
-    # What the steps need to know
-
-    def _is_on_trial(self, trial: Trial) -> bool:
-        version = self._releases.current()
-        if version is None or self._releases.previous() is None:
-            return False
-        is_its_version = version == trial.offer.general.software_version
-        return is_its_version and releases.digest(self._releases.read_config(version)) == trial.digest
-
-    def _current_config(self) -> ForeignConfig:
-        version = self._releases.current()
-        if version is None:
-            raise OSError(f"{self._releases.root} has no current release; install the package again")
-        return ForeignConfig.load_from_string(self._releases.read_config(version))
-
-    def _backend(self) -> Optional[str]:
-        """The unit of the backend that the active config names."""
-        section = (self._current_config().model_extra or {}).get("backend")
-        provider = section.get("provider") if isinstance(section, dict) else None
-        return units.name_of(provider) if isinstance(provider, str) else None
 
     def _check_space(self) -> None:
         free = shutil.disk_usage(self._releases.root).free
