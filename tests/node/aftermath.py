@@ -70,7 +70,7 @@ def assert_well(node: Node, lane: Lane, prepared: Prepared) -> None:
     """The node has decided, once, and runs what it should."""
     verdict = {"revision": prepared.revision, "success": prepared.case.accepted}
     node.wait_for(lambda: acknowledgments(lane), SECONDS_TO_A_VERDICT, "the verdict")
-    node.wait_for(lambda: unit_property(node, UPDATER, "ActiveState") == "inactive", 60, "the end of the pass")
+    wait_for_end(node)
     wait_for_sample(node, lane.recorder)
     assert acknowledgments(lane) == [verdict]
     history = json.loads(node.path(f"{ROOT}/updates.json").read_text())
@@ -87,6 +87,11 @@ def assert_well(node: Node, lane: Lane, prepared: Prepared) -> None:
     assert not node.path("/run/ivy/pending-config").exists()
     assert leftovers(node) == []
     assert_quiet(node)
+
+
+def wait_for_end(node: Node) -> None:
+    """Wait until the updater has nothing to do."""
+    node.wait_for(lambda: unit_property(node, UPDATER, "ActiveState") == "inactive", 60, "the end of the pass")
 
 
 def acknowledgments(lane: Lane) -> list[dict[str, Any]]:

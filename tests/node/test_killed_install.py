@@ -66,6 +66,7 @@ def test_the_power_is_cut(bed: Bed, unpacked: Snapshot, recorder: Recorder, requ
             install(node)
             node.run(["ivy", "restart"])
             wait_for_sample(node, recorder)
+            aftermath.wait_for_end(node)  # it removes the release from before
             assert node.run(["ivy", "--version"]).stdout.split()[-1] == NEW
             assert aftermath.releases(node)[NEW] == whole[NEW]
             assert aftermath.leftovers(node) == []
