@@ -8,6 +8,8 @@ import os
 import shutil
 import tempfile
 
+import pytest
+
 # Before anything of ivy is imported, because it looks only then where its data is. A short path: sockets need one.
 if "IVY_VERSION_CHANGE" not in os.environ:
     _home = tempfile.mkdtemp(prefix="ivy-")
@@ -16,3 +18,8 @@ if "IVY_VERSION_CHANGE" not in os.environ:
     os.environ["IVY_DATA_DIR"] = f"{_home}/root/data"
 for variable in ("JOURNAL_STREAM", "NOTIFY_SOCKET"):
     os.environ.pop(variable, None)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """What tests of nodes may be asked for."""
+    parser.addoption("--sweep", action="store_true", help="make many more faults, on more nodes")

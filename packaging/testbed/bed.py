@@ -24,6 +24,8 @@ from testbed.tools import STATE, ensure_tools, why_not
 
 __all__ = ["Bed", "BedError", "Node", "Snapshot", "ensure_tools", "existing_beds", "why_not"]
 
+INOTIFY_INSTANCES = Path("/proc/sys/fs/inotify/max_user_instances")
+MANY = 8192
 NAME = re.compile(r"[a-z][a-z0-9-]{0,19}")
 
 
@@ -75,6 +77,7 @@ class Bed:
                 self.directory.mkdir(parents=True, exist_ok=True)
                 self._subnet_file.write_text(str(number))
             self._subnet.up()
+            _allow_many_systemds()
 
     def down(self) -> None:
         """Everything goes: nodes with their disks, snapshots, network. Idempotent."""
@@ -126,6 +129,12 @@ class Bed:
         if not self.exists():
             raise BedError(f"the bed {self.name} is not up", "testbed up")
         return Subnet(int(self._subnet_file.read_text()))
+
+
+def _allow_many_systemds() -> None:
+    """All nodes share what the kernel allows one user, and the usual 128 are used up by about 15 systemds."""
+    if int(INOTIFY_INSTANCES.read_text()) < MANY:
+        INOTIFY_INSTANCES.write_text(str(MANY))
 
 
 def _subnets_taken() -> set[int]:

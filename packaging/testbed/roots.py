@@ -49,9 +49,11 @@ INSTRUMENTS = (
     "less",
     "mosquitto-clients",
     "nftables",
+    "openssh-server",
     "procps",
     "python3-venv",
     "strace",
+    "unattended-upgrades",
 )
 # Timers that would load a node at a time of their own choosing, and need a network or a disk that it has not.
 MASKED = ("apt-daily.timer", "apt-daily-upgrade.timer", "dpkg-db-backup.timer")

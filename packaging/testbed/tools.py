@@ -13,6 +13,8 @@ from testbed.run import PATH, BedError, progress, run
 STATE = Path(os.environ.get("IVY_TESTBED_DIR", "/var/lib/ivy-testbed")).absolute()
 
 PACKAGES = {
+    "aptly": "aptly",
+    "gpg": "gnupg",
     "mmdebstrap": "mmdebstrap",
     "systemd-nspawn": "systemd-container",
     "nft": "nftables",

@@ -17,10 +17,6 @@ pytest.register_assert_rewrite("tests.node.aftermath")
 BACKEND_READY_SECONDS = 30
 
 
-def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--sweep", action="store_true", help="make many more faults")
-
-
 @pytest.fixture(scope="session")
 def package() -> Path:
     """The .deb under test, as packaging/build-deb made it."""

@@ -1,0 +1,67 @@
+"""What a person does at the desk: look at the fleet, collect its data, and leave upgrades to Debian's own means."""
+
+from pathlib import Path
+
+from testbed.run import run
+
+from tests.fleet.conftest import Provisioned
+
+
+def test_the_status_is_an_aligned_table_also_of_nodes_that_cannot_be_reached(provisioned: Provisioned) -> None:
+    fleet = provisioned.fleet
+    away = fleet.names[-1]
+    fleet.nodes[away].link(False)
+    try:
+        play = fleet.desk.play("status")
+    finally:
+        fleet.nodes[away].link(True)
+    lines = play.output.splitlines()
+    [start] = [number for number, line in enumerate(lines) if line.startswith("node ")]
+    table = lines[start : start + 1 + len(fleet.names)]
+    print("\n" + "\n".join(table))
+    column = table[0].index("backend")
+    assert [line.split()[0] for line in table] == ["node", *fleet.names]
+    assert all(line[column - 1] == " " and line[column] != " " for line in table)
+    assert table[1].split()[-1] == "well"
+    assert table[-1].endswith("cannot be reached")
+
+
+def test_only_new_days_are_collected(provisioned: Provisioned, tmp_path: Path) -> None:
+    fleet = provisioned.fleet
+    node = fleet.nodes["n1"]
+    old = node.path("/var/lib/ivy/data/messages") / "2026-01-01.csv"
+    old.write_text("timestamp,message_body\n")
+    limit = ("--limit", "n1")
+    fleet.desk.play("collect", *limit, ivy_archive=str(tmp_path)).succeeded()
+    copy = tmp_path / "n1" / old.name
+    assert copy.read_text() == old.read_text()
+    before = copy.stat().st_mtime_ns
+    again = fleet.desk.play("collect", *limit, ivy_archive=str(tmp_path)).succeeded()
+    assert copy.stat().st_mtime_ns == before
+    assert f"skipping: [n1] => (item={old.name})" in again.output
+
+
+def test_unattended_upgrades_take_a_new_package_from_the_repository(
+    provisioned: Provisioned, package: Path, tmp_path: Path
+) -> None:
+    fleet = provisioned.fleet
+    node = fleet.nodes["n1"]
+    fleet.publish(newer(package, tmp_path))
+    node.run(["apt-get", "install", "--yes", "--no-install-recommends", "unattended-upgrades"], timeout=300)
+    node.run(["apt-get", "update"])
+    offered = node.run(["apt-cache", "madison", "ivy"]).stdout
+    assert [line.split(" | ")[1].strip() for line in offered.splitlines()] == ["1.0.0+new", "1.0.0"]
+    node.run(["unattended-upgrade"], timeout=300)
+    assert node.run(["dpkg-query", "--show", "ivy"]).stdout == "ivy\t1.0.0+new\n"
+    assert fleet.status("n1")["version"] == "1.0.0"
+
+
+def newer(package: Path, directory: Path) -> Path:
+    """The same package, said to be a newer one."""
+    tree = directory / "tree"
+    run(["dpkg-deb", "--raw-extract", package, tree])
+    control = tree / "DEBIAN" / "control"
+    control.write_text(control.read_text().replace("Version: 1.0.0", "Version: 1.0.0+new"))
+    made = directory / "ivy_1.0.0+new_all.deb"
+    run(["dpkg-deb", "--build", "--root-owner-group", tree, made])
+    return made

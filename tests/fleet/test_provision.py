@@ -1,0 +1,85 @@
+"""A fleet from bare Debian 13: it samples and delivers, a second play changes nothing, no secret is seen."""
+
+import json
+
+from testbed.waiting import wait_for
+
+from tests.fleet.conftest import Provisioned
+from tests.fleet.desk import Play
+from tests.fleet.fleet import Fleet
+
+SERVICES = ["ivy-dummy-procedure", "ivy-system-checks", "ivy-tenta"]
+
+
+def is_well(fleet: Fleet, name: str) -> bool:
+    """By its own account, and because its samples arrive."""
+    return bool(fleet.status(name)["well"]) and bool(fleet.arrived(name))
+
+
+def invocations(fleet: Fleet, name: str) -> str:
+    """What changes with each start of a service."""
+    return fleet.nodes[name].run(["systemctl", "show", "--property=InvocationID", *SERVICES]).stdout
+
+
+def assert_nothing_is_seen(fleet: Fleet, play: Play) -> None:
+    """No secret in the whole output."""
+    assert not [secret for secret in fleet.secrets() if secret in play.output]
+
+
+def test_bare_nodes_sample_and_deliver_and_a_second_run_changes_nothing(provisioned: Provisioned) -> None:
+    fleet = provisioned.fleet
+    provisioned.check.succeeded()
+    provisioned.first.succeeded()
+    for name in fleet.names:
+        wait_for(lambda name=name: is_well(fleet, name), 60, f"{name} to be well")  # type: ignore[misc]
+    lives = {name: invocations(fleet, name) for name in fleet.names}
+    second = fleet.desk.play("provision", "--diff").succeeded()
+    assert second.recap("changed") == 0, second.output[-6000:]
+    assert {name: invocations(fleet, name) for name in fleet.names} == lives, "something was restarted"
+    print(
+        f"{len(fleet.names)} nodes: provisioned in {provisioned.first.seconds:.0f} s,"
+        f" again with 0 changes in {second.seconds:.0f} s"
+    )
+
+
+def test_no_secret_is_seen_and_those_of_a_node_are_for_ivy_only(provisioned: Provisioned) -> None:
+    fleet = provisioned.fleet
+    assert_nothing_is_seen(fleet, provisioned.first)
+    node = fleet.nodes["n1"]
+    assert node.run(["stat", "--format=%U:%G %a", "/etc/ivy/node.key"]).stdout == "root:ivy 640\n"
+    assert node.path("/etc/ivy/node.key").read_text() == fleet.private_key
+    journal = node.journal()
+    assert not [secret for secret in fleet.secrets() if secret in journal]
+
+
+def test_a_check_says_what_would_change_and_changes_nothing(provisioned: Provisioned) -> None:
+    fleet = provisioned.fleet
+    other = {"backend": {"mqtt_connection": {"password": "another-secret"}}}
+    change = {"dummy_procedure": {"seconds_between_datapoints": 7}}
+    before = fleet.config_text("n1")
+    limit = ("--limit", "n1")
+    check = fleet.desk.play(
+        "provision", "--check", "--diff", "-vvv", *limit, ivy_config=change, ivy_secrets=other
+    ).succeeded()
+    assert check.recap("changed") == 1
+    assert '+        "seconds_between_datapoints": 7' in check.output
+    assert '+            "password": "(hidden, another one)"' in check.output
+    assert_nothing_is_seen(fleet, check)
+    assert "another-secret" not in check.output.split("TASK", 1)[1]
+    assert fleet.config_text("n1") == before
+
+
+def test_a_bad_config_fails_the_play_with_the_reason_and_the_node_goes_on(provisioned: Provisioned) -> None:
+    fleet = provisioned.fleet
+    before = fleet.config_text("n1")
+    arrived = len(fleet.arrived("n1"))
+    limit = ("--limit", "n1")
+    bad = fleet.desk.play(
+        "provision", "-vvv", *limit, ivy_config={"dummy_procedure": {"seconds_between_datapoints": 0}}
+    )
+    assert_nothing_is_seen(fleet, bad)
+    assert bad.status != 0
+    assert "dummy_procedure.seconds_between_datapoints: Input should be greater than or equal to 1" in bad.output
+    assert fleet.config_text("n1") == before
+    assert json.loads(before)["dummy_procedure"] == {"seconds_between_datapoints": 1}
+    wait_for(lambda: len(fleet.arrived("n1")) > arrived, 30, "new samples")

@@ -1,0 +1,92 @@
+"""A staged update while links and power fail: nothing is lost, a bad release stops at the canaries."""
+
+import csv
+import json
+import random
+from pathlib import Path
+
+import pytest
+from testbed.waiting import wait_for
+
+from tests.fleet.conftest import Provisioned
+from tests.fleet.faults import Weather
+from tests.fleet.fleet import Fleet
+from tests.node.releases import replace
+
+BAD, GOOD = "1.1.0", "1.2.0"
+SEED = random.SystemRandom().randrange(10**6)
+SECONDS_BETWEEN_FAULTS = 10  # somewhere in the fleet, in the mean
+GREETING = 'logger.info("Starting the random walk")'
+BROKEN = replace("ivy/procedures/dummy_procedure.py", GREETING, 'raise RuntimeError("the sensor is not there")')
+SOAK = {"ivy_soak_seconds": 2, "ivy_batch": "50%"}
+
+
+def samples(directory: Path, name: str) -> set[float]:
+    """The timestamps of all data messages in the collected archive of a node."""
+    found = set()
+    for path in (directory / name).glob("*.csv"):
+        with path.open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        found |= {float(row["timestamp"]) for row in rows if json.loads(row["message_body"])["variant"] == "data"}
+    return found
+
+
+def weather(fleet: Fleet, chance: random.Random) -> Weather:
+    """It begins when the first canary tries the bad release, so that a trial is interrupted for sure."""
+
+    def is_on_trial() -> bool:
+        return fleet.versions()[fleet.canaries[0]] == BAD
+
+    return Weather(list(fleet.nodes.values()), chance, SECONDS_BETWEEN_FAULTS, is_on_trial)
+
+
+def test_a_bad_release_stops_at_the_canaries_and_a_good_one_goes_everywhere(
+    provisioned: Provisioned, tmp_path: Path
+) -> None:
+    fleet, chance = provisioned.fleet, random.Random(SEED)
+    fleet.maker.release(BAD, BROKEN, signer=fleet.signer)
+    fleet.maker.release(GOOD, signer=fleet.signer)
+    with weather(fleet, chance) as storm:
+        bad = fleet.desk.play("update", ivy_target=BAD, **SOAK)
+        good = fleet.desk.play("update", ivy_target=GOOD, **SOAK)
+    print(
+        f"seed {SEED}, {dict(storm.counts)}: bad release stopped after {bad.seconds:.0f} s,"
+        f" good one everywhere after {good.seconds:.0f} s"
+    )
+    assert bad.status != 0
+    assert "the node goes on with version 1.0.0" in bad.output, bad.output[-6000:]
+    assert "the sensor is not there" in bad.output, bad.output[-6000:]
+    for name in fleet.names:
+        assert decided(fleet, name, BAD) <= {False}
+        assert bool(decided(fleet, name, BAD)) == (name in fleet.canaries)
+    good.succeeded()
+    assert set(fleet.versions().values()) == {GOOD}
+    for name in fleet.names:
+        wait_for(lambda name=name: fleet.status(name)["well"], 60, f"{name} to be well")  # type: ignore[misc]
+    assert_nothing_is_lost(fleet, tmp_path)
+
+
+def decided(fleet: Fleet, name: str, version: str) -> set[bool]:
+    """What a node decided about a version."""
+    found = json.loads(fleet.nodes[name].run(["ivy", "releases", "--json"]).stdout)["decisions"]
+    return {decision["accepted"] for decision in found if decision["version"] == version}
+
+
+def assert_nothing_is_lost(fleet: Fleet, directory: Path) -> None:
+    """What the archives hold has arrived at the broker."""
+    fleet.desk.play("collect", ivy_archive=str(directory)).succeeded()
+    lost = 0
+    for name in fleet.names:
+        taken = samples(directory, name)
+        assert len(taken) > 20, f"{name} took {len(taken)} samples"
+        wait_for(lambda name=name, taken=taken: taken <= set(fleet.arrived(name)), 60, f"all samples of {name}")  # type: ignore[misc]
+        lost += len(taken - set(fleet.arrived(name)))
+    print(f"{sum(len(samples(directory, name)) for name in fleet.names)} samples in the archives, {lost} lost")
+
+
+@pytest.mark.parametrize("canaries", [{}, {"ivy_canaries": "nobody"}])
+def test_without_canaries_or_version_nothing_is_updated(provisioned: Provisioned, canaries: dict[str, str]) -> None:
+    target = {"ivy_target": "9.9.9"} if canaries else {}
+    play = provisioned.fleet.desk.play("update", **target, **canaries)
+    assert play.status != 0
+    assert "Name the version" in play.output
