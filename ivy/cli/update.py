@@ -124,9 +124,12 @@ def _start_passes() -> None:
     units.control("start", f"{_UPDATER}.service", "--no-block")
 
 
+class _TalkingUpdater(Updater):
+    make_logger = Progress
+
+
 def _updater() -> Updater:
-    config = update_pass.running_config()
-    return Updater(config, Progress(config, "updater"))
+    return _TalkingUpdater(update_pass.running_config())
 
 
 def _say_what_goes_on(offer: Offer) -> int:

@@ -44,16 +44,18 @@ _LONGEST_OUTPUT = 1500
 class Updater:
     """The update capabilities of ivy. To be used by whoever holds the automation lock."""
 
-    def __init__(self, config: Config, logger: Optional[Logger] = None) -> None:
+    make_logger: type[Logger] = Logger
+    """What is told of the progress."""
+
+    def __init__(self, config: Config) -> None:
         """Initialise an updater. Touches nothing.
 
         Args:
             config: The active config: its section `updater` says where versions come from.
-            logger: What to tell of the progress to; default: journal and operator, as the config says.
         """
         self._settings = config.updater or update_plan.UPDATER_DEFAULTS
         self._updater = config.updater
-        self._logger = logger or Logger(config, "updater")
+        self._logger = self.make_logger(config, "updater")
         self._releases = Releases()
         self._source = Source(self._settings, self._releases.root)
         self.trials = Trials(  # of what was activated; to be resumed before anything else is decided

@@ -159,9 +159,19 @@ def test_without_a_backend_no_link_is_asked_for(node: Node) -> None:
 
 
 def test_a_doubt_is_told_once(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(probation, "_SECONDS_BETWEEN_LOOKS", 0.01)
-    answers = itertools.chain(["a", "a", "b", "b"], itertools.repeat(None))
+    monkeypatch.setattr(probation, "_SECONDS_BETWEEN_LOOKS", 0.001)
+    monkeypatch.setattr(probation, "_SECONDS_OF_CALM", 0)
+    answers = itertools.chain("a" * 9, "b" * 9, itertools.repeat(None))
+    monkeypatch.setattr(Watch, "look", lambda self: (None, next(answers)))
+    told: list[str] = []
+    assert Watch(Terms([], None, 0, 1), told.append).run() is None
+    assert told[1:] == ["Still waiting: a", "Still waiting: b"]
+
+
+def test_that_services_need_some_time_is_no_news(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probation, "_SECONDS_BETWEEN_LOOKS", 0.001)
+    answers = itertools.chain("a" * 9, itertools.repeat(None))
     monkeypatch.setattr(Watch, "look", lambda self: (None, next(answers)))
     told: list[str] = []
     assert Watch(Terms([], None, 1, 1), told.append).run() is None
-    assert told == ["a", "b"]
+    assert told == ["On probation: for 1 s all services must run well"]
