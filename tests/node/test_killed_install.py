@@ -1,6 +1,7 @@
 """An upgrade of the package whose making of a release is cut off: the node samples, and a second try succeeds."""
 
 import contextlib
+import random
 from collections.abc import Generator
 
 import pytest
@@ -55,9 +56,9 @@ def test_the_power_is_cut(bed: Bed, unpacked: Snapshot, recorder: Recorder, requ
         calls = list(filter(strace.is_persistent, strace.parse(node.path(RECORD).read_text())))
         whole = aftermath.releases(node)
     chosen = choose(calls, POINTS_IN_A_SWEEP if request.config.getoption("--sweep") else POINTS)
-    for call in chosen:
+    for call in random.sample(chosen, len(chosen)):
         with copy(bed, unpacked) as node:
-            print(call)
+            print(call, flush=True)
             assert install(node, *strace.killing(call)) != 0
             node.cut()
             aftermath.assert_whole(node, whole)
