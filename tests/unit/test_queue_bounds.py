@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ivy.types.config import Config, QueueConfig
+from ivy.types.config import QueueConfig
 from ivy.types.messages import DataMessageBody
 from ivy.utils import housekeeping, queue_bounds, reserve
 from ivy.utils.housekeeping import Housekeeper
@@ -128,9 +128,13 @@ def test_drops_are_counted_with_the_deletion(agent: MessagingAgent) -> None:
 class Heard(Logger):
     """A logger whose lines can be read."""
 
-    def __init__(self, config: Config | None = None, origin: str = "test") -> None:
-        super().__init__(config or make_config(backend=BACKEND), origin)
+    def __init__(self) -> None:
+        super().__init__(make_config(backend=BACKEND), "test")
         self.to_operator: list[str] = []
+
+    def without_messages(self) -> Logger:
+        """What is not for the operator, nobody hears."""
+        return Logger(self._config, self._origin).without_messages()
 
     def warning(self, message: str, details: str | None = None) -> None:
         """Remember it."""
