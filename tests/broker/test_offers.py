@@ -54,14 +54,14 @@ def test_only_newer_offers_are_taken(node: Node, recorder: Recorder) -> None:
 
 def test_an_offer_that_cannot_be_stored_stops_no_message_and_is_tried_again(node: Node, recorder: Recorder) -> None:
     recorder.publish(TOPIC, offer(3), retain=True)
-    state = node.data / "state.json"
-    state.mkdir()  # nothing can be read or written there
+    lock = node.data / "state.lock"
+    lock.mkdir()  # nobody gets hold of the state
     for number in range(200):
         node.add(data_message(number=number))
     node.start()
     wait_for(lambda: node.queue_length() == 0, 20, "the queue to be empty")
     assert len(recorder.elements("measurements")) == 200
-    state.rmdir()
+    lock.rmdir()
     _wait_for_revisions(node, 3)
 
 

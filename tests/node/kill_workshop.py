@@ -81,12 +81,12 @@ class Workshop:
                 aftermath.assert_well(node, lane, prepared)
                 assert aftermath.releases(node) == known.after
         except Exception as error:
-            error.add_note(f"{prepared.case.name}, killed before: {name}")
-            print(f"{prepared.case.name}, killed before: {name}: FAILED", error, flush=True)
+            error.add_note(f"{prepared.case.name}: {name}")
+            print(f"{prepared.case.name}: {name}: FAILED", error, flush=True)
             raise
         finally:
             self.lanes.put(lane)
-        print(f"{prepared.case.name}, killed before: {name}: good", flush=True)
+        print(f"{prepared.case.name}: {name}: good", flush=True)
         return was_killed
 
 

@@ -12,7 +12,6 @@ from tests.node.kills import choose, cut_at, cut_during, kill_at, kill_during
 
 POINTS_OF_EACH_CASE = 2
 POINTS_OF_EACH_CASE_IN_A_SWEEP = 200
-KILLS = 2
 KILLS_OF_EACH_CASE_IN_A_SWEEP = 8
 STEPS = ["fetch", "test"]
 
@@ -32,31 +31,25 @@ def test_the_power_is_cut_at_each_call(workshop: Workshop, request: pytest.Fixtu
         points = list(filter(strace.is_persistent, known.calls))
         chosen = choose(points, most)
         print(f"{known.prepared.case.name}: {len(chosen)} of {len(points)} calls")
-        trials += [(known, str(call), cut_at(call)) for call in chosen]
+        trials += [(known, f"cut before {call}", cut_at(call)) for call in chosen]
     killed = workshop.at_once(trials)
     print(f"{len(trials)} points tried, {killed} passes killed; each offer got its one verdict")
     assert killed >= 0.9 * len(trials)
 
 
 def test_the_pass_alone_is_killed(workshop: Workshop, request: pytest.FixtureRequest) -> None:
-    is_sweep = request.config.getoption("--sweep")
-    trials: list[Trial] = []
-    for known in workshop.known:
-        chosen = choose(list(filter(strace.is_persistent, known.calls)), KILLS_OF_EACH_CASE_IN_A_SWEEP)
-        trials += [(known, str(call), kill_at(call)) for call in chosen]
-    if not is_sweep:
-        trials = random.sample(trials, KILLS)
-    assert workshop.at_once(trials) == len(trials)
-
-
-def test_foreign_code_runs_when_it_happens(workshop: Workshop, request: pytest.FixtureRequest) -> None:
-    [version] = [known for known in workshop.known if known.prepared.case.name == "version"]
-    trials = [
-        (version, f"{kill.__name__} {step}", kill(step)) for step in STEPS for kill in (kill_during, cut_during)
+    """At a call; and while foreign code runs for it, at which time the power is cut, too."""
+    at_calls = [
+        (known, f"killed before {call}", kill_at(call))
+        for known in workshop.known
+        for call in choose(list(filter(strace.is_persistent, known.calls)), KILLS_OF_EACH_CASE_IN_A_SWEEP)
     ]
+    [version] = [known for known in workshop.known if known.prepared.case.name == "version"]
+    kills = {"killed": kill_during, "cut": cut_during}
+    in_steps = [(version, f"{how} in {step}", kill(step)) for step in STEPS for how, kill in kills.items()]
     if not request.config.getoption("--sweep"):
-        trials = random.sample(trials, 2)
-    assert workshop.at_once(trials) == len(trials)
+        at_calls, in_steps = random.sample(at_calls, 2), random.sample(in_steps, 1)
+    assert workshop.at_once(at_calls + in_steps) == len(at_calls + in_steps)
 
 
 def test_what_is_renamed_into_place_is_on_the_disk(workshop: Workshop) -> None:
