@@ -51,5 +51,9 @@ def _check_link(path: Path, inside: Path) -> None:
     name = path.relative_to(inside)
     if ".venv" in name.parts[:1] or inside.name == ".venv":
         return
-    if path.readlink().is_absolute() or not path.resolve().is_relative_to(inside):
+    try:
+        is_inside = path.resolve(strict=True).is_relative_to(inside)
+    except (OSError, RuntimeError):  # which of them a circle raises depends on the version of Python
+        raise Rejected(f"{name} is a link that leads nowhere") from None
+    if path.readlink().is_absolute() or not is_inside:
         raise Rejected(f"{name} is a link that leads out of the release")

@@ -14,14 +14,13 @@ from collections.abc import Iterator
 from typing import BinaryIO, Optional
 
 from ivy.utils import page_log
-from ivy.utils.queue_schema import PAGE_SIZE
 
 Row = tuple[int, float, bytes]
 """Identifier, timestamp, body."""
 
 _LEAF_OF_A_TABLE = 0x0D
 _INTEGER_SIZES = {1: 1, 2: 2, 3: 3, 4: 4, 5: 6, 6: 8, 8: 0, 9: 0}
-_SIZE_OF_OLD_PAGES = 4096
+_USUAL_PAGE_SIZE = 4096
 _PAGE_SIZES = (512, 1024, 2048, 4096, 8192, 16384, 32768, 65536)
 _FLOAT, _SHORTEST_TEXT = 7, 13
 _BEGINNINGS = (b'{"variant":', b'{"variant": ')
@@ -67,16 +66,7 @@ def _page_size(main: int) -> int:
     header = page_log.read(main, 0, 18)
     size = struct.unpack(">H", header[16:])[0] if len(header) == 18 else 0
     size = 65536 if size == 1 else size
-    return size if header[:6] == b"SQLite" and size in _PAGE_SIZES else _likely_page_size(main)
-
-
-def _likely_page_size(main: int) -> int:
-    """Where the header is lost: SQLite's own size (older files) if pages begin nowhere else, or ours."""
-    beginnings = [page_log.read(main, start, 1) for start in range(0, os.fstat(main).st_size, PAGE_SIZE)]
-    leaves = [start for start, first in enumerate(beginnings) if first == bytes([_LEAF_OF_A_TABLE])]
-    ratio = _SIZE_OF_OLD_PAGES // PAGE_SIZE
-    elsewhere = sum(1 for start in leaves if start % ratio)
-    return PAGE_SIZE if elsewhere > len(leaves) // 2 else _SIZE_OF_OLD_PAGES
+    return size if header[:6] == b"SQLite" and size in _PAGE_SIZES else _USUAL_PAGE_SIZE
 
 
 class _Pages:

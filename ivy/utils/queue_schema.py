@@ -9,13 +9,8 @@ from collections.abc import Sequence
 IS_LOG = 'substr(message_body, 1, 17) IN (\'{"variant":"log",\', \'{"variant": "log"\')'
 IS_CONFIG = 'substr(message_body, 1, 20) IN (\'{"variant":"config",\', \'{"variant": "config"\')'
 
-PAGE_SIZE = 1024
-"""Bytes, of a new file. A message that comes and goes writes two pages to the log, where they lie across the disk's
-blocks: with SQLite's 4 KiB that makes 16 KiB each time, with these 10."""
-
 _SETTINGS = (
-    f"PRAGMA page_size = {PAGE_SIZE}",  # for a new file only, and before its first table
-    # That too: what was dropped can be given back to the disk.
+    # For a new file only, and before its first table: what was dropped can be given back to the disk.
     "PRAGMA auto_vacuum = INCREMENTAL",
     "PRAGMA journal_mode = WAL",
     "PRAGMA synchronous = FULL",  # in WAL mode, NORMAL may forget commits in a power cut

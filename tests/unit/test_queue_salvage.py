@@ -246,7 +246,7 @@ def test_a_salvage_that_was_interrupted_is_finished(
 def test_a_log_that_is_not_whole_is_read_as_sqlite_does(agent: MessagingAgent, tmp_path: Path) -> None:
     fill(agent, random.Random(3))
     agent.add_message(DataMessageBody(data={"number": -1}))
-    for length in (40, 1000, 3000, 20_000):
+    for length in (40, 3000, 9000, 100_000):
         for suffix in ("", "-wal"):
             shutil.copy(f"{ACTIVE_QUEUE_FILE}{suffix}", tmp_path / f"copy{suffix}")
         os.truncate(tmp_path / "copy-wal", (tmp_path / "copy-wal").stat().st_size - length)
