@@ -52,8 +52,8 @@ def _check_link(path: Path, inside: Path) -> None:
     if ".venv" in name.parts[:1] or inside.name == ".venv":
         return
     try:
-        is_inside = path.resolve(strict=True).is_relative_to(inside)
+        if path.readlink().is_absolute() or not path.resolve().is_relative_to(inside):
+            raise Rejected(f"{name} is a link that leads out of the release")
+        path.resolve(strict=True)
     except (OSError, RuntimeError):  # which of them a circle raises depends on the version of Python
         raise Rejected(f"{name} is a link that leads nowhere") from None
-    if path.readlink().is_absolute() or not is_inside:
-        raise Rejected(f"{name} is a link that leads out of the release")
