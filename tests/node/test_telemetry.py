@@ -9,7 +9,7 @@ from testbed.bed import Node
 from testbed.broker import Broker
 
 from tests.broker.node import PASSWORD
-from tests.node.conftest import unit_property, use_tenta, wait_until_connected
+from tests.node.conftest import unit_property, use_tenta
 from tests.node.recorder import Recorder
 from tests.validators import tenta
 
@@ -52,18 +52,6 @@ def test_a_sample_is_at_the_broker_within_20_ms(node: Node, broker: Broker, reco
 
     node.wait_for(lambda: len(delays()) >= LATENCY_SAMPLES, LATENCY_SAMPLES + 15, "samples at the broker")
     assert statistics.median(delays()) <= 0.02, sorted(delays())
-
-
-def test_a_config_offer_becomes_pending(node: Node, broker: Broker, recorder: Recorder) -> None:
-    use_tenta(node, broker)
-    offered = {"general": {"software_version": "1.0.1"}, "anything": "else"}
-    recorder.publish("configurations/n1", json.dumps({"revision": 3, "configuration": offered}), retain=True)
-    state = node.path("/var/lib/ivy/data/state.json")
-    node.wait_for(lambda: json.loads(state.read_text())["pending_configs"], 10, "the offer in the state")
-    node.run(["systemctl", "restart", "ivy-tenta"])
-    wait_until_connected(node)  # and so it has been offered again
-    [pending] = json.loads(state.read_text())["pending_configs"]
-    assert pending == {"general": {"config_revision": 3, "software_version": "1.0.1"}, "anything": "else"}
 
 
 def test_wrong_credentials_are_named_and_not_hammered(node: Node, broker: Broker, recorder: Recorder) -> None:
