@@ -27,6 +27,7 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         identifier, backend = _backend(arguments)
         broker = MQTTBrokerConfig.model_validate(backend["mqtt_connection"])
+        backend["mqtt_connection"] = broker.model_dump(mode="json")  # a port is a number, whoever typed it
     except _Unanswered as error:
         return _refuse(str(error))
     except pydantic.ValidationError as error:

@@ -1,0 +1,90 @@
+"""`ivy setup` with a real broker: what it asks, tries, and hands over. How a config is applied is seen on nodes."""
+
+import io
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from testbed.broker import Broker
+
+from ivy.cli import main, setup, update
+from ivy.types.config import Config
+from tests.broker.node import PASSWORD, SENSOR
+from tests.unit.helpers import CONFIG
+
+
+@pytest.fixture
+def applied(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """The configs that are handed over, on a node whose active config has no backend."""
+    configs: list[dict[str, Any]] = []
+
+    def apply_text(text: str) -> int:
+        Config.load_from_string(text)
+        configs.append(json.loads(text))
+        return 0
+
+    monkeypatch.setattr(update, "why_not", lambda: None)
+    monkeypatch.setattr(update, "active_text", lambda: json.dumps(CONFIG))
+    monkeypatch.setattr(update, "apply_text", apply_text)
+    monkeypatch.setattr(sys, "stdin", io.StringIO())  # nobody is at the terminal
+    return configs
+
+
+@pytest.fixture
+def password_file(tmp_path: Path) -> str:
+    (tmp_path / "password").write_text(f"{PASSWORD}\n")
+    return str(tmp_path / "password")
+
+
+def call(*arguments: str) -> int:
+    return setup.run(main.parser().parse_args(["setup", *arguments]))
+
+
+def options(broker: Broker, password_file: str) -> list[str]:
+    login = ["--identifier", SENSOR, "--username", SENSOR, "--password-file", password_file]
+    return ["--host", broker.address, "--port", str(broker.port), "--tls", "no", *login]
+
+
+def test_it_tries_the_login_and_keeps_the_rest_of_the_config(
+    applied: list[dict[str, Any]], broker: Broker, password_file: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(*options(broker, password_file)) == 0
+    [config] = applied
+    assert config["general"] == {**CONFIG["general"], "system_identifier": SENSOR}
+    assert config["dummy_procedure"] == CONFIG["dummy_procedure"]
+    connection = config["backend"]["mqtt_connection"]
+    assert (config["backend"]["provider"], connection["port"], connection["password"]) == (
+        "tenta",
+        broker.port,
+        PASSWORD,
+    )
+    assert "lets this node in" in capsys.readouterr().out
+
+
+def test_a_login_that_is_refused_changes_nothing(
+    applied: list[dict[str, Any]], broker: Broker, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "wrong").write_text("wrong")
+    assert call(*options(broker, str(tmp_path / "wrong"))) == 1
+    assert "Not authorized" in capsys.readouterr().err
+    assert applied == []
+    assert call(*options(broker, str(tmp_path / "wrong")), "--no-test") == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        ([], "--host is missing"),
+        (["--host", "h"], "--password-file is missing"),
+        (["--host", "h", "--password-file", "/nowhere"], "the password cannot be read"),
+        (["--host", "h", "--port", "http", "--password-file", "/dev/null"], "port: "),
+    ],
+)
+def test_what_is_missing_is_named(
+    applied: list[dict[str, Any]], arguments: list[str], complaint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(*arguments) == 2
+    assert complaint in capsys.readouterr().err
+    assert applied == []
