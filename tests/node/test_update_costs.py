@@ -167,9 +167,9 @@ def check_samples(site: UpdateSite, costs: Costs) -> None:
     duplicates = counts.total() - len(counts)
     print(f"{len(counts)} samples, {duplicates} doubled")
     assert duplicates <= WINDOW * len(costs.periods)
-    # This machine has other work, which makes some of them longer; what an update itself takes is in all of them.
-    first_quartile = statistics.quantiles(gaps)[0]
-    assert first_quartile < MOST_SECONDS_WITHOUT_SAMPLES, gaps
+    # Where this machine has other work for a moment, one or two may be longer; each is 0.3 s where it has none.
+    last_decile = statistics.quantiles(gaps, n=10)[-1]
+    assert last_decile < MOST_SECONDS_WITHOUT_SAMPLES, gaps
 
 
 def steps(node: Node, period: tuple[float, float]) -> str:
