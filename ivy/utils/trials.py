@@ -158,7 +158,6 @@ class Trials:
             past.last_good = before or past.last_good
 
     def _end_trial(self, offer: Offer) -> None:
-        self._releases.end_probation()
         self._forget_trial()
         verdicts.report()
         decision = history.load().find(offer.identifier)
