@@ -8,58 +8,31 @@ import socket
 import threading
 from typing import Any, Self
 
+from tests.broker.listener import Listener
+
 CONNACK = b"\x20\x02\x00\x00"
 _PINGRESP = b"\xd0\x00"
 
 
 class FakeBroker:
-    """Listens on loopback, with a thread for each connection. Counts connections; what one sends it throws away."""
+    """Counts connections; what one sends it throws away."""
 
     def __init__(self, port: int = 0) -> None:
         self.connections = 0
-        self._listener = socket.create_server(("127.0.0.1", port))
-        self.port = int(self._listener.getsockname()[1])
         self._open: list[socket.socket] = []
-        self._threads = [threading.Thread(target=self._accept)]
-        self._threads[0].start()
+        self._listener = Listener(self._serve, port=port)
+        self.port, self.cut = self._listener.port, self._listener.cut
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._threads[0].join()  # no other thread begins from here on
-        self.cut()
-        for thread in self._threads[1:]:
-            thread.join()
         self._listener.close()
 
-    def cut(self) -> None:
-        """Break all connections."""
-        for connection in self._open:
-            try:
-                connection.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                continue  # it is closed already
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                connection, _ = self._listener.accept()
-            except OSError:  # shut down
-                return
-            self.connections += 1
-            self._open.append(connection)
-            thread = threading.Thread(target=self._serve, args=(connection,))
-            self._threads.append(thread)
-            thread.start()
-
     def _serve(self, connection: socket.socket) -> None:
-        try:
-            with connection:
-                self._converse(connection)
-        except OSError:  # the client went away
-            return
+        self.connections += 1
+        self._open.append(connection)
+        self._converse(connection)
 
     def _converse(self, connection: socket.socket) -> None:
         while connection.recv(65536):

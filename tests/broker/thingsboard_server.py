@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Self
 
+from tests.broker.listener import Listener, break_off
 from tests.node.recorder import Arrival
 
 _CONNECT, _PUBLISH, _PUBACK, _SUBSCRIBE, _PINGREQ, _DISCONNECT = 1, 3, 4, 8, 12, 14
@@ -71,8 +72,7 @@ class ThingsBoardServer:
         self._flow.set()
         self._numbers = itertools.count(1)
         self._session: _Session | None = None
-        self._threads: list[threading.Thread] = []
-        self._listener: socket.socket | None = None
+        self._listener: Listener | None = None
         self.start()
 
     def __enter__(self) -> Self:
@@ -83,9 +83,8 @@ class ThingsBoardServer:
 
     def start(self) -> None:
         """Listen."""
-        self._listener = socket.create_server((self._address, self.port))
-        self.port = int(self._listener.getsockname()[1])
-        self._begin(self._accept, self._listener)
+        self._listener = Listener(self._serve, self._address, self.port, self._tls)
+        self.port = self._listener.port
 
     def stop(self) -> None:
         """Break the connection and listen no more."""
@@ -93,12 +92,6 @@ class ThingsBoardServer:
             return
         self.resume()
         listener, self._listener = self._listener, None
-        listener.shutdown(socket.SHUT_RDWR)
-        self._threads[0].join()  # no other thread begins from here on
-        self.cut()
-        for thread in self._threads:
-            thread.join()
-        self._threads.clear()
         listener.close()
 
     def restart(self) -> None:
@@ -116,8 +109,8 @@ class ThingsBoardServer:
 
     def cut(self) -> None:
         """Break the connection."""
-        if self._session is not None:
-            self._session.cut()
+        if self._listener is not None:
+            self._listener.cut()
 
     def set_attribute(self, name: str, value: Any) -> None:
         """Change a shared attribute, and tell the device."""
@@ -143,30 +136,12 @@ class ThingsBoardServer:
         """Remember why a connection is closed."""
         self.closings.append(reason)
 
-    def _begin(self, work: Callable[..., None], *arguments: Any) -> None:
-        thread = threading.Thread(target=work, args=arguments)
-        self._threads.append(thread)
-        thread.start()
-
-    def _accept(self, listener: socket.socket) -> None:
-        while True:
-            try:
-                connection, _ = listener.accept()
-            except OSError:  # shut down
-                return
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self._begin(self._serve, connection)
-
     def _serve(self, connection: socket.socket) -> None:
         try:
-            with connection:
-                secured = self._tls.wrap_socket(connection, server_side=True) if self._tls else connection
-                with contextlib.closing(_Session(secured)) as session:
-                    self._converse(session)
+            with contextlib.closing(_Session(connection)) as session:
+                self._converse(session)
         except _Bad as reason:
             self.keep_closing(str(reason))
-        except OSError:  # the client went away
-            return
 
     def _converse(self, session: "_Session") -> None:
         kind, _, body = session.read()
@@ -176,7 +151,8 @@ class ThingsBoardServer:
         session.write(b"\x20\x02\x00" + bytes([code]))
         if code != GRANTED:
             raise _Bad(f"login refused: {code}")
-        self.cut()  # one session for each device
+        if self._session is not None:
+            self._session.cut()  # one session for each device
         self._session = session
         while True:
             kind, flags, body = session.read()
@@ -251,8 +227,7 @@ class _Session:
         self._connection.close()
 
     def cut(self) -> None:
-        with contextlib.suppress(OSError):  # it is closed already
-            self._connection.shutdown(socket.SHUT_RDWR)
+        break_off(self._connection)
 
     def read(self) -> tuple[int, int, bytes]:
         """The next packet: kind, flags, all behind the length."""
