@@ -13,14 +13,13 @@ import struct
 from collections.abc import Iterator
 from typing import BinaryIO, Optional
 
-from ivy.utils import page_log
+from ivy.utils import page_log, queue_schema
 
 Row = tuple[int, float, bytes]
 """Identifier, timestamp, body."""
 
 _LEAF_OF_A_TABLE = 0x0D
 _INTEGER_SIZES = {1: 1, 2: 2, 3: 3, 4: 4, 5: 6, 6: 8, 8: 0, 9: 0}
-_USUAL_PAGE_SIZE = 4096
 _PAGE_SIZES = (512, 1024, 2048, 4096, 8192, 16384, 32768, 65536)
 _FLOAT, _SHORTEST_TEXT = 7, 13
 _BEGINNINGS = (b'{"variant":', b'{"variant": ')
@@ -66,7 +65,7 @@ def _page_size(main: int) -> int:
     header = page_log.read(main, 0, 18)
     size = struct.unpack(">H", header[16:])[0] if len(header) == 18 else 0
     size = 65536 if size == 1 else size
-    return size if header[:6] == b"SQLite" and size in _PAGE_SIZES else _USUAL_PAGE_SIZE
+    return size if header[:6] == b"SQLite" and size in _PAGE_SIZES else queue_schema.PAGE_SIZE
 
 
 class _Pages:

@@ -9,9 +9,13 @@ from collections.abc import Sequence
 IS_LOG = 'substr(message_body, 1, 17) IN (\'{"variant":"log",\', \'{"variant": "log"\')'
 IS_CONFIG = 'substr(message_body, 1, 20) IN (\'{"variant":"config",\', \'{"variant": "config"\')'
 
+PAGE_SIZE = 1024
+"""Bytes of a page. Each message makes SQLite write one or more, and samples are far smaller than the usual 4096."""
+
 _SETTINGS = (
-    # For a new file only, and before its first table: what was dropped can be given back to the disk.
-    "PRAGMA auto_vacuum = INCREMENTAL",
+    # These two for a new file only, and before its first table.
+    f"PRAGMA page_size = {PAGE_SIZE}",
+    "PRAGMA auto_vacuum = INCREMENTAL",  # what was dropped can be given back to the disk
     "PRAGMA journal_mode = WAL",
     "PRAGMA synchronous = FULL",  # in WAL mode, NORMAL may forget commits in a power cut
     "PRAGMA cache_size = -256",  # KiB; the default of 2 MiB buys nothing at both ends of a table

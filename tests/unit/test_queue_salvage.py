@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from ivy.types.messages import DataMessageBody, LogMessageBody, MessageQueueItem
-from ivy.utils import page_scan, queue_salvage
+from ivy.utils import page_scan, queue_salvage, queue_schema
 from ivy.utils.messaging_agent import ACTIVE_QUEUE_FILE, MessagingAgent
 from tests.unit.helpers import DATA_DIR, Node
 
@@ -149,7 +149,7 @@ def test_what_was_dropped_is_still_known(agent: MessagingAgent) -> None:
     agent._execute("INSERT INTO DROPPED VALUES ('data', 7, 3)")
     agent.database.close()  # with what it remembers
     with QUEUE.open("r+b") as file:  # the first page and the tables' roots are needed to know it
-        file.truncate(QUEUE.stat().st_size - 4096)
+        file.truncate(QUEUE.stat().st_size - queue_schema.PAGE_SIZE)
     drain(agent)
     assert queue_salvage.damaged_files(ACTIVE_QUEUE_FILE)
     assert agent._execute("SELECT * FROM DROPPED") == [("data", 7, 3)]
@@ -246,10 +246,11 @@ def test_a_salvage_that_was_interrupted_is_finished(
 def test_a_log_that_is_not_whole_is_read_as_sqlite_does(agent: MessagingAgent, tmp_path: Path) -> None:
     fill(agent, random.Random(3))
     agent.add_message(DataMessageBody(data={"number": -1}))
-    for length in (40, 3000, 9000, 100_000):
+    size = Path(f"{ACTIVE_QUEUE_FILE}-wal").stat().st_size
+    for length in (40, 3000, 9000, size * 2 // 3):
         for suffix in ("", "-wal"):
             shutil.copy(f"{ACTIVE_QUEUE_FILE}{suffix}", tmp_path / f"copy{suffix}")
-        os.truncate(tmp_path / "copy-wal", (tmp_path / "copy-wal").stat().st_size - length)
+        os.truncate(tmp_path / "copy-wal", size - length)
         scanned = {row[0] for row in page_scan.rows(str(tmp_path / "copy")) if row is not None}
         database = sqlite3.connect(tmp_path / "copy")
         exists = database.execute("SELECT COUNT(*) FROM sqlite_schema WHERE name = 'QUEUE'").fetchone()[0]
