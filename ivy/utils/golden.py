@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Optional
 
 from ivy.types.config import Config, ConfigError, ForeignConfig, as_text
-from ivy.utils import environment
+from ivy.utils import environment, history
 from ivy.utils.releases import GOLDEN, Releases, version_of
 from ivy.version import Version
 
@@ -46,7 +46,15 @@ def install_golden(golden: Path = GOLDEN, releases: Optional[Releases] = None) -
     _write_config(releases, version, text, old_config)
     unfinished.chmod(0o755)
     releases.put_in_place(version)
+    if running is not None and running != version:
+        _remember(releases.config_before() or releases.active_config())
     releases.activate(version)
+
+
+def _remember(config: ForeignConfig) -> None:
+    """Let `ivy rollback` lead back to what ran before the package, and the updater keep its release."""
+    with history.update() as past:
+        past.last_good = config
 
 
 def copy_release(golden: Path, release: Path) -> None:

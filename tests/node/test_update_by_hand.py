@@ -219,6 +219,8 @@ def check_package_during_a_trial(site: UpdateSite, package: Path) -> None:
     assert "another release was installed meanwhile" in site.reason(revision)
     assert site.running()[0] == PACKAGED
     assert read_config(site.node)["dummy_procedure"] == before
+    roles = {release["version"]: release["roles"] for release in releases(site)["releases"]}
+    assert roles == {"1.1.0": ["for ivy rollback"], PACKAGED: ["runs", "the package's"]}
     site.apply(site.config(updater={"seconds_of_probation": 3}))
 
 

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from ivy import constants
 from ivy.types.config import Config
+from ivy.utils import history
 from ivy.utils.golden import ReleaseError, install_golden
 from ivy.utils.releases import Releases
 from ivy.version import Version
@@ -66,6 +68,12 @@ class Machine:
         return {path.name for path in self.root.iterdir()}
 
 
+@pytest.fixture(autouse=True)
+def no_past(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(history, "HISTORY_FILE", str(tmp_path / "updates.json"))
+    monkeypatch.setattr(constants, "IVY_DATA_DIR", str(tmp_path))
+
+
 @pytest.fixture
 def machine(tmp_path: Path) -> Machine:
     return Machine(tmp_path)
@@ -108,6 +116,17 @@ def test_an_upgrade_carries_the_config_over(machine: Machine) -> None:
     assert (machine.current / "config" / ".env").read_text() == "TZ=UTC\n"
     old = Config.load_from_string((machine.root / "1.0.0" / "config" / "config.json").read_text())
     assert old.general.software_version == Version("1.0.0")
+
+
+def test_a_rollback_leads_back_to_what_ran_before_the_package(machine: Machine) -> None:
+    machine.install()
+    assert history.load().last_good is None
+    machine.edit_config("dummy_procedure", {"seconds_between_datapoints": 77})
+    machine.install("1.1.0")
+    machine.install()  # again: what ran before is still that
+    before = history.load().last_good
+    assert before is not None and before.general.software_version == Version("1.0.0")
+    assert before.model_dump()["dummy_procedure"] == {"seconds_between_datapoints": 77}
 
 
 def test_a_reinstall_replaces_the_code_and_keeps_the_config(machine: Machine) -> None:
