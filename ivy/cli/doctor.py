@@ -20,7 +20,8 @@ def show(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps([{**vars(finding), "ok": finding.ok} for finding in findings], indent=4))
     else:
-        print(f"\n{len(bad)} of {len(findings)} checks need you." if bad else "\nAll is well.")
+        need = f"Of {len(findings)} checks, {len(bad)} {'needs' if len(bad) == 1 else 'need'} you."
+        print(f"\n{need if bad else 'All is well.'}")
     return 1 if bad else 0
 
 

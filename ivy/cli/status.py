@@ -70,7 +70,7 @@ def _unit(name: str) -> dict[str, Any]:
     return {
         "name": name,
         "state": "done" if done_once else f"{found['ActiveState']} ({found['SubState']})",
-        "status": found["StatusText"],
+        "status": "" if done_once else found["StatusText"],  # systemd keeps what was said on the way
         "restarts": int(found["NRestarts"] or 0),
         "well": found["ActiveState"] == "active" or done_once,
     }
@@ -121,7 +121,7 @@ def _readable(status: dict[str, Any]) -> str:
     age = "" if queue["oldest_seconds"] is None else f", the oldest {duration(queue['oldest_seconds'])} old"
     lines = [
         f"ivy {status['version']} on {status['system_identifier']}, config revision {status['config_revision']}",
-        *(f"  {unit['name']:<32} {unit['state']:<20} {unit['status']}" for unit in status["units"]),
+        *(f"  {unit['name']:<32} {unit['state']:<20} {unit['status']}".rstrip() for unit in status["units"]),
         f"queue:    {queue['length']} messages{age}",
         f"backend:  {_backend_line(backend)}",
         f"disk:     {disk['used_percent']} % used, {disk['free_megabytes']} MB free",

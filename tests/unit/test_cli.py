@@ -86,7 +86,7 @@ def test_info_names_the_places(node: Node, root_dir: Path) -> None:
 
 def test_status_of_a_well_node(node: Node) -> None:
     node.write_config()
-    wants(node, dummy_procedure=RUNNING, updater=unit("inactive", "dead", kind="oneshot"))
+    wants(node, dummy_procedure=RUNNING, updater=unit("inactive", "dead", "on its way", kind="oneshot"))
     MessagingAgent().teardown()
     status, output, errors = node.ivy("status", "--json")
     assert (status, errors) == (0, "")
