@@ -10,7 +10,7 @@ import pytest
 from ivy.types.messages import DataMessageBody
 from ivy.utils import locks, message_archive
 from ivy.utils.messaging_agent import MESSAGE_ARCHIVE_DIR, MESSAGE_ARCHIVE_DIR_LOCK, MessagingAgent
-from tests.unit.helpers import ARCHIVE_DIR, Node
+from tests.unit.helpers import ARCHIVE_DIR, Node, all_go
 
 BODY = '{"variant":"data","data":{"a":1}}'
 
@@ -123,12 +123,7 @@ def test_many_processes_append_whole_lines_below_one_header(node: Node, path: Pa
     processes = [node.start("-c", APPEND, str(path), lock, writer) for writer in "1234"]
     for process in processes:
         assert process.stdout and process.stdout.readline() == "ready\n"
-    for process in processes:
-        assert process.stdin
-        process.stdin.write("go\n")
-        process.stdin.flush()
-    for process in processes:
-        assert process.wait(timeout=60) == 0
+    all_go(processes)
     lines = path.read_text().splitlines()
     assert [number for number, line in enumerate(lines) if line.startswith("timestamp")] == [0]
     timestamps = [item.timestamp for item in message_archive.load(str(path))]

@@ -18,7 +18,7 @@ from ivy.types.messages import DataMessageBody
 from ivy.utils import clock, notify, queue_database
 from ivy.utils.messaging_agent import ACTIVE_QUEUE_FILE, MessagingAgent
 from ivy.utils.wakeup import Listener
-from tests.unit.helpers import ARCHIVE_DIR, DATA_DIR, Node, wait_until
+from tests.unit.helpers import ARCHIVE_DIR, DATA_DIR, Node, all_go, wait_until
 
 
 def body(number: int) -> DataMessageBody:
@@ -251,26 +251,14 @@ def test_many_writers_lose_nothing_and_never_find_it_locked(node: Node, agent: M
     processes = [node.start("-c", WRITE, str(400 * number)) for number in range(4)]
     for process in processes:
         assert process.stdout and process.stdout.readline() == "ready\n"
-    for process in processes:
-        assert process.stdin
-        process.stdin.write("go\n")
-        process.stdin.flush()
-    for process in processes:
-        _, errors = process.communicate(timeout=60)
-        assert (process.returncode, errors) == (0, "")
+    all_go(processes)
     assert sorted(numbers(agent)) == list(range(1600)) == sorted(archived())
 
 
 def test_many_processes_may_open_a_new_queue_at_once(node: Node) -> None:
     code = "input(); from ivy.utils.messaging_agent import MessagingAgent; MessagingAgent()"
     processes = [node.start("-c", code) for _ in range(8)]
-    for process in processes:
-        assert process.stdin
-        process.stdin.write("go\n")
-        process.stdin.flush()
-    for process in processes:
-        _, errors = process.communicate(timeout=60)
-        assert (process.returncode, errors) == (0, "")
+    all_go(processes)
 
 
 HOLD = """

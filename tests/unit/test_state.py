@@ -10,7 +10,7 @@ import pytest
 from ivy.types.state import State
 from ivy.utils import state_interface
 from ivy.utils.state_interface import STATE_FILE, STATE_FILE_LOCK, StateInterface
-from tests.unit.helpers import Node, make_config, wait_until
+from tests.unit.helpers import Node, all_go, make_config, wait_until
 
 FILE = Path(STATE_FILE)
 
@@ -48,12 +48,7 @@ def test_no_update_of_many_processes_is_lost(node: Node) -> None:
     processes = [node.start("-c", COUNT) for _ in range(6)]
     for process in processes:
         assert process.stdout and process.stdout.readline() == "ready\n"
-    for process in processes:  # all at once
-        assert process.stdin
-        process.stdin.write("go\n")
-        process.stdin.flush()
-    for process in processes:
-        assert process.wait(timeout=60) == 0
+    all_go(processes)
     assert StateInterface.load().model_dump()["counter"] == 6 * 25
 
 
