@@ -22,6 +22,8 @@ class Trial(pydantic.BaseModel):
     source: Source
     digest: str = pydantic.Field(description="SHA-256 of the config file that is on trial, in hexadecimal.")
     link_was_down: bool = pydantic.Field(description="Whether there was no connection before the activation.")
+    seconds_of_probation: int = pydantic.Field(default=30, description="How long all services must run well.")
+    max_seconds_of_probation: int = pydantic.Field(default=300, description="How long that may take.")
     failure: Optional[str] = pydantic.Field(default=None, description="Why it is to be undone, once that is known.")
 
 

@@ -25,7 +25,7 @@ class Trials:
 
         Args:
             releases: Those of the node.
-            settings: How long a probation takes.
+            settings: How long a probation takes that begins now.
             logger: What to tell of the progress to.
         """
         self._releases = releases
@@ -45,6 +45,8 @@ class Trials:
             source=offer.source,
             digest=releases.digest(as_text(offer.config)),
             link_was_down=report is not None and not report.connected and self._backend() is not None,
+            seconds_of_probation=self._settings.seconds_of_probation,
+            max_seconds_of_probation=self._settings.max_seconds_of_probation,
         )
         self._releases.begin_probation()
         with history.update() as past:
@@ -64,8 +66,8 @@ class Trials:
         terms = probation.Terms(
             services=services,
             backend=self._backend(),
-            seconds=self._settings.seconds_of_probation,
-            most_seconds=self._settings.max_seconds_of_probation,
+            seconds=trial.seconds_of_probation,
+            most_seconds=trial.max_seconds_of_probation,
             link_was_down=trial.link_was_down,
         )
         failure = self._updater_failure() or probation.Watch(terms, self._logger.info).run()
