@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, Optional
 from ivy import constants
 from ivy.backend import offers, remote_calls
 from ivy.backend.dialect import Dialect, Encoded, Limits, OfferError, Publication, Request
+from ivy.backend.link_events import Acknowledged, Connected, Disconnected, Event, Received
 from ivy.backend.link_reporter import LinkReporter
-from ivy.backend.mqtt_link import Acknowledged, Connected, Disconnected, Event, MQTTLink, Received
+from ivy.backend.mqtt_link import MQTTLink
 from ivy.backend.pace import Bucket, Pace
 from ivy.backend.suspects import Suspects
 from ivy.types.config import BackendConfig, Config, ConfigError, ForeignConfig

@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import collections
 import contextlib
-import dataclasses
 import os
 import select
 import threading
 import time
-from typing import TYPE_CHECKING, Any, Optional, Protocol, Union
+from typing import TYPE_CHECKING, Any, Optional, Protocol
 
 from ivy import lean
 from ivy.backend.backoff import Backoff
+from ivy.backend.link_events import Acknowledged, Connected, Disconnected, Event, Received
 from ivy.backend.network_news import NetworkNews
 from ivy.types.config import MQTTBrokerConfig
 
@@ -41,39 +41,6 @@ class HasFileno(Protocol):
 
     def fileno(self) -> int:
         """Its descriptor."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Connected:
-    """The broker accepted connection and subscriptions."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Disconnected:
-    """The connection broke, or could not be made. What was not acknowledged must be published again."""
-
-    reason: str
-    seconds_to_next_try: float
-    by_broker: bool = False
-    """Whether the broker broke an established connection, for no reason that this side knows."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Acknowledged:
-    """The broker's PUBACK for what `publish` returned this token for."""
-
-    token: int
-
-
-@dataclasses.dataclass(frozen=True)
-class Received:
-    """A publication on a subscribed topic."""
-
-    topic: str
-    payload: bytes
-
-
-Event = Union[Connected, Disconnected, Acknowledged, Received]
 
 
 class MQTTLink:

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from ivy.backend import backoff, mqtt_link
+from ivy.backend import backoff, link_events, mqtt_link
 from ivy.types.config import MQTTBrokerConfig
 from tests.broker.conftest import free_port
 from tests.broker.node import PROJECT
@@ -51,11 +51,11 @@ class _News:
         self.socket.close()
 
 
-def _next_loss(link: mqtt_link.MQTTLink, wake: socket.socket, timeout: float) -> mqtt_link.Disconnected | None:
+def _next_loss(link: mqtt_link.MQTTLink, wake: socket.socket, timeout: float) -> link_events.Disconnected | None:
     deadline = time.monotonic() + timeout
     while (rest := deadline - time.monotonic()) > 0:
         for event in link.wait(wake, rest):
-            if isinstance(event, mqtt_link.Disconnected):
+            if isinstance(event, link_events.Disconnected):
                 return event
     return None
 
