@@ -1,4 +1,4 @@
-"""Carries messages from the queue over the link, and config offers the other way. Knows neither MQTT nor platforms.
+"""Carries messages from the queue over the link. Knows neither MQTT nor platforms.
 
 One loop owns all state: acknowledged messages are removed first, then the window is filled again with the newest.
 """
@@ -7,20 +7,18 @@ import math
 import sqlite3
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Optional
+from typing import TYPE_CHECKING, Optional
 
-from ivy import constants
-from ivy.backend import offers, remote_calls
-from ivy.backend.dialect import Dialect, Encoded, Limits, OfferError, Publication, Request
+from ivy.backend.dialect import Dialect, Encoded, Publication
+from ivy.backend.inbox import Inbox
 from ivy.backend.link_events import Acknowledged, Connected, Disconnected, Event, Received
 from ivy.backend.link_reporter import LinkReporter
 from ivy.backend.mqtt_link import MQTTLink
-from ivy.backend.pace import Bucket, Pace
+from ivy.backend.pace import Pace
 from ivy.backend.suspects import Suspects
-from ivy.types.config import BackendConfig, Config, ConfigError, ForeignConfig
+from ivy.types.config import BackendConfig, Config, ConfigError
 from ivy.types.messages import ConfigMessageBody, MessageQueueItem
 from ivy.utils import notify
-from ivy.utils.functions import procedure_names
 from ivy.utils.logger import Logger
 from ivy.utils.messaging_agent import MessagingAgent
 from ivy.utils.wakeup import Listener
@@ -30,8 +28,6 @@ if TYPE_CHECKING:  # a service's own memory has no use for it
 
 _SECONDS_UNTIL_STALLED = 60.0
 _SECONDS_BETWEEN_REPORTS = 5.0  # and between looks at the queue, were a ring of the doorbell ever lost
-# So many in so many seconds: each is a message, and whoever sends them may not stop.
-_REPORTS_OF_BAD_OFFERS = (16, 600.0)
 
 
 def run(
@@ -70,7 +66,6 @@ class _Forwarder:
         self._journal = logger.without_messages()  # for the link's trouble: the queue may not empty soon
         self._logger = logger
         self._dialect = dialect
-        self._config = config
         self._window = backend.max_parallel_messages
         self._queue = MessagingAgent()
         self._listener = Listener()
@@ -78,6 +73,7 @@ class _Forwarder:
         self._in_flight: dict[int, tuple[int, ...]] = {}  # messages of a publication, by its token
         self._suspects = Suspects()
         self._pace = Pace()
+        self._inbox = Inbox(dialect, config, logger, self._queue, self._pace)
         self._pause_until = 0.0  # nothing may be sent before, monotonic
         self._acknowledged: set[int] = set()  # not removed from the queue yet
         self._last_progress = 0.0
@@ -86,10 +82,7 @@ class _Forwarder:
         self._trouble = ""
         self._next_try = 0.0
         self._queue_trouble = ""
-        self._bad_offer = b""
-        self._bad_offers = Bucket(*_REPORTS_OF_BAD_OFFERS)
         self._reported: set[str] = set()  # why messages could not be sent
-        self._unstored: Optional[tuple[str, bytes]] = None  # the last offer, if the state did not take it
         self._is_behind = False  # whether there may be more to send than the last turn could
         self._reporter = LinkReporter(self._link.address, self._journal)
         self._tell_state(False, "not connected yet")
@@ -178,50 +171,10 @@ class _Forwarder:
             self._logger.error("A message was removed: the broker breaks the connection over it")
 
     def _take(self, topic: str, payload: bytes) -> None:
-        was_unstored, self._unstored = self._unstored is not None, None
         try:
-            if len(payload) > offers.LARGEST_PAYLOAD:
-                raise OfferError(f"it has {len(payload)} bytes, more than {offers.LARGEST_PAYLOAD}")
-            match self._dialect.decode(topic, payload):
-                case ForeignConfig() as offer:
-                    offers.store(offer, self._config, self._logger)
-                case Request() as request:
-                    self._publish([remote_calls.answer(request, self._status)], is_delivery=False)
-                case Limits() as limits:
-                    self._pace.limit(limits)
-        except OfferError as error:
-            self._refuse(payload, error)
-        except OSError as error:  # another service holds the state, or the disk is full: the sending goes on
-            if not was_unstored:
-                self._journal.error(f"A config offer could not be stored, and will be tried again: {error}")
-            self._unstored = (topic, payload)
-        except sqlite3.Error as error:  # it is stored; only the answer to it is missing
+            self._publish(self._inbox.take(topic, payload), is_delivery=False)
+        except sqlite3.Error as error:
             self._endure(error)
-
-    def _refuse(self, payload: bytes, error: OfferError) -> None:
-        if payload == self._bad_offer:  # a retained one comes again at every connect
-            return
-        self._bad_offer = payload
-        if self._bad_offers.seconds_until(1) > 0:
-            return self._journal.debug(f"One of many bad config offers: {error}")
-        self._bad_offers.take(1)
-        self._logger.error(f"A config offer was ignored: {error}")
-        if error.revision is not None:
-            try:
-                offers.reject(error.revision, self._config, self._logger)
-            except sqlite3.Error as trouble:
-                self._endure(trouble)
-
-    def _status(self) -> dict[str, Any]:
-        """What an operator may ask for at any time."""
-        return {
-            "ivy_version": constants.VERSION.as_identifier(),
-            "config_revision": self._config.general.config_revision,
-            "queued": self._queue.get_queue_length(),
-            "oldest_timestamp": self._queue.get_oldest_timestamp(),
-            "uptime_seconds": round(time.clock_gettime(time.CLOCK_BOOTTIME)),
-            "procedures": procedure_names(),
-        }
 
     def _publish(self, publications: Sequence[Publication], *, is_delivery: bool) -> None:
         for publication in publications:
@@ -294,8 +247,7 @@ class _Forwarder:
         now = time.monotonic()
         if now < self._next_report:
             return
-        if self._unstored is not None:
-            self._take(*self._unstored)
+        self._inbox.try_again()
         self._reporter.renew()
         queued = f"{self._queue.get_queue_length()} queued"
         if self._link.is_connected:

@@ -1,0 +1,94 @@
+"""What comes from the platform: config offers, remote calls, limits. Sends nothing; the forwarder does."""
+
+import time
+from typing import Any, Optional
+
+from ivy import constants
+from ivy.backend import offers, remote_calls
+from ivy.backend.dialect import Dialect, Limits, OfferError, Publication, Request
+from ivy.backend.pace import Bucket, Pace
+from ivy.types.config import Config, ForeignConfig
+from ivy.utils.functions import procedure_names
+from ivy.utils.logger import Logger
+from ivy.utils.messaging_agent import MessagingAgent
+
+# So many in so many seconds: each is a message, and whoever sends them may not stop.
+_REPORTS_OF_BAD_OFFERS = (16, 600.0)
+
+
+class Inbox:
+    """Deals with each publication as it arrives. Of offers that the disk does not take, it keeps the last."""
+
+    def __init__(self, dialect: Dialect, config: Config, logger: Logger, queue: MessagingAgent, pace: Pace) -> None:
+        """Nothing has arrived yet.
+
+        Args:
+            dialect: How the platform speaks.
+            config: That of the node.
+            logger: For what the operator should know of.
+            queue: To tell how long it is, when asked.
+            pace: Is told the platform's limits.
+        """
+        self._dialect = dialect
+        self._config = config
+        self._logger = logger
+        self._queue = queue
+        self._pace = pace
+        self._unstored: Optional[tuple[str, bytes]] = None
+        self._bad_offer = b""
+        self._bad_offers = Bucket(*_REPORTS_OF_BAD_OFFERS)
+
+    def take(self, topic: str, payload: bytes) -> list[Publication]:
+        """Deal with a publication. What is no good is reported, and ignored.
+
+        Returns: What is to be published in answer.
+
+        Raises:
+            sqlite3.Error: The queue cannot be used. An offer is stored all the same; only the answer is missing.
+        """
+        was_unstored, self._unstored = self._unstored is not None, None
+        try:
+            if len(payload) > offers.LARGEST_PAYLOAD:
+                raise OfferError(f"it has {len(payload)} bytes, more than {offers.LARGEST_PAYLOAD}")
+            match self._dialect.decode(topic, payload):
+                case ForeignConfig() as offer:
+                    offers.store(offer, self._config, self._logger)
+                case Request() as request:
+                    return [remote_calls.answer(request, self._status)]
+                case Limits() as limits:
+                    self._pace.limit(limits)
+        except OfferError as error:
+            self._refuse(payload, error)
+        except OSError as error:  # another service holds the state, or the disk is full: the sending goes on
+            if not was_unstored:
+                text = f"A config offer could not be stored, and will be tried again: {error}"
+                self._logger.without_messages().error(text)
+            self._unstored = (topic, payload)
+        return []
+
+    def try_again(self) -> None:
+        """Store the offer that could not be stored, if there is one. Raises as `take`."""
+        if self._unstored is not None:
+            self.take(*self._unstored)
+
+    def _refuse(self, payload: bytes, error: OfferError) -> None:
+        if payload == self._bad_offer:  # a retained one comes again at every connect
+            return
+        self._bad_offer = payload
+        if self._bad_offers.seconds_until(1) > 0:
+            return self._logger.without_messages().debug(f"One of many bad config offers: {error}")
+        self._bad_offers.take(1)
+        self._logger.error(f"A config offer was ignored: {error}")
+        if error.revision is not None:
+            offers.reject(error.revision, self._config, self._logger)
+
+    def _status(self) -> dict[str, Any]:
+        """What an operator may ask for at any time."""
+        return {
+            "ivy_version": constants.VERSION.as_identifier(),
+            "config_revision": self._config.general.config_revision,
+            "queued": self._queue.get_queue_length(),
+            "oldest_timestamp": self._queue.get_oldest_timestamp(),
+            "uptime_seconds": round(time.clock_gettime(time.CLOCK_BOOTTIME)),
+            "procedures": procedure_names(),
+        }
