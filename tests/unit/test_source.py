@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from ivy.types.config import UpdaterConfig
-from ivy.utils import source
+from ivy.utils import fetch_errors
 from ivy.utils.commands import CommandError
 from ivy.utils.source import Source
 from ivy.utils.update_errors import NetworkTrouble, Rejected
@@ -133,19 +133,19 @@ DAMAGES = ["fatal: bad object refs/tags/v1.0.0", "fatal: not a git repository: '
 
 @pytest.mark.parametrize(("said", "verdict"), VERDICTS.items())
 def test_what_is_a_verdict_about_the_offer(said: str, verdict: str) -> None:
-    judgement = source._judge_fetch(CommandError("x", 128, said), "v1.2.3 of url")
+    judgement = fetch_errors.judge(CommandError("x", 128, said), "v1.2.3 of url")
     assert isinstance(judgement, Rejected)
     assert str(judgement).startswith("v1.2.3 of url: ") and verdict in str(judgement)
 
 
 @pytest.mark.parametrize("said", TROUBLES)
 def test_what_is_trouble_of_the_network(said: str) -> None:
-    assert isinstance(source._judge_fetch(CommandError("x", 128, said), "v"), NetworkTrouble)
+    assert isinstance(fetch_errors.judge(CommandError("x", 128, said), "v"), NetworkTrouble)
 
 
 @pytest.mark.parametrize("said", DAMAGES)
 def test_what_is_damage_of_the_nodes_own_copy(said: str) -> None:
-    assert source._judge_fetch(CommandError("x", 128, said), "v") is None
+    assert fetch_errors.judge(CommandError("x", 128, said), "v") is None
 
 
 def line(path: str, mode: str = "100644", size: str = "7") -> str:
