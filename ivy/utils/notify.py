@@ -56,4 +56,5 @@ def sleep(seconds: float) -> None:
 
 def _notify(text: str) -> None:
     with signals.deferred():  # sdnotify swallows every exception, even the one by which a signal ends the service
-        _notifier.notify(text)
+        # It sends Latin-1, and systemd ignores a status that is not UTF-8, such as "21.5 °C".
+        _notifier.notify(text.encode(errors="replace").decode("latin-1"))
