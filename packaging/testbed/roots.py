@@ -47,6 +47,8 @@ INSTRUMENTS = (
     "faketime",
     "iproute2",
     "less",
+    "librsvg2-bin",
+    "man-db",
     "mosquitto-clients",
     "nftables",
     "openssh-server",
