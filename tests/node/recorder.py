@@ -4,6 +4,7 @@ import json
 import threading
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import paho.mqtt.client as paho
@@ -24,11 +25,15 @@ class Arrival:
 class Recorder:
     """Subscribes to everything with a session of its own at the broker, so that it misses nothing while away."""
 
-    def __init__(self, address: str, port: int, username: str, password: str) -> None:
+    def __init__(
+        self, address: str, port: int, username: str, password: str, authority: Path | None = None
+    ) -> None:
         self.arrivals: list[Arrival] = []
         self._subscribed = threading.Event()
         self._client = paho.Client(CallbackAPIVersion.VERSION2, client_id="recorder", clean_session=False)
         self._client.username_pw_set(username, password)
+        if authority:  # whose certificate the broker has
+            self._client.tls_set(str(authority))
         self._client.reconnect_delay_set(1, 1)
         self._client.on_connect = lambda client, *_: client.subscribe("#", qos=1)
         self._client.on_subscribe = lambda *_: self._subscribed.set()

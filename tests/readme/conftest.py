@@ -1,0 +1,119 @@
+"""The story that the README tells. Its chapters, test_1 to test_6, each go on where the one before ended."""
+
+import shutil
+from collections.abc import Generator
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from testbed.bed import Bed
+
+from tests.node.conftest import bed
+from tests.readme.desk import Desk
+from tests.readme.document import Document
+from tests.readme.errands import Errands
+from tests.readme.fleet import FleetDesk
+from tests.readme.site import EDITOR, Site
+from tests.readme.terminal import Terminal
+
+__all__ = ["bed"]
+
+PASSPHRASE = "nobody guesses this"
+
+
+@pytest.fixture(scope="session")
+def desk(tmp_path_factory: pytest.TempPathFactory) -> Generator[Desk, None, None]:
+    """Where the project has just been cloned."""
+    desk = Desk(tmp_path_factory.mktemp("readme"))
+    yield desk
+    desk.close()
+    shutil.rmtree(desk.directory)  # virtual environments are large
+
+
+@pytest.fixture(scope="session")
+def readme(desk: Desk) -> Document:
+    """The README of the clone."""
+    return Document((desk.clone / "README.md").read_text())
+
+
+@dataclass(frozen=True)
+class Started:
+    """What takes long, and was started before all else."""
+
+    demo: "Future[str]"
+    checkout_venv: "Future[str]"
+    fleet_venv: "Future[str]"
+    pandas: "Future[str]"
+
+
+@pytest.fixture(scope="session")
+def started(desk: Desk, readme: Document) -> Generator[Started, None, None]:
+    """The demo, and beside it all virtual environments, one after the other."""
+    demo = Errands(desk.terminal(desk.clone_of(desk.clone, "tryout")))
+    others = Errands(desk.terminal(desk.clone))
+    yield Started(
+        demo.begin(readme.take("packaging/demo")),
+        others.begin(f"{readme.take('packaging/test unit')} -- -k test_constants"),  # makes .venv
+        others.begin(readme.take("python3 -m venv ~/fleet-desk")),
+        others.begin("python3 -m venv ~/pandas && ~/pandas/bin/pip install --quiet pandas"),
+    )
+    demo.close()
+    others.close()
+
+
+@pytest.fixture(scope="session")
+def terminal(desk: Desk) -> Terminal:
+    """The desk's terminal, in the clone."""
+    return desk.terminal(desk.clone)
+
+
+@pytest.fixture(scope="session")
+def site(bed: Bed, desk: Desk, tmp_path_factory: pytest.TempPathFactory) -> Generator[Site, None, None]:
+    """Bare nodes, and all servers."""
+    site = Site(bed, tmp_path_factory.mktemp("site"), desk.public_key)
+    desk.name_hosts(
+        {
+            "roof-7": site.roof.address,
+            "10.9.0.11": site.nodes["roof-1"].address,
+            "10.9.0.12": site.nodes["roof-2"].address,
+        }
+    )
+    yield site
+    site.close()
+
+
+@pytest.fixture(scope="session")
+def roof(site: Site) -> Terminal:
+    """A terminal on roof-7."""
+    return site.terminal(site.roof, EDITOR=EDITOR)
+
+
+@pytest.fixture(scope="session")
+def package(readme: Document, terminal: Terminal, desk: Desk) -> Path:
+    """The directory with the package that was built."""
+    terminal.run(readme.take("packaging/build-deb"), timeout=600)
+    return desk.clone / "dist"
+
+
+@pytest.fixture(scope="session")
+def signers(readme: Document, terminal: Terminal, desk: Desk) -> str:
+    """The line of `allowed_signers` for the release key, which is made."""
+    terminal.type(readme.take("ssh-keygen"))
+    for _ in range(2):
+        terminal.expect("passphrase.*: ")
+        terminal.type(PASSPHRASE)
+    terminal.finish()
+    key = (desk.home / ".ssh/ivy-release.pub").read_text().split()[1]
+    return readme.take("maintainer@example.org namespaces", {"AAAAC3Nza…": key})
+
+
+@pytest.fixture(scope="session")
+def fleet(
+    readme: Document, desk: Desk, site: Site, package: Path, signers: str, started: Started
+) -> Generator[FleetDesk, None, None]:
+    """The fleet's desk; it provisions the nodes roof-1 and roof-2 while the story goes on."""
+    fleet = FleetDesk(readme, desk, site, signers)
+    fleet.begin(started.fleet_venv)
+    yield fleet
+    fleet.close()

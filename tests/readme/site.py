@@ -1,0 +1,142 @@
+"""What is behind the names in the README: nodes roof-7, roof-1 and roof-2, a broker, a git server, a website."""
+
+import json
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from testbed.bed import Bed, Node
+from testbed.broker import OPERATOR, Broker, Tls
+from testbed.git_server import GitServer, map_hosts
+from testbed.run import run
+
+from tests.node.conftest import be_calm
+from tests.node.recorder import Recorder
+from tests.readme import sensor
+from tests.readme.authority import Authority, Website
+from tests.readme.terminal import SHELL, Terminal, environment
+
+REPOSITORY = "university/ivy"
+BROKER, WEB = "broker.example.org", "www.example.org"
+# As in the config that the README shows, and in the vault that the collection's README does.
+IDENTIFIER = "4d1f…"
+USERS = {IDENTIFIER: "…", "roof-1": "correct-horse", "roof-2": "battery-staple", OPERATOR: "operator"}
+NODES = ("roof-7", "roof-1", "roof-2")
+# For what a reader would install before: man pages, pictures in PNG.
+FURTHER_PACKAGES = ("man-db", "librsvg2-bin")
+COLLECTOR = "/var/lib/prometheus/node-exporter"
+EDITOR = "/root/editor"
+WANTED = "/root/wanted.json"
+
+
+class Site:
+    """Nodes are bare at first, but for an SSH server that lets a key in."""
+
+    def __init__(self, bed: Bed, directory: Path, public_key: str) -> None:
+        self._bed = bed
+        self.authority = Authority(directory / "authority", [BROKER, WEB], bed.address)
+        tls = Tls(self.authority.server_certificate, self.authority.server_key)
+        self.broker = Broker(bed.address, 8883, USERS, directory=directory / "broker", tls=tls)
+        self.git = GitServer(bed.address, directory=directory / "git", public=[REPOSITORY])
+        self.web_root = directory / "www"
+        self.web_root.mkdir()
+        for server in (self.broker, self.git):
+            server.start()
+        # A clone of a shallow checkout is pushed there as well.
+        run(["git", "-C", self.repository, "config", "receive.shallowUpdate", "true"])
+        self.web = Website(bed.address, self.web_root, self.authority)
+        self.recorder = Recorder(
+            bed.address, self.broker.port, OPERATOR, USERS[OPERATOR], self.authority.certificate
+        )
+        self.nodes = self._boot(public_key)
+        self.roof = self.nodes["roof-7"]
+        self._terminals: list[Terminal] = []
+
+    @property
+    def repository(self) -> Path:
+        """What nodes take for that of GitHub."""
+        return self.git.repository(REPOSITORY)
+
+    def terminal(self, node: Node, **variables: str) -> Terminal:
+        """A terminal of root's on a node."""
+
+        def start(**streams: Any) -> Any:
+            return node.popen(SHELL, env=environment(variables), **streams)
+
+        terminal = Terminal(start)
+        self._terminals.append(terminal)
+        terminal.run("cd /root")
+        return terminal
+
+    def connect_sensor(self, node: Node) -> None:
+        """Plug a thermometer in; a node that is booted again has none."""
+        inside = "/root/sensor.py"
+        node.copy_in(Path(sensor.__file__), inside)
+        node.run(["systemd-run", "--unit=sensor", "/usr/bin/python3", inside])
+        node.wait_for(lambda: node.run(["test", "-c", sensor.PORT], check=False).returncode == 0, 20, "the sensor")
+
+    def wait_until_well(self, node: Node) -> None:
+        """Wait until a node says so itself."""
+        node.wait_for(lambda: node.run(["ivy", "status"], check=False).returncode == 0, 60, "all to be well")
+
+    def wait_for_sample(self, identifier: str, key: str) -> None:
+        """Wait for a sample of a node's that arrives from now on."""
+        first = len(self.recorder.arrivals)
+
+        def has_come() -> bool:
+            pairs = self.recorder.timed_elements("measurements", first)
+            return any(at.topic.endswith(f"/{identifier}") and key in each["value"] for at, each in pairs)
+
+        self.roof.wait_for(has_come, 60, f"{key} of {identifier} at the broker")
+
+    def close(self) -> None:
+        """Stop what was started here; the nodes are the bed's."""
+        for terminal in self._terminals:
+            terminal.close()
+        self.recorder.close()
+        self.web.close()
+        for server in (self.broker, self.git):
+            server.stop()
+
+    def _boot(self, public_key: str) -> dict[str, Node]:
+        first = self._bed.node("bare")
+        first.boot()
+        first.run(["apt-get", "install", "--yes", "--no-install-recommends", "openssh-server"], timeout=300)
+        keys = first.path("/root/.ssh")
+        keys.mkdir(mode=0o700, exist_ok=True)
+        (keys / "authorized_keys").write_text(public_key)
+        first.copy_in(self.authority.certificate, "/usr/local/share/ca-certificates/authority.crt")
+        first.run(["update-ca-certificates"])
+        be_calm(first)
+        map_hosts(first, self.git)
+        bare = first.snapshot("bare")
+        nodes = {name: self._bed.node(name, base=bare) for name in NODES}
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(self._furnish, nodes.values()))
+        return nodes
+
+    def _furnish(self, node: Node) -> None:
+        with node.path("/etc/hosts").open("a") as hosts:
+            hosts.write(f"{self._bed.address} {BROKER} {WEB}\n")
+        node.boot()
+        if node.name == "roof-7":
+            node.run(["apt-get", "install", "--yes", "--no-install-recommends", *FURTHER_PACKAGES], timeout=300)
+            node.path(COLLECTOR).mkdir(parents=True)
+            node.path(EDITOR).write_text(f'#!/bin/sh\nexec cp {WANTED} "$1"\n')
+            node.path(EDITOR).chmod(0o755)
+
+
+def merged(config: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """A config with changes, section by section and field by field."""
+    result = dict(config)
+    for name, value in changes.items():
+        old = result.get(name)
+        result[name] = merged(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return result
+
+
+def write_wanted(node: Node, config: Mapping[str, Any]) -> str:
+    """Put a config where the editor takes it from. Returns the path on the node."""
+    node.path(WANTED).write_text(json.dumps(config, ensure_ascii=False))
+    return WANTED

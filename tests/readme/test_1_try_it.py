@@ -1,0 +1,11 @@
+"""Chapter "Try it". The demo runs meanwhile, and is looked at in the end."""
+
+import pytest
+
+from tests.readme.document import Document
+from tests.readme.terminal import Terminal
+
+
+@pytest.mark.usefixtures("started")
+def test_help_tells_how_to_run_some_of_the_tests(readme: Document, terminal: Terminal) -> None:
+    assert "usage: packaging/test" in terminal.run(readme.take("packaging/test --help"))

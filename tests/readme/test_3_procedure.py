@@ -1,0 +1,33 @@
+"""Chapter "Write your own procedure"; before "Updates over the air", where it is what is released."""
+
+from tests.readme.conftest import Started
+from tests.readme.desk import Desk
+from tests.readme.document import Document
+from tests.readme.fleet import write
+from tests.readme.terminal import INTERRUPT, Terminal
+
+
+def test_what_is_generated_passes_its_test(readme: Document, terminal: Terminal, started: Started) -> None:
+    started.checkout_venv.result()
+    terminal.run(readme.take(". .venv/bin/activate"))
+    terminal.run(readme.take("python3 -m ivy new-procedure"))
+    printed = terminal.run(readme.take("packaging/test unit -- "), 300)
+    assert "tests/unit/test_procedure_thermometer.py . " in printed
+
+
+def test_it_runs_in_a_checkout(readme: Document, terminal: Terminal) -> None:
+    terminal.type(readme.take("cp config/config.template.json"))
+    terminal.expect("Starting to sample")
+    terminal.press(INTERRUPT)
+    terminal.finish()
+
+
+def test_the_example_takes_its_place(readme: Document, terminal: Terminal, desk: Desk) -> None:
+    module = readme.block("python", "def run(")
+    name = module.partition(":")[0].removeprefix('"""')
+    assert (desk.clone / name).is_file()
+    write(desk.clone / name, module)
+    write(desk.clone / "units/ivy-thermometer.service", readme.block("ini", "ExecStart"))
+    drop_in = readme.span("units/ivy-thermometer.service.d")
+    write(desk.clone / drop_in, readme.block("ini", "DeviceAllow"))
+    terminal.run(f"ruff check {name} && ruff format --check {name} && mypy {name}", 120)

@@ -1,0 +1,43 @@
+"""The last chapter: a fork, the end of a node, and that nothing was forgotten."""
+
+from tests.readme.conftest import Started
+from tests.readme.desk import Desk
+from tests.readme.document import Document
+from tests.readme.site import Site
+from tests.readme.terminal import Terminal
+
+NOT_TRIED = {
+    "packaging/test": "this is a part of it; its --help is tried, and stages of it",
+    "packaging/demo --keep": "all but the end is the demo that is tried",
+    "ivy plot": "a name; with arguments it is tried",
+}
+
+
+def test_a_fork_gets_a_name_of_its_own(readme: Document, desk: Desk, terminal: Terminal) -> None:
+    fork = desk.clone_of(desk.clone, "fork")
+    terminal.run(f"pushd {fork}")
+    terminal.run(readme.take("packaging/rename", {"NAME": "skua"}))
+    assert "usage: skua" in terminal.run("python3 -m skua --help")
+    terminal.run("popd")
+
+
+def test_purging_leaves_nothing(readme: Document, site: Site, roof: Terminal) -> None:
+    roof.type(readme.take("apt purge"))
+    roof.expect("Continue")
+    roof.type("y")
+    roof.finish(120)
+    for path in ("/etc/ivy", "/var/lib/ivy"):
+        assert not site.roof.path(path).exists()
+
+
+def test_the_demo_has_ended_well(started: Started) -> None:
+    printed = started.demo.result()
+    proved = printed.partition("Proved")[2]
+    assert proved.count("✓") == 5 and "Done in" in proved, printed[-2000:]
+
+
+def test_everything_was_tried(readme: Document) -> None:
+    """Fails where only some of the chapters were run."""
+    for command, reason in NOT_TRIED.items():
+        readme.leave_out(command, reason)
+    assert readme.untried() == []
