@@ -14,7 +14,7 @@ from tests.node.releases import PROJECT
 from tests.readme.terminal import SHELL, Terminal, environment
 
 MAINTAINER = "maintainer@example.org"
-INHERITED = ("PIP_", "IVY_DEBIAN_MIRROR")  # how this machine reaches package indexes
+INHERITED = ("PIP_", "IVY_DEBIAN_MIRROR")
 # ssh looks for its files in the home that the system knows, whatever HOME says.
 SSH_WRAPPER = '#!/bin/sh\nexec /usr/bin/{program} -F "$HOME/.ssh/config" "$@"\n'
 SSH_CONFIG = """\
@@ -92,8 +92,11 @@ class Desk:
 
 
 def _inherited() -> dict[str, str]:
-    """What is as on this machine. What it has downloaded before is not downloaded again, and a package is built
-    without the unit tests, which have a stage of their own."""
+    """How this machine reaches package indexes. What it has downloaded is not downloaded again, and a package is
+    built without the unit tests, which have a stage of their own."""
     found = {name: value for name, value in os.environ.items() if name.startswith(INHERITED)}
     cache = os.environ.get("XDG_CACHE_HOME", str(Path.home() / ".cache"))
+    settings = Path(os.environ.get("XDG_CONFIG_HOME", Path.home() / ".config")) / "pip/pip.conf"
+    if settings.is_file():
+        found.setdefault("PIP_CONFIG_FILE", str(settings))
     return {"PIP_CACHE_DIR": f"{cache}/pip", "DEB_BUILD_OPTIONS": "nocheck", **found}
