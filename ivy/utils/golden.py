@@ -46,7 +46,7 @@ def install_golden(golden: Path = GOLDEN, releases: Optional[Releases] = None) -
     _write_config(releases, version, text, old_config)
     unfinished.chmod(0o755)
     releases.put_in_place(version)
-    if running is not None and running != version:
+    if running is not None and running != version and releases.config_file(running).is_file():
         _remember(releases.config_before() or releases.active_config())
     releases.activate(version)
 

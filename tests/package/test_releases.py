@@ -129,6 +129,14 @@ def test_a_rollback_leads_back_to_what_ran_before_the_package(machine: Machine) 
     assert before.model_dump()["dummy_procedure"] == {"seconds_between_datapoints": 77}
 
 
+def test_an_upgrade_does_without_a_config_that_is_gone(machine: Machine) -> None:
+    machine.install()
+    machine.config_file.unlink()
+    machine.install("1.1.0")
+    assert machine.current.readlink() == Path("1.1.0")
+    assert machine.config().general.system_identifier == socket.gethostname()
+
+
 def test_a_reinstall_replaces_the_code_and_keeps_the_config(machine: Machine) -> None:
     machine.install()
     machine.config_file.write_text("{ not even JSON")
