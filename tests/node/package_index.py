@@ -1,14 +1,12 @@
 """A package index for pip, with wheels made here. Served by static files, as PEP 503 allows."""
 
 import hashlib
-import threading
 import zipfile
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 
 from testbed.bed import Node
+
+from tests.node.file_server import FileServer
 
 PORT = 8081
 
@@ -21,16 +19,7 @@ class PackageIndex:
         self._address = address
         self._directory = directory
         (directory / "simple").mkdir(parents=True)
-        handler = partial(_QuietHandler, directory=str(directory))
-        self._server = ThreadingHTTPServer((address, PORT), handler)
-        self._thread = threading.Thread(target=self._server.serve_forever)
-        self._thread.start()
-
-    def close(self) -> None:
-        """Listen no more."""
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
+        self.close = FileServer(address, PORT, directory).close
 
     def let_use(self, node: Node) -> None:
         """Let pip in a node look here, and nowhere else."""
@@ -64,8 +53,3 @@ def _write_wheel(wheel: Path, name: str, files: dict[str, str | int]) -> None:
         for path, text in content.items():
             archive.writestr(path, bytes(text) if isinstance(text, int) else text)
         archive.writestr(f"{about}/RECORD", record)
-
-
-class _QuietHandler(SimpleHTTPRequestHandler):
-    def log_message(self, *_: Any) -> None:
-        """Nobody reads that."""

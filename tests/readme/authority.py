@@ -1,16 +1,12 @@
-"""What the names of the README stand for: a certificate authority, and a website by HTTPS."""
+"""What the names of the README stand for: a certificate authority, and what it vouches for."""
 
 import ssl
-import threading
 from collections.abc import Iterable
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 from testbed.run import Argv, run
 
 NEW_KEY = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes")
-HTTPS = 443
 
 
 class Authority:
@@ -28,27 +24,8 @@ class Authority:
         signing: Argv = ["-CA", self.certificate, "-CAkey", authority_key, "-CAcreateserial", "-extfile", extension]
         run(["openssl", "x509", "-req", "-in", request, *signing, "-out", self.server_certificate])
 
-
-class Website:
-    """Serves a directory, from the start until it is closed."""
-
-    def __init__(self, address: str, root: Path, authority: Authority) -> None:
-        self._server = ThreadingHTTPServer((address, HTTPS), partial(_SilentHandler, directory=str(root)))
+    def tls(self) -> ssl.SSLContext:
+        """For a server in this process that has those names."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(authority.server_certificate, authority.server_key)
-        self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
-        self._thread = threading.Thread(target=self._server.serve_forever)
-        self._thread.start()
-
-    def close(self) -> None:
-        """Serve no longer."""
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
-
-
-class _SilentHandler(SimpleHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"  # the connection stays: how Python ends one, apt takes for an accident
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Nobody reads it."""
+        context.load_cert_chain(self.server_certificate, self.server_key)
+        return context

@@ -12,12 +12,14 @@ from testbed.git_server import GitServer, map_hosts
 from testbed.run import run
 
 from tests.node.conftest import be_calm
+from tests.node.file_server import FileServer
 from tests.node.recorder import Recorder
 from tests.readme import sensor
-from tests.readme.authority import Authority, Website
+from tests.readme.authority import Authority
 from tests.readme.terminal import SHELL, Terminal, environment
 
 REPOSITORY = "university/ivy"
+HTTPS = 443
 BROKER, WEB = "broker.example.org", "www.example.org"
 # As in the config that the README shows, and in the vault that the collection's README does.
 IDENTIFIER = "4d1f…"
@@ -45,7 +47,7 @@ class Site:
             server.start()
         # A clone of a shallow checkout is pushed there as well.
         run(["git", "-C", self.repository, "config", "receive.shallowUpdate", "true"])
-        self.web = Website(bed.address, self.web_root, self.authority)
+        self.web = FileServer(bed.address, HTTPS, self.web_root, self.authority.tls())
         self.recorder = Recorder(
             bed.address, self.broker.port, OPERATOR, USERS[OPERATOR], self.authority.certificate
         )
