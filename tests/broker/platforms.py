@@ -15,10 +15,11 @@ from tests.validators import tenta, thingsboard
 Element = dict[str, Any]
 
 
-class Platform(Protocol):
-    """A platform that one node talks to."""
+class _Server(Protocol):
+    """Where a node sends to."""
 
     provider: str
+    address: str
     port: int
 
     def samples(self, first: int = 0) -> list[tuple[float, Element]]:
@@ -27,6 +28,28 @@ class Platform(Protocol):
         Args:
             first: The publication to begin with; -5 leaves out all but the last five.
         """
+
+    def check(self) -> None:
+        """Judge everything that arrived."""
+
+    def start(self) -> None:
+        """Listen, if that was ended."""
+
+    def stop(self) -> None:
+        """End in good order."""
+
+    def pause(self) -> None:
+        """Answer nothing."""
+
+    def resume(self) -> None:
+        """Go on."""
+
+    def close(self) -> None:
+        """End for good."""
+
+
+class Platform(_Server, Protocol):
+    """A platform that one node talks to."""
 
     def delays(self, key: str) -> list[float]:
         """Seconds from its sampling to its arrival, of each sample so far that has such a value."""
@@ -43,52 +66,15 @@ class Platform(Protocol):
     def send(self, payload: bytes) -> None:
         """Send bytes where offers come from."""
 
-    def check(self) -> None:
-        """Judge everything that arrived."""
-
     def restart(self) -> None:
         """Break the connection, and be there again."""
 
-    def pause(self) -> None:
-        """Answer nothing."""
 
-    def resume(self) -> None:
-        """Go on."""
-
-    def close(self) -> None:
-        """End."""
-
-
-class MortalPlatform(Protocol):
+class MortalPlatform(_Server, Protocol):
     """A platform whose server is a process of its own, to be ended and stalled in any way."""
-
-    provider: str
-    address: str
-    port: int
-
-    def samples(self, first: int = 0) -> list[tuple[float, Element]]:
-        """As of a `Platform`."""
-
-    def check(self) -> None:
-        """Judge everything that arrived."""
-
-    def start(self) -> None:
-        """Listen, if that was ended."""
-
-    def stop(self) -> None:
-        """End in good order."""
 
     def kill(self) -> None:
         """End at once."""
-
-    def pause(self) -> None:
-        """Stall."""
-
-    def resume(self) -> None:
-        """Go on."""
-
-    def close(self) -> None:
-        """End for good."""
 
 
 class TentaPlatform:
@@ -101,39 +87,39 @@ class TentaPlatform:
         self._broker.start()
         self.address, self.port = address, port
         self._sensor = sensor
-        self._recorder = Recorder(address, port, "operator", PASSWORD)
+        self.recorder = Recorder(address, port, "operator", PASSWORD)
         self.start, self.stop, self.kill = self._broker.start, self._broker.stop, self._broker.kill
         self.restart, self.pause, self.resume = self._broker.restart, self._broker.pause, self._broker.resume
 
     def samples(self, first: int = 0) -> list[tuple[float, Element]]:
-        elements = self._recorder.elements("measurements", first)
+        elements = self.recorder.elements("measurements", first)
         return [(element["timestamp"], element["value"]) for element in elements]
 
     def delays(self, key: str) -> list[float]:
-        found = [a for a in list(self._recorder.arrivals) if key.encode() in a.payload]
+        found = [a for a in list(self.recorder.arrivals) if key.encode() in a.payload]
         elements = [(arrival.time, element) for arrival in found for element in json.loads(arrival.payload)]
         return [arrived - element["timestamp"] for arrived, element in elements if key in element["value"]]
 
     def logs(self) -> list[str]:
-        return [element["message"] for element in self._recorder.elements("logs")]
+        return [element["message"] for element in self.recorder.elements("logs")]
 
     def verdicts(self) -> list[tuple[bool, int]]:
-        return [(e["success"], e["revision"]) for e in self._recorder.elements("acknowledgments")]
+        return [(e["success"], e["revision"]) for e in self.recorder.elements("acknowledgments")]
 
     def offer(self, configuration: Any, revision: Any) -> None:
         payload = json.dumps({"revision": revision, "configuration": configuration})
-        self._recorder.publish(f"configurations/{self._sensor}", payload, retain=True)
+        self.recorder.publish(f"configurations/{self._sensor}", payload, retain=True)
 
     def send(self, payload: bytes) -> None:
-        self._recorder.publish(f"configurations/{self._sensor}", payload)
+        self.recorder.publish(f"configurations/{self._sensor}", payload)
 
     def check(self) -> None:
-        for arrival in list(self._recorder.arrivals):
+        for arrival in list(self.recorder.arrivals):
             if not arrival.topic.startswith("configurations/"):
                 tenta.check(arrival.topic, arrival.payload, arrival.qos, self._sensor)
 
     def close(self) -> None:
-        self._recorder.close()
+        self.recorder.close()
         self._broker.stop()
 
 
@@ -192,8 +178,8 @@ class ThingsBoardPlatform(_ThingsBoardForms):
             lambda _id, name, _password: GRANTED if name == token else BAD_CREDENTIALS, address=address
         )
         self.address, self.port = address, self.server.port
-        self.restart, self.pause, self.resume = self.server.restart, self.server.pause, self.server.resume
-        self.close = self.server.stop
+        self.start, self.stop, self.restart = self.server.start, self.server.stop, self.server.restart
+        self.pause, self.resume, self.close = self.server.pause, self.server.resume, self.server.stop
 
     def _arrived(self) -> tuple[list[Arrival], list[str]]:
         return self.server.arrivals, self.server.closings

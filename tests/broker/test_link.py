@@ -222,19 +222,6 @@ def test_an_idle_connection_hardly_wakes_the_processor(node: Node) -> None:
     assert (wake_ups(process.pid) - before) / (time.monotonic() - began) <= 0.5
 
 
-def test_sigterm_sends_what_is_queued_first(node: Node, broker: Broker, recorder: Recorder) -> None:
-    process = node.start()
-    node.wait_until_connected()
-    broker.pause()
-    node.fill(data_message(number=number) for number in range(300))
-    node.add(data_message(number=300))
-    process.terminate()
-    broker.resume()
-    assert process.wait(10) == 0
-    assert node.queue_length() == 0
-    wait_for(lambda: len(recorder.elements("measurements")) == 301, 5, "all messages")
-
-
 def test_sigterm_ends_it_at_once_without_a_link(make_node: MakeNode) -> None:
     node = make_node(free_port())
     node.add(data_message(number=1))

@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from testbed.bed import Bed, Node, Snapshot
-from testbed.broker import Broker
 
-from tests.broker.node import PASSWORD
+from tests.broker.platforms import TentaPlatform
 from tests.node.conftest import read_config
 from tests.node.kills import UPDATER
 from tests.node.recorder import Recorder
@@ -18,7 +17,6 @@ from tests.node.update_site import UpdateSite
 
 STATE = "/var/lib/ivy/data/state.json"
 BROKER_PORT = 1883
-USERS = {"n1": PASSWORD, "operator": PASSWORD}
 
 
 @dataclass(frozen=True)
@@ -42,13 +40,13 @@ class Prepared:
     revision_before: int
 
 
-def prepare(site: UpdateSite, cases: Sequence[Case]) -> list[Prepared]:
+def prepare(site: UpdateSite, recorder: Recorder, cases: Sequence[Case]) -> list[Prepared]:
     """Let all offers arrive at a node whose updater does not begin. The node is powered off then."""
     node = site.node
     before = read_config(node)["general"]["config_revision"]
     node.run(["systemctl", "mask", "--runtime", "--now", f"{UPDATER}.path", f"{UPDATER}.service"])
     revisions = [_let_arrive(site, case) for case in cases]
-    offers = [arrival for arrival in site.recorder.arrivals if arrival.topic == "configurations/n1"]
+    offers = [arrival for arrival in recorder.arrivals if arrival.topic == "configurations/n1"]
     payloads = [offer.payload.decode() for offer in offers[-len(cases) :]]
     snapshot = node.snapshot("offers-have-come")
     return [
@@ -83,13 +81,8 @@ class Lane:
         self._bed = bed
         self._name = f"lane-{number}"
         self._port = BROKER_PORT + number
-        self._broker = Broker(bed.address, self._port, USERS, directory=directory / self._name)
-        self._broker.start()
-        self.recorder = Recorder(bed.address, self._port, "operator", PASSWORD)
-
-    def close(self) -> None:
-        self.recorder.close()
-        self._broker.stop()
+        platform = TentaPlatform(directory / self._name, self._port, bed.address, "n1")
+        self.recorder, self.close = platform.recorder, platform.close
 
     @contextmanager
     def copy(self, prepared: Prepared) -> Generator[Node, None, None]:

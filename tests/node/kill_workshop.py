@@ -10,13 +10,11 @@ from pathlib import Path
 from typing import TypeAlias
 
 from testbed.bed import Bed, Snapshot
-from testbed.broker import Broker
 
-from tests.broker.node import PASSWORD
+from tests.broker.platforms import TentaPlatform
 from tests.node import aftermath, strace
-from tests.node.kill_site import BROKER_PORT, USERS, Case, Lane, Prepared, prepare
+from tests.node.kill_site import BROKER_PORT, Case, Lane, Prepared, prepare
 from tests.node.kills import Kill, record_pass
-from tests.node.recorder import Recorder
 from tests.node.releases import append
 from tests.node.update_site import SHORT_PROBATION, UpdateSite
 
@@ -106,21 +104,18 @@ def open_workshop(bed: Bed, installed: Snapshot, directory: Path) -> Generator[W
 
 def _prepare_all(bed: Bed, installed: Snapshot, directory: Path, stack: contextlib.ExitStack) -> list[Prepared]:
     """A node with all offers before it; the git server lives as long as the stack."""
-    with contextlib.ExitStack() as briefly:
-        broker = briefly.enter_context(Broker(bed.address, BROKER_PORT, USERS, directory=directory / "broker"))
-        recorder = Recorder(broker.address, broker.port, "operator", PASSWORD)
-        briefly.enter_context(contextlib.closing(recorder))
-        node = bed.node("kill", base=installed)
-        node.boot()
-        site = stack.enter_context(contextlib.closing(UpdateSite(bed, node, broker, recorder, directory)))
-        node.run(["apt-get", "install", "--yes", "strace"], timeout=120)
-        site.connect()
-        site.accepts(updater={**SHORT_PROBATION, "seconds_of_probation": 1})
-        site.release("1.1.0")
-        site.release("1.2.0", append("ivy/procedures/dummy_procedure.py", CANNOT_RUN))
-        prepared = prepare(site, CASES)
-        node.destroy()
-        return prepared
+    node = bed.node("kill", base=installed)
+    node.boot()
+    platform = TentaPlatform(directory / "broker", BROKER_PORT, bed.address, "n1")
+    site = stack.enter_context(contextlib.closing(UpdateSite(bed, node, platform, directory)))
+    node.run(["apt-get", "install", "--yes", "strace"], timeout=120)
+    site.connect()
+    site.accepts(updater={**SHORT_PROBATION, "seconds_of_probation": 1})
+    site.release("1.1.0")
+    site.release("1.2.0", append("ivy/procedures/dummy_procedure.py", CANNOT_RUN))
+    prepared = prepare(site, platform.recorder, CASES)
+    node.destroy()
+    return prepared
 
 
 def _get_to_know(prepared: Prepared, lanes: "queue.Queue[Lane]") -> Known:

@@ -3,21 +3,18 @@
 One node for all of them, one after the other: whatever one does to it, the next ones see.
 """
 
-import json
 import time
 from collections.abc import Generator, Sequence
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from testbed.bed import Bed, Node, Snapshot
-from testbed.broker import Broker
 
-from tests.broker.node import PASSWORD
 from tests.node import hostile_trees
 from tests.node.conftest import unit_property
-from tests.node.recorder import Recorder
 from tests.node.releases import Graft, ReleaseMaker, add_zeros, grafts, remove, write
-from tests.node.update_site import REPOSITORY, UpdateSite
+from tests.node.update_site import REPOSITORY, UpdateSite, with_tenta
 
 CANARY = "canary"
 EXECUTE = f"$(touch${{IFS}}/var/lib/ivy/{CANARY})"
@@ -58,14 +55,9 @@ def site(
     directory = tmp_path_factory.mktemp("hostile")
     node = bed.node("n1", base=installed)
     node.boot()
-    users = {"n1": PASSWORD, "operator": PASSWORD}
-    with Broker(bed.address, 1883, users, directory=directory / "broker") as broker:
-        recorder = Recorder(broker.address, broker.port, "operator", PASSWORD)
-        site = UpdateSite(bed, node, broker, recorder, directory)
+    with closing(with_tenta(bed, node, directory)) as site:
         site.connect()
         yield site
-        site.close()
-        recorder.close()
     node.destroy()
 
 
@@ -117,8 +109,7 @@ def test_a_renamed_tag_is_rejected(site: UpdateSite) -> None:
 def test_a_version_that_is_none_is_rejected(site: UpdateSite, version: str) -> None:
     revision = site.offer(version)
     assert not site.verdict(revision)
-    reason = site.recorder.wait_for_element("logs", 20, "a reason", "general.software_version", "must look like")
-    assert CANARY not in json.dumps(reason)
+    assert CANARY not in site.wait_for_log("general.software_version", "must look like")
 
 
 def test_an_offer_chooses_the_repository_but_neither_commands_nor_signers(
@@ -139,7 +130,7 @@ def test_an_offer_chooses_the_repository_but_neither_commands_nor_signers(
 
 
 def test_the_tests_of_a_release_can_do_no_harm(site: UpdateSite) -> None:
-    harm = (RELEASE_TESTS / "harm.py").read_text().replace("BROKER_ADDRESS", site.broker.address)
+    harm = (RELEASE_TESTS / "harm.py").read_text().replace("BROKER_ADDRESS", site.platform.address)
     site.release("1.5.0", write("tests/release/test_zz_harm.py", harm))
     # The last of them: what it starts leaves no room for others.
     processes = _main_processes(site.node)

@@ -2,21 +2,18 @@
 
 import re
 from collections.abc import Generator
-from contextlib import ExitStack
+from contextlib import closing
 from typing import Any
 
 import pytest
 from testbed.bed import Bed, Snapshot
-from testbed.broker import Broker
 
-from tests.broker.node import PASSWORD
 from tests.node import own_disk
 from tests.node.conftest import read_config, unit_property
 from tests.node.flaws import DUMMY, FLAWS
 from tests.node.package_index import PackageIndex
-from tests.node.recorder import Recorder
 from tests.node.releases import append, edits, write
-from tests.node.update_site import MARKED, UpdateSite
+from tests.node.update_site import MARKED, UpdateSite, with_tenta
 
 RELEASES = "/var/lib/ivy"
 DISK_MEGABYTES = 500
@@ -30,20 +27,14 @@ def site(
     """A node that runs a release from over the air, on a disk of its own. All tests here share it."""
     directory = tmp_path_factory.mktemp("undo")
     node = bed.node("undone", base=installed)
-    users = {"n1": PASSWORD, "operator": PASSWORD}
-    with ExitStack() as stack:
-        stack.callback(node.destroy)
-        own_disk.insert(node, RELEASES, DISK_MEGABYTES)
-        node.boot()
-        broker = stack.enter_context(Broker(bed.address, 1883, users, directory=directory / "broker"))
-        recorder = Recorder(broker.address, broker.port, "operator", PASSWORD)
-        stack.callback(recorder.close)
-        site = UpdateSite(bed, node, broker, recorder, directory)
-        stack.callback(site.close)
+    own_disk.insert(node, RELEASES, DISK_MEGABYTES)
+    node.boot()
+    with closing(with_tenta(bed, node, directory)) as site:
         site.connect(queue={"min_free_megabytes": 1})
         site.release("1.1.0", MARKED)
         site.accepts("1.1.0")
         yield site
+    node.destroy()
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +63,7 @@ def mqtt_connection(site: UpdateSite, **changes: Any) -> dict[str, Any]:
 
 def test_a_config_with_a_wrong_broker_address(site: UpdateSite) -> None:
     backend = mqtt_connection(site, port=1884)
-    rejects(site, "there is no connection", f"{site.broker.address}:1884", "refused", backend=backend)
+    rejects(site, "there is no connection", f"{site.platform.address}:1884", "refused", backend=backend)
 
 
 def test_a_config_that_is_invalid(site: UpdateSite) -> None:
@@ -167,6 +158,6 @@ def test_what_was_decided_is_not_tried_again(site: UpdateSite) -> None:
     rejects(site, "there is no such tag", version="9.0.0")
     site.node.cut()
     site.node.boot()
-    site.broker.restart()
+    site.platform.restart()
     site.accepts(dummy_procedure={"seconds_between_datapoints": 2})  # decided about after all before it
     site.check_each_was_decided_once()

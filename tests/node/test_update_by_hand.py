@@ -4,18 +4,17 @@ import json
 import shutil
 import signal
 from collections.abc import Generator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 from testbed.bed import Bed, Node
-from testbed.broker import Broker
 from testbed.run import run
 
 from tests.node.conftest import read_config, unit_property
-from tests.node.recorder import Recorder
 from tests.node.releases import PROJECT, replace, set_version
-from tests.node.update_site import UpdateSite
+from tests.node.update_site import UpdateSite, with_tenta
 
 PACKAGED = "1.5.0"
 BUILD_SECONDS = 180
@@ -31,13 +30,10 @@ FIELD = "    dummy_procedure: DummyProcedureConfig"
 
 
 @pytest.fixture
-def site(
-    bed: Bed, node: Node, broker: Broker, recorder: Recorder, tmp_path: Path
-) -> Generator[UpdateSite, None, None]:
-    site = UpdateSite(bed, node, broker, recorder, tmp_path)
-    site.connect()
-    yield site
-    site.close()
+def site(bed: Bed, node: Node, tmp_path: Path) -> Generator[UpdateSite, None, None]:
+    with closing(with_tenta(bed, node, tmp_path)) as site:
+        site.connect()
+        yield site
 
 
 @pytest.fixture(scope="session")
@@ -202,9 +198,7 @@ def check_config_that_does_not_fit(site: UpdateSite, package: Path) -> None:
     assert site.running()[0] == "1.1.0"
     for text in (said, site.node.journal("--identifier=ivy-updater")):
         assert f"ivy {PACKAGED} cannot use the config of the release that runs" in text
-    site.recorder.wait_for_element(
-        "logs", 20, "word of it to the operator", f"ivy {PACKAGED} cannot use the config"
-    )
+    site.wait_for_log(f"ivy {PACKAGED} cannot use the config")
     site.wait_for_samples()
 
 

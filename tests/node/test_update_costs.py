@@ -5,19 +5,17 @@ import statistics
 import time
 from collections import Counter
 from collections.abc import Generator
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pytest
 from testbed.bed import Bed, Node
-from testbed.broker import Broker
 
 from tests.node.conftest import unit_property
-from tests.node.recorder import Recorder
 from tests.node.releases import append
 from tests.node.sampling import add_sampler, arrived, longest_gap, sampled, times, with_sampler
-from tests.node.update_site import UpdateSite
+from tests.node.update_site import UpdateSite, with_tenta
 
 UPDATES, UPDATES_IN_A_SWEEP = 20, 50
 VERSION_EVERY = 4  # the others change the config only
@@ -54,16 +52,13 @@ class Costs:
 
 
 @pytest.fixture
-def site(
-    bed: Bed, node: Node, broker: Broker, recorder: Recorder, tmp_path: Path
-) -> Generator[UpdateSite, None, None]:
-    site = UpdateSite(bed, node, broker, recorder, tmp_path)
-    site.connect()
-    site.apply(site.config(updater={"seconds_of_probation": 1}))
-    add_sampler(node)
-    node.wait_for(lambda: arrived(_samples(recorder)), 20, "the first samples")
-    yield site
-    site.close()
+def site(bed: Bed, node: Node, tmp_path: Path) -> Generator[UpdateSite, None, None]:
+    with closing(with_tenta(bed, node, tmp_path)) as site:
+        site.connect()
+        site.apply(site.config(updater={"seconds_of_probation": 1}))
+        add_sampler(node)
+        node.wait_for(lambda: arrived(site.platform.samples()), 20, "the first samples")
+        yield site
 
 
 def test_many_updates_in_a_row_cost_little_and_leave_nothing(
@@ -158,10 +153,10 @@ def temporary_files(node: Node) -> Counter[str]:
 def check_samples(site: UpdateSite, costs: Costs) -> None:
     site.node.run(["systemctl", "stop", "ivy-fast-sampler"])
     site.node.wait_for(
-        lambda: sampled(site.node) <= set(arrived(_samples(site.recorder))), 30, "all samples at the broker"
+        lambda: sampled(site.node) <= set(arrived(site.platform.samples())), 30, "all samples at the broker"
     )
-    counts = arrived(_samples(site.recorder))
-    taken = times(_samples(site.recorder))
+    counts = arrived(site.platform.samples())
+    taken = times(site.platform.samples())
     gaps = [longest_gap(taken, *period) for period in costs.periods]
     print(f"longest gaps in sampling: {[round(gap, 2) for gap in gaps]} s")
     duplicates = counts.total() - len(counts)
@@ -192,8 +187,8 @@ def test_sampling_goes_on_while_there_is_no_link(site: UpdateSite) -> None:
     ]
     assert site.running()[0] == "1.1.0"
     node.run(["systemctl", "stop", "ivy-fast-sampler"])
-    node.wait_for(lambda: sampled(node) <= set(arrived(_samples(site.recorder))), 30, "all samples at the broker")
-    counts, taken = arrived(_samples(site.recorder)), times(_samples(site.recorder))
+    node.wait_for(lambda: sampled(node) <= set(arrived(site.platform.samples())), 30, "all samples at the broker")
+    counts, taken = arrived(site.platform.samples()), times(site.platform.samples())
     gaps = [longest_gap(taken, *period) for period in periods]
     doubled = counts.total() - len(counts)
     print(
@@ -207,14 +202,14 @@ def change_without_link(site: UpdateSite, *command: str) -> tuple[float, float]:
     """Cut the link, change something, mend the link. Returns from when until when it was cut."""
     node = site.node
     old = unit_property(node, "ivy-fast-sampler", "MainPID")
-    site.broker.stop()
+    site.platform.stop()
     node.wait_for(lambda: not is_connected(node), 30, "the backend to see that")
     began = time.time()
     by_hand = node.popen(["ivy", *command])
     node.wait_for(lambda: has_new_sampler(node, old), 90, "samples after the change")
     sampling_again = time.time()
     node.wait_for(lambda: time.time() > sampling_again + 1, 5, "some of them")
-    site.broker.start()
+    site.platform.start()
     assert by_hand.wait(timeout=120) == 0
     return began, sampling_again + 1
 
@@ -226,7 +221,3 @@ def is_connected(node: Node) -> bool:
 def has_new_sampler(node: Node, old: str) -> bool:
     is_running = unit_property(node, "ivy-fast-sampler", "SubState") == "running"
     return is_running and unit_property(node, "ivy-fast-sampler", "MainPID") not in (old, "0")
-
-
-def _samples(recorder: Recorder) -> list[tuple[float, dict[str, Any]]]:
-    return [(element["timestamp"], element["value"]) for element in recorder.elements("measurements")]

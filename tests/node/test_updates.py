@@ -5,15 +5,16 @@ What is not good: `tests.node.test_undo`.
 
 import time
 from collections.abc import Generator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from testbed.bed import Bed, Node
 
+from tests.broker.platforms import Platform, TentaPlatform, ThingsBoardPlatform
 from tests.node.conftest import unit_property
 from tests.node.releases import Edit, edits, remove, write
-from tests.node.thingsboard_site import ThingsBoardSite
-from tests.node.update_site import MARKED, Site, UpdateSite
+from tests.node.update_site import MARKED, UpdateSite
 
 MOST_SECONDS_TO_EFFECT = 3.0  # from the publication of a config to the arrival of a sample that was taken by it
 MOST_TRIES = 6
@@ -59,19 +60,18 @@ OTHER_PROCEDURES = edits(
 
 
 @pytest.fixture(params=["tenta", "thingsboard"])
-def site(request: pytest.FixtureRequest, bed: Bed, node: Node, tmp_path: Path) -> Generator[Site, None, None]:
-    site: Site
-    if request.param == "tenta":
-        broker, recorder = (request.getfixturevalue(name) for name in ("broker", "recorder"))
-        site = UpdateSite(bed, node, broker, recorder, tmp_path)
-    else:
-        site = ThingsBoardSite(bed, node, tmp_path)
-    site.connect()
-    yield site
-    site.close()
+def site(request: pytest.FixtureRequest, bed: Bed, node: Node, tmp_path: Path) -> Generator[UpdateSite, None, None]:
+    platform: Platform = (
+        TentaPlatform(tmp_path / "broker", 1883, bed.address, "n1")
+        if request.param == "tenta"
+        else ThingsBoardPlatform(bed.address, "n1")
+    )
+    with closing(UpdateSite(bed, node, platform, tmp_path)) as site:
+        site.connect()
+        yield site
 
 
-def test_configs_and_versions_come_and_go(site: Site) -> None:
+def test_configs_and_versions_come_and_go(site: UpdateSite) -> None:
     site.release("1.1.0", MARKED)
     site.release("1.2.0", OTHER_PROCEDURES)
     site.accepts("1.1.0")
@@ -87,7 +87,7 @@ def test_configs_and_versions_come_and_go(site: Site) -> None:
     site.check_each_was_decided_once()
 
 
-def check_seconds_to_effect(site: Site) -> None:
+def check_seconds_to_effect(site: UpdateSite) -> None:
     """What a busy machine adds varies, so the best of a few counts; there is always one second between samples."""
     seconds: list[float] = []
     while len(seconds) < MOST_TRIES and min(seconds, default=60) >= MOST_SECONDS_TO_EFFECT:
@@ -100,7 +100,7 @@ def check_seconds_to_effect(site: Site) -> None:
     assert min(seconds) < MOST_SECONDS_TO_EFFECT
 
 
-def check_procedures(site: Site, there: list[str], gone: list[str]) -> None:
+def check_procedures(site: UpdateSite, there: list[str], gone: list[str]) -> None:
     """What a release has runs and samples; what it has no more does not, and has left nothing behind."""
     node = site.node
     assert [unit_property(node, f"ivy-{name}", "ActiveState") for name in there] == ["active"] * len(there)
@@ -113,10 +113,10 @@ def check_procedures(site: Site, there: list[str], gone: list[str]) -> None:
     ] == there
 
 
-def wait_for_samples_of(site: Site, name: str) -> None:
+def wait_for_samples_of(site: UpdateSite, name: str) -> None:
     since = time.time()
 
     def has_come() -> bool:
-        return any(name in values for taken, values in site.samples() if taken > since)
+        return any(name in values for taken, values in site.platform.samples() if taken > since)
 
     site.node.wait_for(has_come, 30, f"samples of the {name}")

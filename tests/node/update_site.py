@@ -3,15 +3,14 @@
 import json
 import re
 import time
-from abc import ABC, abstractmethod
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from testbed.bed import Bed, Node
-from testbed.broker import Broker
 from testbed.git_server import GitServer, map_hosts
 
+from tests.broker.platforms import Platform, TentaPlatform
 from tests.node.conftest import read_config, use_backend
 from tests.node.recorder import Recorder
 from tests.node.releases import Edit, ReleaseMaker, replace
@@ -30,16 +29,15 @@ MARKED = replace(
 )
 
 
-_FEW_ARRIVALS = 5
+_FEW_ARRIVALS = 20
 
 
-class Site(ABC):
-    """One node, `n1`, and its world, but for the platform. What is offered is retained, as platforms do."""
+class UpdateSite:
+    """One node, `n1`, and its world. What is offered is retained, as platforms do."""
 
-    provider: str
-
-    def __init__(self, bed: Bed, node: Node, directory: Path) -> None:
+    def __init__(self, bed: Bed, node: Node, platform: Platform, directory: Path) -> None:
         self.node = node
+        self.platform = platform
         self.git = GitServer(bed.address, directory=directory / "git", public=[REPOSITORY, "evil/ivy"])
         self.trusted, self.foreign = (Signer.make(directory, name) for name in ("trusted", "foreign"))
         self.git.start()
@@ -48,33 +46,10 @@ class Site(ABC):
         node.path("/etc/ivy/allowed_signers").write_text(allowed_signers([self.trusted]))
         self.revision = 0
 
-    # What the platform does
-
-    @abstractmethod
-    def address(self) -> tuple[str, int]:
-        """Where it listens."""
-
-    @abstractmethod
-    def publish(self, revision: int, config: dict[str, Any]) -> None:
-        """Offer a config, now and at each connect."""
-
-    @abstractmethod
-    def verdicts(self) -> list[tuple[bool, int]]:
-        """All that the node said about configs so far: whether accepted, and the revision."""
-
-    @abstractmethod
-    def logs(self) -> list[str]:
-        """The texts of all log messages so far."""
-
-    @abstractmethod
-    def samples(self) -> list[tuple[float, dict[str, Any]]]:
-        """Unix time and values of the last few samples, at least."""
-
-    # What all do
-
     def close(self) -> None:
-        """Stop what was started here."""
+        """Stop all but the node."""
         self.git.stop()
+        self.platform.close()
 
     def config(self, **sections: Any) -> dict[str, Any]:
         """The node's config with some sections changed: those that are objects, field by field."""
@@ -89,8 +64,9 @@ class Site(ABC):
         provider = {"repository": REPOSITORY, "provider": "github", "provider_host": "github.com"}
         use_backend(
             self.node,
-            self.provider,
-            *self.address(),
+            self.platform.provider,
+            self.platform.address,
+            self.platform.port,
             backend={"max_drain_time": 5},
             general=general | {"system_identifier": "n1"},
             updater={**provider, **SHORT_PROBATION},
@@ -115,25 +91,29 @@ class Site(ABC):
         config = self.config(**sections)
         if version is not None:
             config["general"]["software_version"] = version
-        self.publish(self.revision, config)
+        del config["general"]["config_revision"]  # each platform says it in its own way
+        self.platform.offer(config, self.revision)
         return self.revision
 
     def verdict(self, revision: int, timeout: float = VERDICT_SECONDS) -> bool:
         """Wait for the verdict about an offer. Returns whether it was accepted."""
 
         def find() -> list[bool]:
-            return [accepted for accepted, number in self.verdicts() if number == revision]
+            return [accepted for accepted, number in self.platform.verdicts() if number == revision]
 
         return self.node.wait_for(find, timeout, f"a verdict about revision {revision}")[0]
 
     def reason(self, revision: int) -> str:
         """Why an offer was rejected, as the operator reads it."""
+        return self.wait_for_log(f"Config revision {revision} for", "was rejected")
+
+    def wait_for_log(self, *contained: str) -> str:
+        """The first log message to the operator that contains all of the given texts."""
 
         def find() -> list[str]:
-            told = f"Config revision {revision} for"
-            return [text for text in self.logs() if told in text and "was rejected" in text]
+            return [log for log in self.platform.logs() if all(text in log for text in contained)]
 
-        return self.node.wait_for(find, 20, f"the reason for revision {revision}")[0]
+        return self.node.wait_for(find, 20, f"a log message with {' and '.join(contained)}")[0]
 
     def accepts(self, version: str | None = None, **sections: Any) -> None:
         """Offer something that is good, and see new samples of it."""
@@ -153,7 +133,7 @@ class Site(ABC):
 
     def check_each_was_decided_once(self) -> None:
         """All that was offered so far has one verdict, though the platform offers the last one at each connect."""
-        told = Counter(revision for _, revision in self.verdicts())
+        told = Counter(revision for _, revision in self.platform.verdicts())
         assert told == Counter(range(1, self.revision + 1))
         tried = re.findall(r"Deciding about config revision (\d+) ", self.node.journal("--unit=ivy-updater"))
         assert set(Counter(tried).values()) == {1}
@@ -169,39 +149,16 @@ class Site(ABC):
         since = time.time()
 
         def has_come() -> bool:
-            values = [values for taken, values in self.samples() if taken > since]
+            values = [values for taken, values in self.platform.samples(-_FEW_ARRIVALS) if taken > since]
             walks = [each for each in values if "random_walk_position" in each]
             return any(revision in (None, each.get("revision")) for each in walks)
 
         self.node.wait_for(has_come, 30, f"new samples{f' of revision {revision}' if revision else ''}")
 
 
-class UpdateSite(Site):
-    """With Tenta."""
-
-    provider = "tenta"
-
-    def __init__(self, bed: Bed, node: Node, broker: Broker, recorder: Recorder, directory: Path) -> None:
-        super().__init__(bed, node, directory)
-        self.broker = broker
-        self.recorder = recorder
-
-    def address(self) -> tuple[str, int]:
-        return self.broker.address, self.broker.port
-
-    def publish(self, revision: int, config: dict[str, Any]) -> None:
-        general = {name: value for name, value in config["general"].items() if name != "config_revision"}
-        payload = json.dumps({"revision": revision, "configuration": {**config, "general": general}})
-        self.recorder.publish("configurations/n1", payload, retain=True)
-
-    def verdicts(self) -> list[tuple[bool, int]]:
-        return [(e["success"], e["revision"]) for e in self.recorder.elements("acknowledgments")]
-
-    def logs(self) -> list[str]:
-        return [element["message"] for element in self.recorder.elements("logs")]
-
-    def samples(self) -> list[tuple[float, dict[str, Any]]]:
-        return [(e["timestamp"], e["value"]) for e in self.recorder.elements("measurements", -_FEW_ARRIVALS)]
+def with_tenta(bed: Bed, node: Node, directory: Path) -> UpdateSite:
+    """A site whose platform is Tenta."""
+    return UpdateSite(bed, node, TentaPlatform(directory / "broker", 1883, bed.address, "n1"), directory)
 
 
 def wait_for_sample(node: Node, recorder: Recorder) -> None:
