@@ -13,13 +13,14 @@ from ivy.backend import tenta_backend
 from ivy.backend.dialect import Dialect, Encoded, OfferError
 from ivy.types.config import Config, ConfigError, ForeignConfig
 from ivy.types.messages import (
-    RESERVED_KEYS,
     ConfigMessageBody,
     DataMessageBody,
     LogMessageBody,
     MessageBody,
     MessageQueueItem,
 )
+from tests.unit import arbitrary
+from tests.unit.arbitrary import item
 from tests.validators import tenta
 
 SENSOR = "81bf7042-e20f-4a97-ac44-c15853e3618f"
@@ -27,16 +28,6 @@ TOPIC = f"configurations/{SENSOR}"
 LARGEST_REVISION = 2**31 - 1
 LARGEST_LOG = 16_384
 
-_TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
-_KEYS = _TEXT.filter(lambda key: key not in RESERVED_KEYS)
-_NUMBERS = st.one_of(st.floats(), st.integers(), st.integers(10**300, 10**400))
-_DATA = st.builds(DataMessageBody, data=st.dictionaries(_KEYS, st.one_of(_NUMBERS, _TEXT), max_size=8))
-_LOGS = st.builds(
-    LogMessageBody,
-    level=st.sampled_from(["DEBUG", "INFO", "WARNING", "ERROR", "EXCEPTION"]),
-    subject=_TEXT,
-    body=st.one_of(_TEXT, st.integers(16_000, 17_000).map(lambda size: "\N{SNOWMAN}" * size)),
-)
 _REVISIONS = st.one_of(st.integers(-1, 10), st.integers(LARGEST_REVISION - 2, LARGEST_REVISION + 2))
 
 
@@ -44,24 +35,11 @@ def _foreign_config(revision: int) -> ForeignConfig:
     return ForeignConfig.model_validate({"general": {"config_revision": revision, "software_version": "1.0.0"}})
 
 
-_CONFIGS = st.builds(
-    ConfigMessageBody,
-    status=st.sampled_from(["received", "accepted", "rejected", "startup"]),
-    config=_REVISIONS.map(_foreign_config),
+_ITEMS = arbitrary.items(
+    arbitrary.data(arbitrary.TEXT),
+    arbitrary.logs(arbitrary.long_text(16_000, 17_000)),
+    arbitrary.configs(_REVISIONS.map(_foreign_config)),
 )
-_TIMES = st.floats(1e9, 3e9)
-_ITEMS = st.lists(st.tuples(_TIMES, st.one_of(_DATA, _LOGS, _CONFIGS)), max_size=20).map(
-    lambda pairs: [_item(body, number, time) for number, (time, body) in enumerate(pairs, start=1)]
-)
-_JSON = st.recursive(
-    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False, allow_infinity=False), _TEXT),
-    lambda inner: st.one_of(st.lists(inner, max_size=4), st.dictionaries(_TEXT, inner, max_size=4)),
-    max_leaves=12,
-)
-
-
-def _item(body: MessageBody, identifier: int = 1, timestamp: float = 1.7e9) -> MessageQueueItem:
-    return MessageQueueItem(identifier=identifier, timestamp=timestamp, message_body=body)
 
 
 def _dialect(revision: int = 2, sensor: str = SENSOR) -> Dialect:
@@ -91,7 +69,7 @@ def _elements(encoded: Encoded) -> list[dict[str, Any]]:
 
 def _only(body: MessageBody, revision: int = 2) -> dict[str, Any]:
     """The one element that a body becomes."""
-    [element] = _elements(_dialect(revision).encode([_item(body)]))
+    [element] = _elements(_dialect(revision).encode([item(body)]))
     return element
 
 
@@ -141,7 +119,7 @@ def test_what_is_no_finite_number_is_left_out_of_a_sample() -> None:
 
 @pytest.mark.parametrize("data", [{}, {"a": "text"}, {"a": math.nan}, {"!": 1.0, "": 2.0}])
 def test_a_sample_without_any_number_cannot_be_sent(data: Any) -> None:
-    encoded = _dialect().encode([_item(DataMessageBody(data=data))])
+    encoded = _dialect().encode([item(DataMessageBody(data=data))])
     assert encoded.publications == []
     assert list(encoded.unsendable) == [1]
 
@@ -219,7 +197,7 @@ def test_a_verdict_on_a_config(status: Any, success: bool) -> None:
     [("received", 3), ("startup", 3), ("accepted", -1), ("rejected", LARGEST_REVISION + 1)],
 )
 def test_config_messages_that_tenta_has_no_word_for(status: Any, revision: int) -> None:
-    encoded = _dialect().encode([_item(ConfigMessageBody(status=status, config=_foreign_config(revision)))])
+    encoded = _dialect().encode([item(ConfigMessageBody(status=status, config=_foreign_config(revision)))])
     assert encoded.publications == []
     assert list(encoded.unsendable) == [1]
 
@@ -319,7 +297,7 @@ def test_a_refusal_repeats_no_secret() -> None:
     assert "hunter2" not in str(refusal.value)
 
 
-@given(st.one_of(st.binary(), _JSON.map(json.dumps).map(str.encode), _JSON.map(_offer)))
+@given(st.one_of(st.binary(), arbitrary.JSON.map(json.dumps).map(str.encode), arbitrary.JSON.map(_offer)))
 def test_nothing_else_comes_out_of_any_payload(payload: bytes) -> None:
     try:
         offer = _dialect().decode(TOPIC, payload)
@@ -328,7 +306,7 @@ def test_nothing_else_comes_out_of_any_payload(payload: bytes) -> None:
     assert offer is None or isinstance(offer, ForeignConfig)
 
 
-@given(_JSON, st.integers(0, LARGEST_REVISION))
+@given(arbitrary.JSON, st.integers(0, LARGEST_REVISION))
 def test_any_config_comes_through_unchanged(anything: Any, revision: int) -> None:
     configuration = {"general": {"software_version": "1.0.0"}, "x": anything}
     offer = _dialect().decode(TOPIC, _offer(configuration, revision))
@@ -341,7 +319,7 @@ def test_data_of_an_unsynchronised_clock_are_marked() -> None:
     body = DataMessageBody(data={"a": 1, "text": "b"}, clock_synchronised=False)
     assert _only(body)["value"] == {"a": 1, "clock_synchronised": 0}
     nothing = DataMessageBody(data={"text": "b"}, clock_synchronised=False)
-    assert _dialect().encode([_item(nothing)]).unsendable == {1: "no finite number in it"}
+    assert _dialect().encode([item(nothing)]).unsendable == {1: "no finite number in it"}
 
 
 def test_a_log_of_an_unsynchronised_clock_is_marked() -> None:

@@ -14,13 +14,14 @@ from ivy.backend import thingsboard_backend
 from ivy.backend.dialect import Dialect, Encoded, Limits, OfferError, Request
 from ivy.types.config import ForeignConfig
 from ivy.types.messages import (
-    RESERVED_KEYS,
     ConfigMessageBody,
     DataMessageBody,
     LogMessageBody,
     MessageBody,
     MessageQueueItem,
 )
+from tests.unit import arbitrary
+from tests.unit.arbitrary import item
 from tests.unit.helpers import make_config
 from tests.validators import thingsboard
 
@@ -31,40 +32,16 @@ LIMITS = "v1/devices/me/rpc/response/1"
 GENERAL = {"config_revision": 3, "software_version": "1.2.3"}
 CONFIGURATION = {"general": GENERAL, "other": [1, {"a": None}]}
 
-_TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
-_LONG = st.one_of(_TEXT, st.integers(9_000, 70_000).map(lambda size: "\N{SNOWMAN}" * size))
-_KEYS = _TEXT.filter(lambda key: key not in RESERVED_KEYS)
-_NUMBERS = st.one_of(st.floats(), st.integers(), st.integers(10**17, 10**400))
-_DATA = st.builds(DataMessageBody, data=st.dictionaries(_KEYS, st.one_of(_NUMBERS, _LONG), max_size=8))
-_LOGS = st.builds(
-    LogMessageBody,
-    level=st.sampled_from(["DEBUG", "INFO", "WARNING", "ERROR", "EXCEPTION"]),
-    subject=_LONG,
-    body=_LONG,
-)
+_LONG = arbitrary.long_text(9_000, 70_000)
+_DATA = arbitrary.data(_LONG)
 
 
 def _foreign_config(**more: Any) -> ForeignConfig:
     return ForeignConfig.model_validate({"general": GENERAL, **more})
 
 
-_CONFIGS = st.builds(
-    ConfigMessageBody,
-    status=st.sampled_from(["received", "accepted", "rejected", "startup"]),
-    config=_LONG.map(lambda text: _foreign_config(more=text)),
-)
-_ITEMS = st.lists(st.tuples(st.floats(1e9, 3e9), st.one_of(_DATA, _LOGS, _CONFIGS)), max_size=12).map(
-    lambda pairs: [_item(body, number, time) for number, (time, body) in enumerate(pairs, start=1)]
-)
-_JSON = st.recursive(
-    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False, allow_infinity=False), _TEXT),
-    lambda inner: st.one_of(st.lists(inner, max_size=4), st.dictionaries(_TEXT, inner, max_size=4)),
-    max_leaves=12,
-)
-
-
-def _item(body: MessageBody, identifier: int = 1, timestamp: float = 1.7e9) -> MessageQueueItem:
-    return MessageQueueItem(identifier=identifier, timestamp=timestamp, message_body=body)
+_CONFIGS = arbitrary.configs(_LONG.map(lambda text: _foreign_config(more=text)))
+_ITEMS = arbitrary.items(_DATA, arbitrary.logs(_LONG), _CONFIGS)
 
 
 def _dialect() -> Dialect:
@@ -81,7 +58,7 @@ def _elements(encoded: Encoded) -> list[dict[str, Any]]:
 
 def _values(body: MessageBody) -> dict[str, Any]:
     """What stands in the one element that a body becomes."""
-    [element] = _elements(_dialect().encode([_item(body)]))
+    [element] = _elements(_dialect().encode([item(body)]))
     values: dict[str, Any] = element["values"]
     return values
 
@@ -101,7 +78,7 @@ def test_each_message_is_sent_or_cannot_be_sent(items: Sequence[MessageQueueItem
 
 @given(_DATA)
 def test_all_values_that_have_a_form_arrive(body: DataMessageBody) -> None:
-    encoded = _dialect().encode([_item(body)])
+    encoded = _dialect().encode([item(body)])
     if encoded.unsendable:
         return
     arrived: dict[str, Any] = {}
@@ -119,7 +96,7 @@ def test_all_values_that_have_a_form_arrive(body: DataMessageBody) -> None:
 
 def test_a_sample() -> None:
     encoded = _dialect().encode(
-        [_item(DataMessageBody(data={"a b": 23.1, "n": 4, "t": "ä"}), timestamp=1.7e9 + 0.1234)]
+        [item(DataMessageBody(data={"a b": 23.1, "n": 4, "t": "ä"}), timestamp=1.7e9 + 0.1234)]
     )
     assert _elements(encoded) == [{"ts": 1_700_000_000_123, "values": {"a b": 23.1, "n": 4, "t": "ä"}}]
     assert encoded.publications[0].points == 3
@@ -132,14 +109,14 @@ def test_what_has_no_form_is_left_out_of_a_sample() -> None:
 
 @pytest.mark.parametrize("data", [{}, {"a": math.nan}, {"a": "x" * 70_000}, {"x" * 70_000: 1}])
 def test_a_sample_that_cannot_be_sent(data: Any) -> None:
-    encoded = _dialect().encode([_item(DataMessageBody(data=data))])
+    encoded = _dialect().encode([item(DataMessageBody(data=data))])
     assert encoded.publications == []
     assert list(encoded.unsendable) == [1]
 
 
 def test_a_large_sample_is_split_without_loss() -> None:
     data: dict[str, float | int | str] = {f"key {number}": "x" * 1000 for number in range(300)}
-    encoded = _dialect().encode([_item(DataMessageBody(data=data))])
+    encoded = _dialect().encode([item(DataMessageBody(data=data))])
     elements = _elements(encoded)
     assert len(encoded.publications) > 4
     assert {element["ts"] for element in elements} == {1_700_000_000_000}
@@ -289,7 +266,7 @@ def test_an_answer_that_names_no_limits(payload: bytes) -> None:
 
 @given(
     st.sampled_from([ATTRIBUTES, RESPONSE, CALL, LIMITS]),
-    st.one_of(st.binary(), _JSON.map(json.dumps).map(str.encode)),
+    st.one_of(st.binary(), arbitrary.JSON.map(json.dumps).map(str.encode)),
 )
 def test_nothing_else_comes_out_of_any_payload(topic: str, payload: bytes) -> None:
     try:
