@@ -83,12 +83,14 @@ class Dialect:
     """How to speak to one platform.
 
     Attributes:
+        provider: What a config calls the platform.
         subscriptions: Topics to subscribe to, with QoS 1, at each connect.
         encode: Turns messages into publications.
         decode: Turns a topic and a payload into what is wanted, or None. Raises `OfferError`.
         greeting: Makes what is published after each connect, without any message.
     """
 
+    provider: str
     subscriptions: tuple[str, ...]
     encode: Callable[[Sequence[MessageQueueItem]], Encoded]
     decode: Callable[[str, bytes], Optional[Incoming]]

@@ -45,10 +45,13 @@ def run(
         teardown_indicator: Set when it is time to stop. Looked at every 5 seconds, or when the doorbell rings.
 
     Raises:
-        ConfigError: `config.backend` is null.
+        ConfigError: The config wants no backend, or another one: two would take the queue's messages.
     """
-    if config.backend is None:
-        raise ConfigError("backend: is null, but a backend was started; run ivy restart after changing the config")
+    if config.backend is None or config.backend.provider != dialect.provider:
+        wanted = config.backend.provider if config.backend else "null"
+        raise ConfigError(
+            f"backend: is {wanted}, but {dialect.provider} was started; run ivy restart after changing the config"
+        )
     forwarder = _Forwarder(dialect, config, config.backend, logger)
     try:
         while not teardown_indicator.is_set():

@@ -46,6 +46,7 @@ def make_dialect(config: Config) -> Dialect:
         raise ConfigError("general.system_identifier: is part of MQTT topics, so it must not contain +, # or NUL")
     revision = config.general.config_revision
     return Dialect(
+        provider="tenta",
         subscriptions=(f"configurations/{sensor}",),
         encode=lambda items: _encode(items, sensor, revision if 0 <= revision <= _LARGEST_REVISION else None),
         decode=lambda _topic, payload: _decode(payload),

@@ -69,6 +69,7 @@ def run(config: Config, logger: Logger, teardown_indicator: "multiprocessing.syn
 def make_dialect(config: Config) -> Dialect:
     """The dialect for the node that a config is for. Source of the forms: ThingsBoard's MQTT transport, 4.4."""
     return Dialect(
+        provider="thingsboard",
         subscriptions=(
             _ATTRIBUTES,
             f"{_CONFIG_RESPONSES}+",

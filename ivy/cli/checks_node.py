@@ -76,14 +76,15 @@ def time() -> Finding:
     )
 
 
-def python() -> Finding:
+def python() -> Iterator[Finding]:
     """Whether the release runs with its own environment."""
     releases = Releases()
     version = releases.current()
     if version is None or not environment.fits(releases.directory(version)):
         remedy = "systemctl start ivy-updater, which makes it anew; then see journalctl -u ivy-updater"
-        return Finding("python", "the release's environment is none for the Python that is installed", remedy)
-    return Finding("python", f"{environment.python_of(releases.directory(version))} fits")
+        yield Finding("python", "the release's environment is none for the Python that is installed", remedy)
+    else:
+        yield Finding("python", f"{environment.python_of(releases.directory(version))} fits")
 
 
 def _wrong(path: Path, *, owner: int, forbidden: int, remedy: str) -> Iterator[Finding]:

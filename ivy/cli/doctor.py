@@ -28,14 +28,22 @@ def show(arguments: argparse.Namespace) -> int:
 def _examine() -> Iterator[Finding]:
     config, finding = checks_node.config()
     yield finding
-    yield from checks_node.permissions()
-    yield from checks_node.disk(config)
+    yield from _unless_missing("permissions", checks_node.permissions())
+    yield from _unless_missing("disk", checks_node.disk(config))
     yield checks_node.time()
-    yield checks_node.python()
-    yield from checks_services.services()
+    yield from _unless_missing("python", checks_node.python())
+    yield from _unless_missing("units", checks_services.services())
     if config is not None:
-        yield from checks_network.backend(config)
-        yield from checks_network.updates(config.updater)
+        yield from _unless_missing("backend", checks_network.backend(config))
+        yield from _unless_missing("updates", checks_network.updates(config.updater))
+
+
+def _unless_missing(check: str, findings: Iterator[Finding]) -> Iterator[Finding]:
+    """The findings of a check; what it cannot even read is one, too."""
+    try:
+        yield from findings
+    except OSError as error:
+        yield Finding(check, str(error), "if it is gone for good: sudo apt install --reinstall ivy")
 
 
 def _readable(finding: Finding) -> str:

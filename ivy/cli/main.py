@@ -7,10 +7,12 @@ import sys
 from typing import Any
 
 from ivy import constants
+from ivy.cli import output
 
 
 def main() -> None:
     """Run the command; exits with a status for scripts."""
+    output.prepare()
     arguments = parser().parse_args(_join_times(sys.argv[1:]))
     module, _, function = arguments.work.partition(":")
     # Loaded only now: a service must not carry what another command needs.
@@ -20,7 +22,7 @@ def main() -> None:
     except BrokenPipeError:  # the reader of our output had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         sys.exit(1)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, EOFError):  # Ctrl-C, and Ctrl-D at a question
         sys.exit(130)
     except (OSError, RuntimeError, LookupError) as error:
         sys.exit(f"ivy: {error}")

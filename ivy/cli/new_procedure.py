@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from ivy import constants
+from ivy.types.config import Config
 
 _CHECKOUT = Path(constants.PROJECT_DIR)
 _TEMPLATES = _CHECKOUT / "packaging" / "new-procedure"
@@ -14,6 +15,9 @@ _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", re.ASCII)
 _SCHEMA = "ivy/types/config.py"
 _SECTIONS_END = "class Config(_Section):\n"
 _LAST_FIELD = "    system_checks: SystemChecksConfig\n"
+_UNITS_OF_THE_PACKAGE = ("updater", "rollback", "restart")
+"""First words of services that no release can bring; see units/ivy-generator."""
+
 _WRONG_USE = 2
 
 
@@ -31,6 +35,8 @@ def run(arguments: argparse.Namespace) -> int:
         return _refuse(
             f"there is a {', '.join(there)} already" if there else f"{_SCHEMA} is not as it was: add it there"
         )
+    if module in Config.model_fields or name.split("-")[0] in _UNITS_OF_THE_PACKAGE:
+        return _refuse(f"{name!r} is the name of something else in ivy; choose another one")
     for path, text in files.items():
         (_CHECKOUT / path).write_text(str(text), encoding="utf-8")
         print(f"{'changed' if path == _SCHEMA else 'wrote  '} {path}")

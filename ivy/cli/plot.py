@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Optional, Union
 
-from ivy.cli import output, svg_chart, terminal_chart
+from ivy.cli import svg_chart, terminal_chart
 from ivy.cli.selection import Selection
 from ivy.cli.series import Series, Window
 from ivy.cli.terminal_chart import Terminal
@@ -39,7 +39,6 @@ def show(arguments: argparse.Namespace) -> int:
     if is_for_file:
         _write(svg_chart.draw(drawable, window), arguments.svg, arguments.png)
     else:
-        output.prepare()
         print(terminal_chart.draw(drawable, window, terminal))
     return 0
 

@@ -32,7 +32,7 @@ def run(arguments: argparse.Namespace) -> int:
         return _refuse(str(error))
     except pydantic.ValidationError as error:
         return _refuse(describe(error))
-    except OSError as error:
+    except (OSError, UnicodeDecodeError) as error:
         return _refuse(f"the password cannot be read: {error}")
     if not arguments.no_test:
         print(f"Trying to log in at {broker.host}:{broker.port} …", flush=True)

@@ -119,12 +119,15 @@ class Releases:
         return self.directory(version) / "config" / _CONFIG
 
     def read_config(self, version: Version) -> str:
-        """The text of a version's config.
+        """The text of a version's config; empty where there is none: it must be replaceable.
 
         Raises:
             OSError: It cannot be read.
         """
-        return self.config_file(version).read_text(encoding="utf-8", errors="replace")
+        try:
+            return self.config_file(version).read_text(encoding="utf-8", errors="replace")
+        except FileNotFoundError:
+            return ""
 
     def active_config(self) -> ForeignConfig:
         """The config of the current release; only its version, where it cannot be read: it must be replaceable.

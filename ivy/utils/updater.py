@@ -6,6 +6,7 @@ Killed at any instant, the next pass goes on: what was begun is done again, and 
 import errno
 import re
 import shutil
+import time
 from pathlib import Path
 from typing import Optional
 
@@ -36,6 +37,7 @@ from ivy.version import Version
 _FREE_BYTES = 100_000_000
 _SECONDS_TO_TEST = 300
 _FIRST_WAIT, _LONGEST_WAIT = 5.0, 600.0
+_SECONDS_FOR_THE_ADMIN = 120.0
 _MARK = "version_change"
 _HAS_MARK = re.compile(rf"^\s*(@pytest\.|pytestmark *=.*\bpytest\.)mark\.{_MARK}\b", re.MULTILINE)
 _LONGEST_OUTPUT = 1500
@@ -117,12 +119,18 @@ class Updater:
             self.run_pytests(version)
 
     def _await_release(self, offer: Offer) -> None:
-        """Make the release, however long the network is away; unless a newer offer comes meanwhile."""
+        """Make the release, however long the network is away; unless a newer offer comes meanwhile.
+
+        The admin learns of it soon: nothing else is decided while a command waits, and who gave it may be gone.
+        """
         wait, logger = _FIRST_WAIT, self._logger
+        deadline = time.monotonic() + _SECONDS_FOR_THE_ADMIN
         while True:
             try:
                 return self._make_release(offer.version)
             except NetworkTrouble as trouble:
+                if offer.source != "backend" and time.monotonic() + wait > deadline:
+                    raise Rejected(str(trouble)) from None
                 logger.warning(f"The source cannot be fetched; trying again in {wait:.0f} s", details=str(trouble))
             logger = self._logger.without_messages()  # once is enough for the operator
             notify.status(f"waiting for the source of version {offer.version}")
