@@ -39,9 +39,9 @@ def store(offer: ForeignConfig, config: Config, logger: Logger) -> None:
     with StateInterface.update() as state:
         pending = [other.general.config_revision for other in state.pending_configs]
         known = [config.general.config_revision, history.decided_revision(), *pending]
-        if revision <= max(known):
+        if revision <= max(known) or history.is_decided(offer):
             # Brokers send retained configs again at every connect.
-            logger.debug(f"Ignored a config offer of revision {revision}: {max(known)} is known")
+            logger.debug(f"Ignored a config offer of revision {revision}: it is known, or {max(known)} is")
             return _raise_flag() if pending else None  # it may have been lost with /run
         # Of too many, the oldest go: what the operator wants now is the newest.
         state.pending_configs = [*state.pending_configs[1 - _MOST_PENDING :], offer]

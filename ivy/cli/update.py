@@ -14,7 +14,7 @@ import pydantic
 from ivy.cli.progress import Progress
 from ivy.types.config import ConfigError, ForeignConfig
 from ivy.types.updates import Source
-from ivy.utils import history, units, update_pass
+from ivy.utils import confined, history, units, update_pass
 from ivy.utils.releases import Releases
 from ivy.utils.update_plan import Offer
 from ivy.utils.updater import Updater
@@ -105,8 +105,10 @@ def _perform(config: ForeignConfig, source: Source = "admin") -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     units.control("stop", f"{_UPDATER}.path")
     units.control("stop", f"{_UPDATER}.service")
+    units.control("stop", "ivy-rollback.service")
     try:
         with update_pass.automation_lock():
+            confined.stop_all()  # what the pass had begun would be in the way
             # From here on a pass waits for the lock: whatever ends this command, that one goes on.
             _start_passes()
             _updater().trials.abandon("the admin wants something else")

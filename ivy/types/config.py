@@ -69,7 +69,10 @@ class UpdaterConfig(_Section):
         default=30, ge=1, le=3600, description="How long all services must have run well after a change."
     )
     max_seconds_of_probation: int = pydantic.Field(
-        default=300, ge=1, le=86_400, description="How long that may take, before the change is undone."
+        default=300,
+        ge=1,
+        le=86_400,
+        description="How long that may take, before the change is undone; a minute more than that at least.",
     )
 
     @pydantic.model_validator(mode="before")

@@ -36,6 +36,7 @@ _WALLS = (
     "SystemCallErrorNumber=EPERM",
     "UMask=0022",
     "LimitCORE=0",
+    "LimitFSIZE=200M",  # what is fetched must not fill the disk before anybody has looked at it
     "TasksMax=100",
     "LimitNPROC=100",  # the same for a kernel without that controller, as some Raspberry Pis have it
     "MemoryMax=500M",

@@ -38,6 +38,32 @@ def install_golden(golden: Path = GOLDEN, releases: Optional[Releases] = None) -
         print(f"ivy {running} runs, which is newer than the {version} of this package, and goes on running.")
         return
     old_config, text = _choose_config(golden, version, releases)
+    _put_in_place(golden, releases, text, old_config)
+    if running is not None and running != version and releases.config_file(running).is_file():
+        _remember(releases.config_before() or releases.active_config())
+    releases.activate(version)
+
+
+def stand_in(releases: Releases, config: Config, golden: Path = GOLDEN) -> None:
+    """Let what the package brought be the current release, for one that cannot run.
+
+    Args:
+        releases: Those of the node.
+        config: What it is to use.
+        golden: The release as the package brought it.
+
+    Raises:
+        ReleaseError, OSError: It cannot be done.
+    """
+    version, running = version_of(golden), releases.current()
+    text = _with(config.to_foreign_config(), {"software_version": str(version)})
+    _put_in_place(golden, releases, text, releases.config_file(running).parent if running else None)
+    _remember(releases.active_config())
+    releases.activate(version)
+
+
+def _put_in_place(golden: Path, releases: Releases, text: str, old_config: Optional[Path]) -> None:
+    version = version_of(golden)
     releases.remove_unfinished()
     unfinished = releases.unfinished(version)
     copy_release(golden, unfinished)
@@ -46,9 +72,6 @@ def install_golden(golden: Path = GOLDEN, releases: Optional[Releases] = None) -
     _write_config(releases, version, text, old_config)
     unfinished.chmod(0o755)
     releases.put_in_place(version)
-    if running is not None and running != version and releases.config_file(running).is_file():
-        _remember(releases.config_before() or releases.active_config())
-    releases.activate(version)
 
 
 def _remember(config: ForeignConfig) -> None:

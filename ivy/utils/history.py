@@ -4,7 +4,6 @@ It is root's, beside the releases: no service can make an offer look decided, or
 """
 
 import contextlib
-import json
 import os
 import time
 from collections.abc import Generator
@@ -13,7 +12,7 @@ from pathlib import Path
 import pydantic
 
 from ivy import constants, files
-from ivy.types.config import describe
+from ivy.types.config import ForeignConfig, describe
 from ivy.types.updates import History
 from ivy.utils import journal
 
@@ -71,7 +70,17 @@ def decided_revision() -> int:
 
     For a resident service, which has no use for all the rest.
     """
+    return _peek().decided_revision
+
+
+def is_decided(offer: ForeignConfig) -> bool:
+    """Whether an offer of the backend was decided about. For a resident service as well."""
+    return _peek().is_decided(offer)
+
+
+def _peek() -> History:
+    """What there is to read, without mending anything: a service may not."""
     try:
-        return int(json.loads(Path(HISTORY_FILE).read_bytes())["decided_revision"])
-    except (OSError, ValueError, TypeError, LookupError, RecursionError):
-        return -1
+        return History.model_validate_json(Path(HISTORY_FILE).read_bytes())
+    except (OSError, ValueError):
+        return History()

@@ -132,6 +132,8 @@ class Releases:
     def active_config(self) -> ForeignConfig:
         """The config of the current release; only its version, where it cannot be read: it must be replaceable.
 
+        The version is what the link says, whatever somebody wrote into the file.
+
         Raises:
             OSError: There is no current release, or its config cannot be read at all.
         """
@@ -139,9 +141,11 @@ class Releases:
         if version is None:
             raise OSError(f"{self.root} has no current release; install the package again")
         try:
-            return ForeignConfig.load_from_string(self.read_config(version))
+            config = ForeignConfig.load_from_string(self.read_config(version))
         except ValueError:
             return ForeignConfig(general=ForeignGeneralConfig(config_revision=-1, software_version=version))
+        general = config.general.model_copy(update={"software_version": version})
+        return config.model_copy(update={"general": general})
 
     def write_config(self, version: Version, text: str) -> None:
         """Replace a version's config.

@@ -6,7 +6,7 @@ Each step is a program in a transient unit, as a user without rights, see `confi
 
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Optional
 
@@ -77,6 +77,8 @@ class Source:
             shutil.rmtree(self._repository)
             self._make_repository()
             self._fetch_anew(url, reference, version)
+        finally:
+            self._remove_leftovers()
 
     def list_tags(self) -> list[Version]:
         """Ask the server which versions there are.
@@ -120,7 +122,10 @@ class Source:
             raise Rejected(f"the tag {tag} is not signed")
         settings = [f"gpg.ssh.allowedSignersFile={ALLOWED_SIGNERS}", *_NO_OTHER_SIGNATURES]
         try:
-            self._ask(*_options(settings), "verify-tag", identifier)
+            # systemd takes a git that was told to stop for one that succeeded.
+            verify = self._git(*_options(settings), "verify-tag", identifier)
+            if "verified" not in self._run(["/bin/sh", "-c", '"$@" && echo verified', "sh", *verify]):
+                raise Rejected(f"the tag {tag} could not be verified: git was stopped")
         except commands.CommandError as error:
             unsigned = "no signature found" in error.said
             reason = "is not signed" if unsigned else f"is signed by nobody who may: {error.said}"
@@ -154,7 +159,7 @@ class Source:
         except commands.CommandError as error:
             raise Rejected(f"it cannot be unpacked: {error.said or error}") from error
 
-    def forget_others(self, versions: Sequence[Version]) -> None:
+    def forget_others(self, versions: Iterable[Version]) -> None:
         """Throw away what is not needed for these versions, or to fetch the next one by its difference.
 
         Raises:
@@ -206,10 +211,15 @@ class Source:
         if not self._repository.is_dir():
             self._repository.mkdir(mode=0o755)
         ownership.give_to_user(self._repository)
-        for stale in self._repository.rglob("*.lock"):  # of a fetch that was killed
-            stale.unlink()
+        self._remove_leftovers()
         if not (self._repository / "HEAD").is_file():
             self._ask("init", "--quiet", "--bare", str(self._repository), is_writing=True)
+
+    def _remove_leftovers(self) -> None:
+        """Of fetches that were killed or cut off: each leaves all that it received, until the disk is full."""
+        for pattern in ("*.lock", "tmp_*"):
+            for stale in self._repository.rglob(pattern):
+                stale.unlink()
 
     def _check_tree(self, tag: str) -> list[str]:
         """Look at what would be unpacked. Returns the names of the release's parts that are there."""

@@ -15,6 +15,7 @@ from ivy.utils.releases import Releases
 from ivy.utils.update_plan import Offer
 
 _SECONDS_TO_START = 60
+_MOST_INTERRUPTIONS = 3
 
 
 class Trials:
@@ -67,8 +68,10 @@ class Trials:
             services=services,
             backend=self._backend(),
             seconds=trial.seconds_of_probation,
-            most_seconds=trial.max_seconds_of_probation,
-            link_was_down=trial.link_was_down,
+            # Otherwise nothing could be accepted any more, not even what corrects the two.
+            most_seconds=max(trial.max_seconds_of_probation, trial.seconds_of_probation + _SECONDS_TO_START),
+            # A node whose power fails every night must not wait for ever, each day anew.
+            link_was_down=trial.link_was_down and trial.interruptions < _MOST_INTERRUPTIONS,
         )
         failure = self._updater_failure() or probation.Watch(terms, self._logger.info).run()
         if failure is not None:
@@ -94,13 +97,18 @@ class Trials:
             self._undo(trial, trial.failure)
         elif self._is_on_trial(trial):
             self._logger.warning("The trial was interrupted, it begins anew")
-            self.watch(trial)
+            self.watch(self._interrupted(trial))
         elif self._releases.previous() is None:
             self.conclude(offer, "the updater itself failed during the trial, so it was undone")
         elif self._releases.previous() == self._releases.current():
             self._forget_trial()  # nothing was activated: the offer is still pending
         else:
             self.conclude(offer, "another release was installed meanwhile")
+
+    def _interrupted(self, trial: Trial) -> Trial:
+        with history.update() as past:
+            past.trial = trial.model_copy(update={"interruptions": trial.interruptions + 1})
+            return past.trial
 
     def abandon(self, reason: str) -> None:
         """Undo what is on trial, if anything is.

@@ -10,8 +10,9 @@ from typing import Any
 from ivy import constants, files
 from ivy.types.config import Config, ConfigError, ForeignConfig
 from ivy.types.messages import ConfigMessageBody
-from ivy.utils import confined, history, notify, service, update_plan, verdicts
+from ivy.utils import confined, history, notify, repair, service, update_plan, verdicts
 from ivy.utils.functions import with_automation_lock
+from ivy.utils.logger import Logger
 from ivy.utils.messaging_agent import MessagingAgent
 from ivy.utils.releases import Releases, digest
 from ivy.utils.state_interface import StateInterface
@@ -33,8 +34,9 @@ def run() -> None:
     with automation_lock():
         confined.stop_all()
         _tidy(releases)
+        config = running_config()
+        repair.repair(releases, config, Logger(config, "updater"))
         updater = Updater(running_config())
-        updater.repair()
         announce()
         updater.remove_old_venvs()
         updater.trials.resume()
@@ -53,7 +55,7 @@ def check() -> None:
         Exception: This version could not make the next update.
     """
     Updater(Config.load())
-    update_plan.choose(StateInterface.load().pending_configs, history.load().decided_revision)
+    update_plan.choose(StateInterface.load().pending_configs, history.load())
 
 
 @contextlib.contextmanager
@@ -129,12 +131,11 @@ def _tidy(releases: Releases) -> None:
 
 def _decide_about_newest() -> bool:
     """Deal with the newest pending offer, and those that it replaces. Returns whether there was one."""
-    decided = history.load().decided_revision
-    newest, replaced = update_plan.choose(StateInterface.load().pending_configs, decided)
-    for offer in replaced:
-        verdicts.record(offer, f"superseded by revision {newest.revision if newest else decided}")
+    newest, replaced = update_plan.choose(StateInterface.load().pending_configs, history.load())
     if newest is None:
         return False
+    for offer in replaced:
+        verdicts.record(offer, f"superseded by revision {newest.revision}")
     Updater(running_config()).perform(newest)
     return True
 

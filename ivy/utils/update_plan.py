@@ -7,7 +7,7 @@ from typing import Any, Optional
 import pydantic
 
 from ivy.types.config import Config, ConfigError, ForeignConfig, UpdaterConfig, describe
-from ivy.types.updates import Source
+from ivy.types.updates import History, Source, identifier_of
 from ivy.utils.update_errors import Rejected
 from ivy.version import Version
 
@@ -43,20 +43,20 @@ class Plan:
 
 
 def of_backend(config: ForeignConfig) -> Offer:
-    """An offer of the backend: known by its revision, as that is offered once."""
-    return Offer(config, "backend", f"revision-{config.general.config_revision}")
+    """An offer of the backend."""
+    return Offer(config, "backend", identifier_of(config))
 
 
-def choose(pending: Sequence[ForeignConfig], decided_revision: int) -> tuple[Optional[Offer], list[Offer]]:
+def choose(pending: Sequence[ForeignConfig], past: History) -> tuple[Optional[Offer], list[Offer]]:
     """Choose what to deal with: the newest offer, as that is what the operator wants now.
 
     Args:
         pending: All offers of the backend.
-        decided_revision: The highest that was decided about.
+        past: Which of them were decided about.
 
     Returns: The newest that is undecided, if any; and the others, which it replaces.
     """
-    undecided = [config for config in pending if config.general.config_revision > decided_revision]
+    undecided = [config for config in pending if not past.is_decided(config)]
     offers = sorted(map(of_backend, undecided), key=lambda offer: offer.revision)
     return (offers[-1], offers[:-1]) if offers else (None, [])
 

@@ -12,16 +12,16 @@ from typing import Optional
 
 from ivy import constants
 from ivy.types.config import Config, ForeignConfig, as_text
+from ivy.types.updates import History
 from ivy.utils import (
     commands,
     confined,
     environment,
     golden,
     history,
-    notify,
     ownership,
+    patience,
     releases,
-    switching,
     update_plan,
 )
 from ivy.utils.golden import ReleaseError
@@ -36,7 +36,6 @@ from ivy.version import Version
 
 _FREE_BYTES = 100_000_000
 _SECONDS_TO_TEST = 300
-_FIRST_WAIT, _LONGEST_WAIT = 5.0, 600.0
 _SECONDS_FOR_THE_ADMIN = 120.0
 _MARK = "version_change"
 _HAS_MARK = re.compile(rf"^\s*(@pytest\.|pytestmark *=.*\bpytest\.)mark\.{_MARK}\b", re.MULTILINE)
@@ -123,30 +122,30 @@ class Updater:
 
         The admin learns of it soon: nothing else is decided while a command waits, and who gave it may be gone.
         """
-        wait, logger = _FIRST_WAIT, self._logger
         deadline = time.monotonic() + _SECONDS_FOR_THE_ADMIN
-        while True:
-            try:
-                return self._make_release(offer.version)
-            except NetworkTrouble as trouble:
-                if offer.source != "backend" and time.monotonic() + wait > deadline:
-                    raise Rejected(str(trouble)) from None
-                logger.warning(f"The source cannot be fetched; trying again in {wait:.0f} s", details=str(trouble))
-            logger = self._logger.without_messages()  # once is enough for the operator
-            notify.status(f"waiting for the source of version {offer.version}")
-            notify.sleep(wait)
-            wait = min(2 * wait, _LONGEST_WAIT)
-            self._check_newest(offer)
+
+        def give_up(trouble: NetworkTrouble) -> None:
+            if offer.source == "backend":
+                self._check_newest(offer)
+            elif time.monotonic() > deadline:
+                raise Rejected(str(trouble))
+
+        patience.fetch("The source", lambda: self._make_release(offer.version), give_up, self._logger)
 
     def _check_newest(self, offer: Offer) -> None:
-        newest, _ = update_plan.choose(StateInterface.load().pending_configs, offer.revision)
-        if offer.source == "backend" and newest is not None:
+        pending = StateInterface.load().pending_configs
+        newest, _ = update_plan.choose(pending, History(decided_revision=offer.revision))
+        if newest is not None:
             raise Rejected(f"superseded by revision {newest.revision}, while its source could not be fetched")
 
     def _make_release(self, version: Version) -> None:
         self._releases.remove_unfinished()
-        self.download_source_code(version)
-        self.install_dependencies(version)
+        try:
+            self.download_source_code(version)
+            self.install_dependencies(version)
+        except Rejected:
+            self._forget_sources()  # it may have been anything, of any size
+            raise
         unfinished = self._releases.unfinished(version)
         ownership.take_back(unfinished)
         self._check_version(version, unfinished)
@@ -207,7 +206,7 @@ class Updater:
         pytest = [environment.python_of(release), "-m", "pytest", "-q", "-m", _MARK, "-p", "no:cacheprovider"]
         pytest += ["--tb=short", "--no-header"]  # the operator reads the last lines only
         try:
-            confined.run(
+            said = confined.run(
                 "test",
                 [*pytest, *map(str, marked)],
                 timeout=_SECONDS_TO_TEST,
@@ -218,6 +217,8 @@ class Updater:
         except commands.CommandError as error:
             said = error.said[-_LONGEST_OUTPUT:]
             raise Rejected(f"the tests of version {version} failed:\n{said}") from None
+        if " passed" not in said:  # systemd takes tests that somebody stopped for a success
+            raise Rejected(f"the tests of version {version} were stopped:\n{said[-_LONGEST_OUTPUT:]}")
 
     def update_cli_pointer(self, version: Version) -> None:
         """Let a version be the one that /usr/bin/ivy and all services run, once they are started anew.
@@ -230,44 +231,33 @@ class Updater:
         """
         self._releases.activate(version)
 
-    def repair(self) -> None:
-        """Make the current release's environment anew if Python was upgraded. Until then, the package's serves.
-
-        Raises:
-            OSError, CommandError: It could not be done.
-        """
-        version = self._releases.current()
-        if version is None or environment.fits(self._releases.directory(version)):
-            return
-        self._logger.warning(f"The environment of version {version} is none for this Python: making it anew")
-        release = self._releases.directory(version)
-        try:
-            environment.make_anew(release)
-        except (Rejected, NetworkTrouble) as error:
-            self._logger.error(f"Version {version} cannot run with this Python", details=str(error))
-            return
-        switching.switch(switching.backend_unit(self._releases.active_config()))
-
     def remove_old_venvs(self) -> None:
         """Remove releases, with their virtual environments, that nobody will go back to.
 
         The current and the previous one stay, the package's, and the last that was good.
         """
-        last_good = history.load().last_good
-        kept = {
-            self._releases.current(),
-            self._releases.previous(),
-            releases.version_of(GOLDEN) if GOLDEN.is_dir() else None,
-            last_good.general.software_version if last_good else None,
-        }
+        kept = self._needed()
         superfluous = [version for version in self._releases.installed() if version not in kept]
         if not superfluous or self._releases.current() is None:
             return
         for version in superfluous:
             self._logger.info(f"Removing version {version}, which is not needed any more")
             self._releases.remove(version)
+        self._forget_sources()
+
+    def _needed(self) -> set[Version]:
+        last_good = history.load().last_good
+        needed = (
+            self._releases.current(),
+            self._releases.previous(),
+            releases.version_of(GOLDEN) if GOLDEN.is_dir() else None,
+            last_good.general.software_version if last_good else None,
+        )
+        return {version for version in needed if version}
+
+    def _forget_sources(self) -> None:
         try:
-            self._source.forget_others([version for version in kept if version])
+            self._source.forget_others(self._needed())
         except commands.CommandError as error:
             self._logger.warning("The fetched sources could not be tidied up", details=str(error))
 

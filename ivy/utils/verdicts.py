@@ -6,7 +6,7 @@ from typing import Literal
 from ivy import constants, files
 from ivy.types.config import ForeignConfig
 from ivy.types.messages import ConfigMessageBody, LogMessageBody
-from ivy.types.updates import Decision
+from ivy.types.updates import Decision, History
 from ivy.utils import history
 from ivy.utils.messaging_agent import MessagingAgent
 from ivy.utils.state_interface import StateInterface
@@ -55,7 +55,7 @@ def report() -> None:
             _queue(decision)
     with history.update() as past:
         past.decisions = [_as_reported(decision) for decision in past.decisions]
-    _forget_offers(past.decided_revision)
+    _forget_offers(past)
 
 
 def _queue(decision: Decision) -> None:
@@ -82,10 +82,10 @@ def _as_reported(decision: Decision) -> Decision:
     return decision.model_copy(update={"reported": True, "offer": general})
 
 
-def _forget_offers(decided_revision: int) -> None:
+def _forget_offers(past: History) -> None:
     """The flag goes with the last one, while the state is locked: whoever stores another raises it later."""
     with StateInterface.update() as state:
-        pending = [offer for offer in state.pending_configs if offer.general.config_revision > decided_revision]
+        pending = [offer for offer in state.pending_configs if not past.is_decided(offer)]
         if len(pending) != len(state.pending_configs):
             state.pending_configs = pending
         if not pending:

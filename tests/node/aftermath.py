@@ -75,7 +75,8 @@ def assert_well(node: Node, lane: Lane, prepared: Prepared) -> None:
     assert acknowledgments(lane) == [verdict]
     history = json.loads(node.path(f"{ROOT}/updates.json").read_text())
     [_, decision] = history["decisions"]  # the first one was about another offer
-    assert (decision["identifier"], decision["accepted"]) == (f"revision-{prepared.revision}", verdict["success"])
+    about = decision["offer"]["general"]["config_revision"]
+    assert (about, decision["accepted"]) == (prepared.revision, verdict["success"])
     assert (decision["reported"], history["trial"]) == (True, None)
     case = prepared.case
     version = case.version if case.version and case.accepted else "1.0.0"

@@ -157,7 +157,7 @@ def test_the_admin_need_not_wait_for_the_network(site: UpdateSite, newer_package
     site.git.stop()
     revision = site.offer("2.0.0")
     node = site.node
-    node.wait_for(lambda: "waiting for the source" in unit_property(node, "ivy-updater", "StatusText"), 60, "a try")
+    node.wait_for(lambda: "cannot be fetched" in unit_property(node, "ivy-updater", "StatusText"), 60, "a try")
     site.apply(site.config(dummy_procedure={"seconds_between_datapoints": 2}))
     install_newer(node, newer_package)
     assert site.running()[0] == PACKAGED
@@ -166,6 +166,24 @@ def test_the_admin_need_not_wait_for_the_network(site: UpdateSite, newer_package
     site.git.start()
     assert site.verdict(revision), "the operator's wish is not forgotten"
     assert site.running()[0] == "2.0.0"
+    check_that_a_fetch_is_not_in_the_way(site)
+
+
+def check_that_a_fetch_is_not_in_the_way(site: UpdateSite) -> None:
+    """The pass is killed, but not what it has started in a unit of its own."""
+    site.release("2.1.0")
+    site.release("2.2.0")
+    site.git.pause()
+    revision = site.offer("2.2.0")
+    fetch = site.node.wait_for(lambda: unit_property(site.node, "ivy_fetch", "InvocationID"), 30, "the fetch")
+    by_hand = site.node.popen(["ivy", "update", "2.1.0"])
+    site.node.wait_for(
+        lambda: unit_property(site.node, "ivy_fetch", "InvocationID") not in ("", fetch), 30, "the admin's fetch"
+    )
+    site.git.resume()
+    assert by_hand.wait(timeout=120) == 0
+    assert site.verdict(revision)
+    assert site.running()[0] == "2.2.0"
 
 
 def install_newer(node: Node, package: Path, *options: str) -> str:

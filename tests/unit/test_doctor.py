@@ -10,6 +10,8 @@ import pytest
 from ivy.cli import checks_network, checks_node
 from ivy.types.config import UpdaterConfig
 from ivy.utils import source
+from ivy.utils.releases import Releases
+from ivy.version import Version
 from tests.unit.helpers import UPDATER, Node, make_config
 
 RUNNING = {
@@ -107,3 +109,22 @@ def test_who_may_sign(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str
 def test_believing_everybody_is_not_well() -> None:
     finding = checks_network.signatures(UpdaterConfig.model_validate({**UPDATER, "require_signed_tags": False}))
     assert not finding.ok and "updater.require_signed_tags" in finding.remedy
+
+
+def test_what_is_gone_is_a_finding_and_the_rest_is_examined(node: Node, data_dir: Path) -> None:
+    node.write_config()
+    releases = Releases()
+    releases.directory(Version("1.0.0")).mkdir()
+    releases.activate(Version("1.0.0"))
+    status, found = examine(node)
+    assert status == 1
+    assert "config.json" in found["permissions"]["text"] and found["permissions"]["remedy"]
+    assert found["units"]["ok"]
+
+
+def test_a_terminal_without_utf_8_is_no_reason_to_end(node: Node) -> None:
+    node.write_config()
+    node.environment["PYTHONIOENCODING"] = "ascii"
+    status, output, errors = node.ivy("doctor")
+    assert (status, errors) == (1, "")
+    assert re.search(r"^ +\? ", output, re.MULTILINE), output

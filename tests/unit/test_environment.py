@@ -89,6 +89,7 @@ def test_dependencies_are_wheels_with_hashes_and_have_no_rights(release: Path, n
         ("ERROR: No matching distribution found for wheel==1.0", Rejected),
         ("WARNING: Retrying (Retry(total=4)) after connection broken", NetworkTrouble),
         ("ReadTimeoutError: Read timed out.", NetworkTrouble),
+        ("", NetworkTrouble),  # as a time limit leaves it
     ],
 )
 def test_why_dependencies_cannot_be_installed(release: Path, node: Node, said: str, error: type[Exception]) -> None:

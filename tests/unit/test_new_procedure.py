@@ -64,7 +64,22 @@ def test_configs_of_before_stay_valid_and_the_new_section_has_bounds(checkout: P
     assert "wind_speed.seconds_between_datapoints" in refused.stderr
 
 
-@pytest.mark.parametrize("name", ["Wind", "wind_speed", "../x", "", "import", "a--b", "dummy-procedure"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "Wind",
+        "wind_speed",
+        "../x",
+        "",
+        "import",
+        "a--b",
+        "dummy-procedure",
+        "queue",
+        "general",
+        "restart-counter",
+        "updater-watch",
+    ],
+)
 def test_names_that_cannot_be_are_refused_and_nothing_is_written(checkout: Path, name: str) -> None:
     before = {path for path in checkout.rglob("*") if path.is_file()}
     refused = python(checkout, "-m", "ivy", "new-procedure", name)

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from ivy.types.config import UpdaterConfig
-from ivy.utils import fetch_errors
+from ivy.utils import fetch_errors, ownership
 from ivy.utils.commands import CommandError
 from ivy.utils.source import Source
 from ivy.utils.update_errors import NetworkTrouble, Rejected
@@ -227,3 +227,20 @@ def test_a_tag_that_speaks_of_another_version_is_rejected(
     node.fake("systemd-run", {"*for-each-ref*": "echo tag 1234", "*cat-file*": f"cat {tmp_path}/tag"})
     with pytest.raises(Rejected, match=reason):
         Source(settings(require_signed_tags=False), tmp_path).check_signature(VERSION)
+
+
+def test_what_a_killed_fetch_received_is_removed_before_and_after_the_next_one(
+    tmp_path: Path, node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ownership, "give_to_user", lambda _: None)
+    pack = tmp_path / "source.git" / "objects" / "pack"
+    pack.mkdir(parents=True)
+    (tmp_path / "source.git" / "HEAD").touch()
+    (pack / "tmp_pack_before").touch()
+    node.fake(
+        "systemd-run", {"*fetch*": f"test ! -e {pack}/tmp_pack_before && touch {pack}/tmp_pack_after; exit 1"}
+    )
+    with pytest.raises(NetworkTrouble):
+        Source(settings(), tmp_path).fetch(VERSION)
+    assert list(pack.iterdir()) == []
+    assert "LimitFSIZE=200M" in node.calls()[0]

@@ -2,6 +2,7 @@
 
 import json
 import math
+import multiprocessing
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from ivy import constants
 from ivy.backend import thingsboard_backend
 from ivy.backend.dialect import Dialect, Encoded, Limits, OfferError, Request
-from ivy.types.config import ForeignConfig
+from ivy.types.config import ConfigError, ForeignConfig
 from ivy.types.messages import (
     ConfigMessageBody,
     DataMessageBody,
@@ -20,9 +21,10 @@ from ivy.types.messages import (
     MessageBody,
     MessageQueueItem,
 )
+from ivy.utils.logger import Logger
 from tests.unit import arbitrary
 from tests.unit.arbitrary import item
-from tests.unit.helpers import make_config
+from tests.unit.helpers import BACKEND, make_config
 from tests.validators import thingsboard
 
 ATTRIBUTES = "v1/devices/me/attributes"
@@ -274,3 +276,10 @@ def test_nothing_else_comes_out_of_any_payload(topic: str, payload: bytes) -> No
     except OfferError:
         return
     assert wanted is None or isinstance(wanted, ForeignConfig | Request | Limits)
+
+
+@pytest.mark.parametrize("backend", [None, {**BACKEND, "provider": "tenta"}])
+def test_it_does_not_run_beside_the_backend_of_the_config(backend: Any) -> None:
+    config = make_config(backend=backend)
+    with pytest.raises(ConfigError, match="but thingsboard was started"):
+        thingsboard_backend.run(config, Logger(config, "thingsboard"), multiprocessing.Event())

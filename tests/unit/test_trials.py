@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from ivy.types.config import ForeignConfig, UpdaterConfig, as_text
+from ivy.types.config import UpdaterConfig, as_text
 from ivy.utils import history, probation
 from ivy.utils.logger import Logger
 from ivy.utils.releases import Releases
@@ -13,6 +13,7 @@ from ivy.utils.trials import Trials
 from ivy.utils.update_plan import Offer
 from ivy.version import Version
 from tests.unit.helpers import CONFIG, UPDATER, Node, make_config
+from tests.unit.test_update_plan import foreign
 
 VERSION = Version("1.0.0")
 
@@ -37,19 +38,54 @@ def trials(releases: Releases, seconds: int, most_seconds: int) -> Trials:
     return Trials(releases, UpdaterConfig.model_validate({**UPDATER, **times}), logger)
 
 
+@pytest.fixture
+def watched(monkeypatch: pytest.MonkeyPatch) -> list[probation.Terms]:
+    """The terms of all probations; each is passed at once."""
+    terms: list[probation.Terms] = []
+    monkeypatch.setattr(probation.Watch, "run", lambda watch: terms.append(watch.terms))
+    return terms
+
+
 def test_an_interrupted_probation_takes_as_long_as_before_whatever_the_offered_config_says(
-    releases: Releases, monkeypatch: pytest.MonkeyPatch
+    releases: Releases, watched: list[probation.Terms]
 ) -> None:
-    watched: list[probation.Terms] = []
-
-    def run(watch: probation.Watch) -> None:
-        watched.append(watch.terms)
-
-    monkeypatch.setattr(probation.Watch, "run", run)
-    offered = ForeignConfig.model_validate({**CONFIG, "general": {**CONFIG["general"], "config_revision": 4}})
+    offered = foreign(4)
     trials(releases, 40, 400).begin(Offer(offered, "backend", "offer-4"))
     releases.write_config(VERSION, as_text(offered))
     trials(releases, 1, 10).resume()  # after a power cut the config is the offered one
     assert [(terms.seconds, terms.most_seconds) for terms in watched] == [(40, 400)]
     [decision] = history.load().decisions
     assert decision.accepted and history.load().trial is None
+
+
+def test_a_probation_that_is_longer_than_it_may_be_can_still_be_passed(
+    releases: Releases, watched: list[probation.Terms]
+) -> None:
+    """Otherwise nothing could be accepted any more, not even what corrects that."""
+    too_short = trials(releases, 600, 300)
+    too_short.watch(too_short.begin(Offer(foreign(4), "backend", "offer-4")))
+    assert watched[0].most_seconds > watched[0].seconds == 600
+
+
+def test_a_link_is_not_waited_for_anew_at_each_boot_for_ever(
+    releases: Releases, watched: list[probation.Terms], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(probation.Watch, "run", lambda watch: _lose_power(watched, watch))
+    trials(releases, 1, 10).begin(Offer(foreign(4), "backend", "offer-4"))
+    with history.update() as past:
+        assert past.trial
+        past.trial = past.trial.model_copy(update={"link_was_down": True})
+    releases.write_config(VERSION, as_text(foreign(4)))
+    for _ in range(5):
+        with pytest.raises(_PowerCut):
+            trials(releases, 1, 10).resume()
+    assert [terms.link_was_down for terms in watched] == [True, True, False, False, False]
+
+
+class _PowerCut(Exception):
+    pass
+
+
+def _lose_power(watched: list[probation.Terms], watch: probation.Watch) -> None:
+    watched.append(watch.terms)
+    raise _PowerCut

@@ -1,7 +1,10 @@
 """A pass of the updater: which offer it deals with, by which config, and what it says."""
 
+import functools
 import json
 import os
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +13,16 @@ import pytest
 from ivy import constants
 from ivy.types.config import ForeignConfig
 from ivy.types.messages import ConfigMessageBody
-from ivy.utils import history, update_pass, verdicts
+from ivy.utils import environment, golden, history, notify, repair, update_pass, verdicts
+from ivy.utils.logger import Logger
 from ivy.utils.messaging_agent import MessagingAgent
 from ivy.utils.releases import Releases
 from ivy.utils.state_interface import StateInterface
+from ivy.utils.update_errors import NetworkTrouble, Rejected
 from ivy.utils.update_plan import UPDATER_DEFAULTS, Offer
 from ivy.utils.updater import Updater
 from ivy.version import Version
-from tests.unit.helpers import CONFIG, UPDATER, Node
+from tests.unit.helpers import BACKEND, CONFIG, UPDATER, Node, make_config
 from tests.unit.test_update_plan import foreign
 
 VERSION = Version("1.0.0")
@@ -163,7 +168,7 @@ def test_what_was_decided_is_not_decided_again(monkeypatch: pytest.MonkeyPatch) 
 
 def test_a_pass_tells_what_runs_and_deals_with_all_offers(monkeypatch: pytest.MonkeyPatch) -> None:
     performed = Performed(monkeypatch)
-    monkeypatch.setattr(Updater, "repair", lambda self: None)
+    monkeypatch.setattr(environment, "fits", lambda _: True)
     pend(5)
     update_pass.run()
     assert startups() == [3] and performed.revisions == [5]
@@ -198,3 +203,93 @@ def test_a_startup_message_carries_the_config(releases: Releases) -> None:
     body = item.message_body
     assert isinstance(body, ConfigMessageBody) and isinstance(body.config, ForeignConfig)
     assert (body.config.model_extra or {})["of_the_future"] == {"a": 1}
+
+
+def test_a_config_that_is_gone_can_be_replaced(releases: Releases) -> None:
+    releases.config_file(VERSION).unlink()
+    assert releases.active_config().general.config_revision == -1
+    releases.begin_probation()
+    releases.write_config(VERSION, json.dumps(CONFIG))
+    assert releases.active_config().general.config_revision == 3
+
+
+def test_the_active_version_is_the_one_that_runs_whatever_its_config_says(releases: Releases) -> None:
+    """Otherwise what is offered for it would be written over it before that is kept."""
+    write({**CONFIG, "general": {**CONFIG["general"], "software_version": "1.1.0"}})
+    assert releases.active_config().general.software_version == VERSION
+
+
+class Clock:
+    """Time that passes only while somebody sleeps."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 1000.0
+        monkeypatch.setattr(time, "monotonic", lambda: self.now)
+        monkeypatch.setattr(notify, "sleep", self.sleep)
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+        assert self.now < 100_000, "nobody gives up"
+
+
+def no_network(*_: object) -> None:
+    raise NetworkTrouble("no route to host")
+
+
+def test_the_admin_is_told_soon_that_there_is_no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing else is decided while a command waits, and who gave it may be gone."""
+    clock = Clock(monkeypatch)
+    write({**CONFIG, "updater": UPDATER})
+    monkeypatch.setattr(Updater, "_make_release", no_network)
+    failure = Updater(update_pass.running_config()).perform(Offer(foreign(3, "1.1.0"), "admin", "admin-1"))
+    assert failure == "no route to host"
+    assert 60 < clock.now - 1000 < 300
+
+
+@pytest.fixture
+def golden_release(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """What the package brought."""
+    (tmp_path / "golden" / "ivy").mkdir(parents=True)
+    (tmp_path / "golden" / "config").mkdir()
+    (tmp_path / "golden" / "pyproject.toml").write_text('[project]\nversion = "0.9.0"\n')
+    monkeypatch.setattr(golden, "stand_in", functools.partial(golden.stand_in, golden=tmp_path / "golden"))
+    return tmp_path / "golden"
+
+
+@pytest.mark.parametrize("fails", [no_network, lambda _: (_ for _ in ()).throw(Rejected("no wheel"))])
+def test_a_release_that_no_python_can_run_is_replaced_if_nothing_can_use_its_config(
+    golden_release: Path, releases: Releases, monkeypatch: pytest.MonkeyPatch, fails: Callable[[Path], None]
+) -> None:
+    Clock(monkeypatch)
+    monkeypatch.setattr(environment, "make_anew", fails)
+    write({**CONFIG, "backend": BACKEND, "of_a_newer_version": {}})
+    repair.repair(releases, update_pass.running_config(), Logger(make_config(), "updater"))
+    assert releases.current() == Version("0.9.0")
+    config = json.loads(releases.read_config(Version("0.9.0")))
+    assert config["backend"]["mqtt_connection"]["host"] == "localhost", "the operator is kept"
+    assert config["general"]["software_version"] == "0.9.0" and "of_a_newer_version" not in config
+    last_good = history.load().last_good
+    assert last_good and last_good.general.software_version == VERSION, "it can be gone back to"
+
+
+def test_a_release_that_no_python_can_run_stays_while_the_package_serves_it(
+    golden_release: Path, releases: Releases, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(environment, "make_anew", lambda _: (_ for _ in ()).throw(Rejected("no wheel")))
+    repair.repair(releases, update_pass.running_config(), Logger(make_config(), "updater"))
+    assert releases.current() == VERSION
+
+
+def test_a_release_is_mended_when_the_network_is_back(
+    golden_release: Path, releases: Releases, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, made = Clock(monkeypatch), []
+
+    def make_anew(release: Path) -> None:
+        if clock.now < 5000:
+            no_network()
+        made.append(release)
+
+    monkeypatch.setattr(environment, "make_anew", make_anew)
+    repair.repair(releases, update_pass.running_config(), Logger(make_config(), "updater"))
+    assert made == [releases.directory(VERSION)] and releases.current() == VERSION

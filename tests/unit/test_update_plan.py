@@ -1,11 +1,12 @@
 """What is decided about an offer, from nothing but the active config and the offer."""
 
+import re
 from typing import Any
 
 import pytest
 
 from ivy.types.config import Config, ForeignConfig, UpdaterConfig
-from ivy.types.updates import Source
+from ivy.types.updates import History, Source
 from ivy.utils import update_plan
 from ivy.utils.update_errors import Rejected
 from ivy.utils.update_plan import Offer, Plan
@@ -148,7 +149,9 @@ def test_the_settings_are_those_of_the_active_config() -> None:
 
 
 def _choose(revisions: list[int], decided: int) -> tuple[int | None, list[int]]:
-    newest, replaced = update_plan.choose([foreign(revision) for revision in revisions], decided)
+    newest, replaced = update_plan.choose(
+        [foreign(revision) for revision in revisions], History(decided_revision=decided)
+    )
     return newest.revision if newest else None, [offer.revision for offer in replaced]
 
 
@@ -170,9 +173,12 @@ def test_the_newest_undecided_offer_is_chosen(
     assert _choose(pending, decided) == (newest, replaced)
 
 
-def test_an_offer_of_a_backend_is_known_by_its_revision() -> None:
-    assert update_plan.of_backend(foreign(7)).identifier == "revision-7"
-    assert update_plan.of_backend(foreign(7)).version == OWN
+def test_an_offer_of_a_backend_is_known_by_its_revision_and_its_content() -> None:
+    offer = update_plan.of_backend(foreign(7))
+    assert re.fullmatch("revision-7-[0-9a-f]{8}", offer.identifier)
+    assert update_plan.of_backend(foreign(7)).identifier == offer.identifier
+    assert update_plan.of_backend(foreign(7, more=1)).identifier != offer.identifier
+    assert offer.version == OWN
 
 
 def test_the_defaults_guard() -> None:

@@ -197,3 +197,16 @@ def test_messages_that_were_sent_are_not_added_again(agent: MessagingAgent) -> N
 def test_messages_added_once_are_in_the_archive(agent: MessagingAgent) -> None:
     agent.add_once("one", [LogMessageBody(level="ERROR", subject="a", body="")])
     assert Path(MessagingAgent.get_message_archive_file()).read_text().count('""subject"":""a""') == 1
+
+
+def test_what_was_rejected_stays_so_whatever_the_admin_lets_the_platform_count() -> None:
+    verdicts.record(of_backend(foreign(7)), "no")
+    verdicts.record(offer(5, "admin"), None)
+    assert history.decided_revision() == 5
+    assert history.is_decided(foreign(7))
+    other = foreign(7, other={"than": "before"})
+    assert not history.is_decided(other)
+    with StateInterface.update() as state:
+        state.pending_configs = [foreign(7), other]
+    verdicts.report()
+    assert StateInterface.load().pending_configs == [other]

@@ -1,0 +1,66 @@
+"""Mends a release whose environment is none for the Python that is installed, as after an upgrade of Debian.
+
+Until that is done /usr/bin/ivy runs the package's code, with the release's config: this code.
+"""
+
+import time
+from pathlib import Path
+
+from ivy.types.config import Config, ConfigError
+from ivy.utils import environment, golden, history, patience, switching, update_plan
+from ivy.utils.logger import Logger
+from ivy.utils.releases import Releases
+from ivy.utils.state_interface import StateInterface
+from ivy.utils.update_errors import NetworkTrouble, Rejected
+
+_SECONDS_WITHOUT_SAMPLES = 600.0
+
+
+def repair(releases: Releases, config: Config, logger: Logger) -> None:
+    """Make the current release's environment anew, if it does not fit.
+
+    If that is impossible, and the package's code cannot use the config either, so that nothing is sampled or sent,
+    the package's release becomes the current one.
+
+    Args:
+        releases: Those of the node.
+        config: As much of the active config as this code can read.
+        logger: What to tell of it to.
+
+    Raises:
+        OSError, CommandError: It could not be done. The next pass goes on.
+    """
+    version = releases.current()
+    if version is None or environment.fits(releases.directory(version)):
+        return
+    logger.warning(f"The environment of version {version} is none for this Python: making it anew")
+    is_served = _is_valid(releases.read_config(version))
+    try:
+        _make_anew(releases.directory(version), is_served, logger)
+    except (Rejected, NetworkTrouble) as error:
+        logger.error(f"Version {version} cannot run with this Python", details=str(error))
+        if is_served:
+            return
+        golden.stand_in(releases, config)
+        logger.error(f"The package's version {releases.current()} runs, with what it can read of the config")
+    switching.switch(switching.backend_unit(releases.active_config()))
+
+
+def _make_anew(release: Path, is_served: bool, logger: Logger) -> None:
+    deadline = time.monotonic() + _SECONDS_WITHOUT_SAMPLES
+
+    def give_up(trouble: NetworkTrouble) -> None:
+        newest, _ = update_plan.choose(StateInterface.load().pending_configs, history.load())
+        if newest is not None or (not is_served and time.monotonic() > deadline):
+            raise trouble
+
+    what = f"What version {release.name} depends on"
+    patience.fetch(what, lambda: environment.make_anew(release), give_up, logger)
+
+
+def _is_valid(config: str) -> bool:
+    try:
+        Config.load_from_string(config)
+    except ConfigError:
+        return False
+    return True
