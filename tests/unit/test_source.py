@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from ivy.types.config import UpdaterConfig
-from ivy.utils import fetch_errors, ownership
+from ivy.utils import fetch_errors, ownership, source
 from ivy.utils.commands import CommandError
 from ivy.utils.source import Source
 from ivy.utils.update_errors import NetworkTrouble, Rejected
@@ -227,6 +227,24 @@ def test_a_tag_that_speaks_of_another_version_is_rejected(
     node.fake("systemd-run", {"*for-each-ref*": "echo tag 1234", "*cat-file*": f"cat {tmp_path}/tag"})
     with pytest.raises(Rejected, match=reason):
         Source(settings(require_signed_tags=False), tmp_path).check_signature(VERSION)
+
+
+def test_a_git_that_was_stopped_has_verified_nothing(
+    tmp_path: Path, node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """systemd takes the end by a SIGTERM for a success."""
+    monkeypatch.setattr(source, "ALLOWED_SIGNERS", tmp_path / "tag")
+    (tmp_path / "tag").write_text(TAG.format(id="0" * 40, name="v1.2.3"))
+    node.fake("systemd-run", {"*for-each-ref*": "echo tag 1234", "*cat-file*": f"cat {tmp_path}/tag"})
+    with pytest.raises(Rejected, match="could not be verified"):
+        Source(settings(), tmp_path).check_signature(VERSION)
+
+
+def test_a_version_need_not_be_signed_only_where_the_config_says_so(tmp_path: Path, node: Node) -> None:
+    node.fake("systemd-run", {"*for-each-ref*": "echo commit 1234"})
+    Source(settings(require_signed_tags=False), tmp_path).check_signature(VERSION)
+    with pytest.raises(Rejected, match=r"nobody may sign|is not signed"):
+        Source(settings(), tmp_path).check_signature(VERSION)
 
 
 def test_what_a_killed_fetch_received_is_removed_before_and_after_the_next_one(

@@ -246,6 +246,19 @@ def test_the_admin_is_told_soon_that_there_is_no_network(monkeypatch: pytest.Mon
     assert 60 < clock.now - 1000 < 300
 
 
+def test_tests_that_were_stopped_have_not_passed(node: Node, releases: Releases) -> None:
+    """systemd takes the end by a SIGTERM for a success."""
+    test = releases.directory(VERSION) / "tests" / "release" / "test_it.py"
+    test.parent.mkdir(parents=True)
+    test.write_text("import pytest\n\n\n@pytest.mark.version_change\ndef test_it(): ...\n")
+    updater = Updater(update_pass.running_config())
+    node.fake("systemd-run", {"*": "echo '1 passed in 0.01s'"})
+    updater.run_pytests(VERSION)
+    node.fake("systemd-run", {"*": "echo .."})
+    with pytest.raises(Rejected, match="were stopped"):
+        updater.run_pytests(VERSION)
+
+
 @pytest.fixture
 def golden_release(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """What the package brought."""
