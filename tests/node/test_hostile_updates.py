@@ -14,7 +14,7 @@ from testbed.bed import Bed, Node, Snapshot
 from tests.node import hostile_trees
 from tests.node.conftest import unit_property
 from tests.node.releases import Graft, ReleaseMaker, add_zeros, grafts, remove, write
-from tests.node.update_site import REPOSITORY, UpdateSite, with_tenta
+from tests.node.update_site import PRIVATE_REPOSITORY, REPOSITORY, TOKEN, UpdateSite, with_tenta
 
 CANARY = "canary"
 EXECUTE = f"$(touch${{IFS}}/var/lib/ivy/{CANARY})"
@@ -127,6 +127,20 @@ def test_an_offer_chooses_the_repository_but_neither_commands_nor_signers(
     # Not even together with the version that would profit.
     assert "only the admin may loosen this" in site.rejects("6.6.7", updater={"require_signed_tags": False})
     site.accepts(updater={"repository": REPOSITORY})
+
+
+def test_a_private_repository_needs_the_token(site: UpdateSite, tmp_path_factory: pytest.TempPathFactory) -> None:
+    public = {name: site.config()["updater"].get(name) for name in ("repository", "provider", "provider_host")}
+    ReleaseMaker(site.git.repository(PRIVATE_REPOSITORY), tmp_path_factory.mktemp("private")).release(
+        "1.4.5", signer=site.trusted
+    )
+    private = {"repository": PRIVATE_REPOSITORY, "provider": "gitlab", "provider_host": "gitlab.com"}
+    site.accepts(updater={**private, "access_token": "a-wrong-token"})
+    reason = site.rejects("1.4.5")
+    assert "refuses the login" in reason and "a-wrong-token" not in reason
+    site.accepts(updater={"access_token": TOKEN})
+    site.accepts("1.4.5")
+    site.accepts("1.0.0", updater={**public, "access_token": None})
 
 
 def test_the_tests_of_a_release_can_do_no_harm(site: UpdateSite) -> None:

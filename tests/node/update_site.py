@@ -16,7 +16,8 @@ from tests.node.recorder import Recorder
 from tests.node.releases import Edit, ReleaseMaker, replace
 from tests.node.signers import Signer, allowed_signers
 
-REPOSITORY = "university/ivy"
+REPOSITORY, PRIVATE_REPOSITORY = "university/ivy", "university/secret"
+TOKEN = "a-token-for-tests"
 VERDICT_SECONDS = 90
 SHORT_PROBATION = {"seconds_of_probation": 3, "max_seconds_of_probation": 20}
 
@@ -38,7 +39,13 @@ class UpdateSite:
     def __init__(self, bed: Bed, node: Node, platform: Platform, directory: Path) -> None:
         self.node = node
         self.platform = platform
-        self.git = GitServer(bed.address, directory=directory / "git", public=[REPOSITORY, "evil/ivy"])
+        self.git = GitServer(
+            bed.address,
+            directory=directory / "git",
+            public=[REPOSITORY, "evil/ivy"],
+            private=[PRIVATE_REPOSITORY],
+            token=TOKEN,
+        )
         self.trusted, self.foreign = (Signer.make(directory, name) for name in ("trusted", "foreign"))
         self.git.start()
         self.maker = ReleaseMaker(self.git.repository(REPOSITORY), directory / "maker")

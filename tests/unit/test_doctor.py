@@ -9,10 +9,10 @@ import pytest
 
 from ivy.cli import checks_network, checks_node
 from ivy.types.config import UpdaterConfig
-from ivy.utils import source
+from ivy.utils import clock, environment, source
 from ivy.utils.releases import Releases
 from ivy.version import Version
-from tests.unit.helpers import UPDATER, Node, make_config
+from tests.unit.helpers import CONFIG, UPDATER, Node, make_config
 
 RUNNING = {
     "LoadState": "loaded",
@@ -128,3 +128,59 @@ def test_a_terminal_without_utf_8_is_no_reason_to_end(node: Node) -> None:
     status, output, errors = node.ivy("doctor")
     assert (status, errors) == (1, "")
     assert re.search(r"^ +\? ", output, re.MULTILINE), output
+
+
+@pytest.fixture
+def release(root_dir: Path) -> Path:
+    """A current release with a config, as the updater would make it."""
+    releases, version = Releases(), Version("1.0.0")
+    releases.config_file(version).parent.mkdir(parents=True)
+    releases.activate(version)
+    releases.write_config(version, json.dumps(CONFIG))
+    return releases.directory(version)
+
+
+def test_a_config_that_everybody_can_read_is_found(release: Path) -> None:
+    config = release / "config" / "config.json"
+    assert str(config) not in "".join(finding.text for finding in checks_node.permissions())
+    config.chmod(0o644)
+    [found] = [finding for finding in checks_node.permissions() if str(config) in finding.text]
+    assert found.remedy == f"chmod 640 {config}"
+
+
+@pytest.mark.parametrize(("synchronised", "is_ok"), [(True, True), (False, False), (None, True)])
+def test_the_clock(monkeypatch: pytest.MonkeyPatch, synchronised: bool | None, is_ok: bool) -> None:
+    monkeypatch.setattr(clock, "is_synchronised", lambda: synchronised)
+    assert checks_node.time().ok == is_ok
+
+
+def test_an_environment_of_another_python_is_found(release: Path) -> None:
+    [finding] = checks_node.python()
+    assert not finding.ok and "ivy-updater" in finding.remedy
+    environment.make(release)
+    [finding] = checks_node.python()
+    assert finding.ok
+
+
+@pytest.mark.parametrize(
+    ("answer", "is_ok", "text"),
+    [
+        (
+            "printf '1\\trefs/tags/v1.0.0\\n2\\trefs/tags/v1.10.0\\n'",
+            True,
+            "2 versions can be fetched, the newest is 1.10.0",
+        ),
+        ("true", False, "no tag of the form v1.2.3"),
+        ("echo 'fatal: Authentication failed' >&2; exit 128", False, "check updater.access_token"),
+        ("echo 'fatal: unable to access: Could not resolve host' >&2; exit 128", False, "Could not resolve host"),
+    ],
+)
+def test_the_source_of_versions(
+    node: Node, root_dir: Path, monkeypatch: pytest.MonkeyPatch, answer: str, is_ok: bool, text: str
+) -> None:
+    (root_dir / "source.git").mkdir()
+    monkeypatch.setenv("PATH", node.environment["PATH"])
+    node.fake("systemd-run", {"*ls-remote*": answer})
+    _, repository, _ = checks_network.updates(UpdaterConfig.model_validate(UPDATER))
+    assert (repository.check, repository.ok) == ("repository", is_ok)
+    assert text in repository.text
