@@ -107,7 +107,8 @@ class Updater:
         """Have the offered version in its place, with the offered config, tested; nothing of it runs yet."""
         version = offer.version
         self._check_space()
-        if not self._releases.directory(version).is_dir() or self._settings.source_conflict_strategy == "overwrite":
+        is_usable = environment.fits(self._releases.directory(version))
+        if self._settings.source_conflict_strategy == "overwrite" or not is_usable:
             self._await_release(offer)
             self._write_config(offer, self._releases.unfinished(version))
             self.run_pytests(version)

@@ -259,6 +259,19 @@ def test_tests_that_were_stopped_have_not_passed(node: Node, releases: Releases)
         updater.run_pytests(VERSION)
 
 
+def test_a_version_on_disk_that_no_python_can_run_is_made_anew(
+    releases: Releases, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def make_release(_: Updater, version: Version) -> None:
+        raise Rejected(f"{version} is made anew")
+
+    monkeypatch.setattr(Updater, "_make_release", make_release)
+    write({**CONFIG, "updater": UPDATER})
+    releases.directory(Version("1.1.0")).mkdir()
+    failure = Updater(update_pass.running_config()).perform(Offer(foreign(3, "1.1.0"), "admin", "admin-1"))
+    assert failure == "1.1.0 is made anew"
+
+
 @pytest.fixture
 def golden_release(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """What the package brought."""
