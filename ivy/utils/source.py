@@ -180,7 +180,9 @@ class Source:
             self._fetch(url, reference)
         except commands.CommandError as error:
             text = f"{version.as_tag()} of {url}"
-            raise fetch_errors.judge(error, text) or Rejected(f"{text} cannot be fetched: {error.said}") from None
+            raise fetch_errors.judge(error, text) or Rejected(
+                f"{text} cannot be fetched; is it larger than 200 MB? {error.said}"
+            ) from None
 
     def _fetch(self, url: str, reference: str) -> None:
         fetch = ["fetch", "--quiet", "--force", "--no-tags", "--depth=1", "--no-write-fetch-head"]
