@@ -10,6 +10,8 @@ _ASK_TIMEDATED = ["timedatectl", "show", "--property=NTPSynchronized", "--value"
 _SECONDS_TO_ANSWER = 5.0
 _SECONDS_BETWEEN_QUESTIONS = 60.0
 
+_LATEST = 253402300799.0  # the year 9999: what is later has no date
+
 _last_answer: Optional[bool] = None
 _next_question = float("-inf")
 
@@ -28,6 +30,11 @@ def is_synchronised() -> Optional[bool]:
             _last_answer = _kernel_says()
         _next_question = time.monotonic() + _SECONDS_BETWEEN_QUESTIONS
     return _last_answer
+
+
+def or_epoch(timestamp: float) -> float:
+    """A Unix time, or 0 if it has no date: rotten bits, which must not stop whoever shows, stores or sends it."""
+    return timestamp if 0 <= timestamp <= _LATEST else 0.0
 
 
 def _kernel_says() -> Optional[bool]:

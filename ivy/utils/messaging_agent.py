@@ -149,7 +149,8 @@ class MessagingAgent:
 
     def _parse(self, identifier: int, timestamp: float, body: str) -> Optional[MessageQueueItem]:
         try:
-            return MessageQueueItem(identifier=identifier, timestamp=timestamp, message_body=json.loads(body))
+            time_or_0 = clock.or_epoch(timestamp)
+            return MessageQueueItem(identifier=identifier, timestamp=time_or_0, message_body=json.loads(body))
         except (ValueError, TypeError, RecursionError) as error:
             # What no backend will ever understand must not stand in the way of the others.
             journal.send("ERROR", f"removed from the queue, being no message: {body!r:.1000}", details=str(error))
@@ -190,7 +191,7 @@ class MessagingAgent:
             sqlite3.Error: The database cannot be read.
         """
         rows = self._execute("SELECT CAST(timestamp AS REAL) FROM QUEUE ORDER BY internal_id LIMIT 1")
-        return float(rows[0][0] or 0) if rows else None
+        return clock.or_epoch(rows[0][0] or 0.0) if rows else None
 
     def _execute(self, statement: str, parameters: tuple[Any, ...] = ()) -> list[Any]:
         return self._run(lambda connection: connection.execute(statement, parameters).fetchall())

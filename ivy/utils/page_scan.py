@@ -13,7 +13,7 @@ import struct
 from collections.abc import Iterator
 from typing import BinaryIO, Optional
 
-from ivy.utils import page_log, queue_schema
+from ivy.utils import clock, page_log, queue_schema
 
 Row = tuple[int, float, bytes]
 """Identifier, timestamp, body."""
@@ -112,7 +112,8 @@ def _row(page: bytes, start: int, pages: _Pages) -> Row:
     body = record[header_size + time_size :]
     if time_size < 0 or len(body) != (text_type - _SHORTEST_TEXT) // 2 or not body.startswith(_BEGINNINGS):
         raise ValueError("no row of a queue")
-    return _signed(identifier), _number(time_type, record[header_size : header_size + time_size]), body
+    timestamp = _number(time_type, record[header_size : header_size + time_size])
+    return _signed(identifier), clock.or_epoch(timestamp), body
 
 
 def _payload(page: bytes, start: int, size: int, pages: _Pages) -> bytes:

@@ -76,7 +76,7 @@ class QueueDatabase:
                     if not self._was_replaced():
                         return result
                     self.close()
-            except (OSError, sqlite3.Error) as error:
+            except (OSError, sqlite3.Error, UnicodeDecodeError) as error:
                 if queue_errors.is_damage(error) and replacements < _MOST_REPLACEMENTS:
                     replacements += self._replace(error)
                 elif self.connection is not None and self._was_replaced():
@@ -85,7 +85,7 @@ class QueueDatabase:
                     raise
             notify.heartbeat()
 
-    def _may_pass(self, error: Union[OSError, sqlite3.Error]) -> bool:
+    def _may_pass(self, error: Exception) -> bool:
         if queue_errors.is_lack_of_room(error) and reserve.release():
             self._failure = None
             return True

@@ -2,7 +2,6 @@
 
 import errno
 import sqlite3
-from typing import Union
 
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _SICK_DISK = {errno.EROFS, errno.EIO}
@@ -13,14 +12,14 @@ _DAMAGE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 _UNREADABLE = {sqlite3.SQLITE_IOERR_READ, sqlite3.SQLITE_IOERR_SHORT_READ, sqlite3.SQLITE_IOERR_CORRUPTFS}
 
 
-def is_busy(error: Union[OSError, sqlite3.Error]) -> bool:
+def is_busy(error: Exception) -> bool:
     """Whether another process is at it: worth waiting for."""
     return isinstance(error, TimeoutError) or _code(error) & 0xFF in _BUSY
 
 
-def is_damage(error: Union[OSError, sqlite3.Error]) -> bool:
-    """Whether the file is no longer what it was."""
-    return _code(error) & 0xFF in _DAMAGE or _code(error) in _UNREADABLE
+def is_damage(error: Exception) -> bool:
+    """Whether the file is no longer what it was. Python cannot decode what SQLite says of a name that rotted."""
+    return isinstance(error, UnicodeDecodeError) or _code(error) & 0xFF in _DAMAGE or _code(error) in _UNREADABLE
 
 
 def damage(text: str) -> sqlite3.DatabaseError:
@@ -30,20 +29,20 @@ def damage(text: str) -> sqlite3.DatabaseError:
     return error
 
 
-def is_disk_trouble(error: Union[OSError, sqlite3.Error]) -> bool:
+def is_disk_trouble(error: Exception) -> bool:
     """Whether the disk cannot take anything now: it is full, read-only, or sick. May pass by itself."""
     if isinstance(error, OSError):
         return error.errno in _NO_ROOM | _SICK_DISK
     return _code(error) & 0xFF in _TROUBLE and not is_damage(error)
 
 
-def is_lack_of_room(error: Union[OSError, sqlite3.Error]) -> bool:
+def is_lack_of_room(error: Exception) -> bool:
     """Whether more room on the disk could help. SQLite does not always say so."""
     if isinstance(error, OSError):
         return error.errno in _NO_ROOM
     return is_disk_trouble(error) and _code(error) & 0xFF != sqlite3.SQLITE_READONLY
 
 
-def _code(error: Union[OSError, sqlite3.Error]) -> int:
+def _code(error: Exception) -> int:
     """SQLite's extended code; 0 if the error is not SQLite's own."""
     return int(getattr(error, "sqlite_errorcode", 0))

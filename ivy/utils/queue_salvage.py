@@ -14,7 +14,7 @@ from pathlib import Path
 
 from ivy import files
 from ivy.types.messages import LogMessageBody
-from ivy.utils import journal, notify, page_scan, queue_schema
+from ivy.utils import journal, notify, page_scan, queue_errors, queue_schema
 from ivy.utils.queue_database import salvaging_path
 
 _SUFFIXES = ("", "-wal", "-shm")
@@ -61,11 +61,7 @@ def finish(path: str, reason: str) -> None:
     if not os.path.exists(path):
         for suffix in _SUFFIXES[1:]:  # where `begin` was interrupted
             _move(path + suffix, old + suffix)
-        try:
-            count = _copy(old, new, f"{reason}; the damaged file is {kept}")
-        except BaseException:
-            _remove(new)
-            raise
+        count = _copy_or_give_up(old, new, f"{reason}; the damaged file is {kept}")
         os.rename(new, path)
         files.sync(Path(path).parent)
         journal.send("ERROR", f"{path} was damaged ({reason}): {count} messages salvaged; the rest is in {kept}")
@@ -89,15 +85,33 @@ def _unused_name(path: str) -> str:
     return f"{path}.damaged-{stamp}"
 
 
-def _copy(old: str, new: str, details: str) -> int:
-    """Copy all rows into a new file. Returns their number."""
+def _copy_or_give_up(old: str, new: str, details: str) -> int:
+    """Copy all rows into a new file; none if that fails by more than the disk: it would fail at every start."""
+    try:
+        return _copy(old, new, _rows(old), details)
+    except Exception as error:
+        if queue_errors.is_disk_trouble(error):
+            raise
+        journal.send("ERROR", f"{old} cannot be read: going on with an empty queue", details=repr(error))
+        return _copy(old, new, iter(()), f"{details}; it could not be read: {error!r}")
+
+
+def _copy(old: str, new: str, rows: Iterator[page_scan.Row], details: str) -> int:
+    """Copy rows into a new file, which is left only if it is whole. Returns their number."""
+    try:
+        return _fill(old, new, rows, details)
+    except BaseException:
+        _remove(new)
+        raise
+
+
+def _fill(old: str, new: str, rows: Iterator[page_scan.Row], details: str) -> int:
     _remove(new)
     os.close(files.open_shared(new))
     database = queue_schema.connect(new, timeout=0)
     try:
         database.execute("PRAGMA synchronous = OFF")  # nobody knows this file yet: it is synced once, as a whole
         database.execute("CREATE TEMP TABLE HOMELESS (timestamp, message_body)")
-        rows = _rows(old)
         while some := list(itertools.islice(rows, _ROWS_AT_ONCE)):
             database.execute("BEGIN")
             if database.executemany(_INSERT, some).rowcount < len(some):
@@ -106,7 +120,7 @@ def _copy(old: str, new: str, details: str) -> int:
         [[last]] = database.execute("SELECT COALESCE(MAX(internal_id), 0) FROM QUEUE")
         database.execute(_GIVE_HOMES, (last + _GAP,))
         [[count, last]] = database.execute("SELECT COUNT(*), COALESCE(MAX(internal_id), 0) FROM QUEUE")
-        database.executemany("INSERT INTO DROPPED VALUES (?, ?, ?)", _dropped(old))
+        database.executemany("INSERT OR IGNORE INTO DROPPED VALUES (?, ?, ?)", _dropped(old))
         report = LogMessageBody(
             level="ERROR",
             subject=f"queue - ERROR - The message queue was damaged: {count} messages salvaged",
@@ -131,7 +145,10 @@ def _rows(old: str) -> Iterator[page_scan.Row]:
 
 def _dropped(old: str) -> Iterator[tuple[str, int, int]]:
     """What was counted in the old file, if it can be read."""
-    with contextlib.suppress(sqlite3.Error), contextlib.closing(_open_read_only(old)) as database:
+    with (
+        contextlib.suppress(sqlite3.Error, UnicodeDecodeError),
+        contextlib.closing(_open_read_only(old)) as database,
+    ):
         yield from database.execute("SELECT variant, count, reported FROM DROPPED").fetchall()
 
 

@@ -1,10 +1,12 @@
 """A damaged queue is replaced by one with all that can be read, and every process goes on with that."""
 
+import math
 import os
 import random
 import shutil
 import sqlite3
-from collections.abc import Callable
+import struct
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -281,3 +283,81 @@ def test_two_messages_of_the_same_number_are_both_salvaged(agent: MessagingAgent
     QUEUE.write_bytes(page)
     assert sorted(queued(agent)) == [0, 1, 2]
     assert queue_salvage.damaged_files(ACTIVE_QUEUE_FILE)
+
+
+def rot(old: bytes, new: bytes) -> None:
+    """Overwrite some bytes of the queue's file."""
+    content = QUEUE.read_bytes()
+    assert content.count(old) == 1 and len(old) == len(new)
+    QUEUE.write_bytes(content.replace(old, new))
+
+
+@pytest.mark.parametrize("timestamp", [math.nan, math.inf, -math.inf, 1e300, -1.0])
+@pytest.mark.parametrize("is_salvaged", [True, False])
+def test_a_timestamp_that_rotted_costs_no_message(
+    agent: MessagingAgent, timestamp: float, is_salvaged: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if math.isnan(timestamp) and not is_salvaged:
+        pytest.skip("SQLite takes it for NULL, and finds damage")
+    monkeypatch.setattr("time.time", lambda: 1.5)
+    agent.add_message(DataMessageBody(data={"number": 1}))
+    agent._execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    agent.database.close()
+    body = b'{"variant":"data"'
+    rot(struct.pack(">d", 1.5) + body, struct.pack(">d", timestamp) + body)
+    if is_salvaged:
+        destroy()
+    [item] = [item for item in agent.get_n_latest_messages(9) if item.message_body.variant == "data"]
+    assert item.timestamp == 0
+    assert agent.get_oldest_timestamp() == 0
+
+
+def test_a_name_that_rotted_is_damage_too(agent: MessagingAgent) -> None:
+    """Python cannot decode what SQLite says of it."""
+    agent.add_message(DataMessageBody(data={"number": 1}))
+    agent._execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    agent.database.close()
+    rot(b"indexQUEUE_LOGS", b"index" + b"\xff" * 10)
+    rot(b"CREATE INDEX QUEUE_LOGS", b"\xff" * 23)
+    assert queued(agent) == [1]
+    assert queue_salvage.damaged_files(ACTIVE_QUEUE_FILE)
+
+
+def test_counts_that_rotted_stop_no_salvage(agent: MessagingAgent) -> None:
+    agent.add_message(DataMessageBody(data={"number": 1}))
+    agent._execute("INSERT INTO DROPPED VALUES ('data', 7000, 3)")
+    agent._execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    agent.database.close()
+    rot(b"\x04\x15\x02\x01data", b"\x04\x15\x00\x03data")  # the count is NULL
+    queue_salvage.begin(ACTIVE_QUEUE_FILE)
+    queue_salvage.finish(ACTIVE_QUEUE_FILE, "damage")
+    assert queued(agent) == [1]
+
+
+def test_a_salvage_that_fails_ends_in_an_empty_queue(
+    agent: MessagingAgent, damaged: list[int], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def fail(_: str) -> Iterator[page_scan.Row]:
+        yield 1, 1.5, b'{"variant":"data","data":{"number":1}}'
+        raise OverflowError("nobody thought of this")
+
+    monkeypatch.setattr(page_scan, "rows", fail)
+    other = MessagingAgent()
+    other.add_message(DataMessageBody(data={"number": -1}))
+    assert queued(other) == [-1]
+    other.teardown()
+    assert "OverflowError" in agent.get_n_latest_messages(2)[0].message_body.model_dump_json()
+    assert "going on with an empty queue" in capfd.readouterr().err
+    [kept] = queue_salvage.damaged_files(ACTIVE_QUEUE_FILE)
+    assert Path(kept).read_bytes().startswith(b"no database")
+
+
+def test_a_salvage_that_lacks_room_is_tried_again(
+    agent: MessagingAgent, damaged: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(page_scan, "rows", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+        with pytest.raises(sqlite3.OperationalError, match="No space left"):
+            queued(agent)
+    agent.database._next_try = 0
+    assert queued(agent) == damaged
