@@ -114,10 +114,20 @@ class MessagingAgent:
                 self._archive.put(row)
 
     def _tell(self, report: str) -> None:
-        """The disk takes messages again: count those that were lost, and tell the operator."""
+        """The disk takes messages again: count those that were lost, and tell the operator.
+
+        Never raises: the message that was added is safe, and the next one may be the first to fail again.
+        """
         lost = self._queue.take_lost()
-        self.database.transaction(lambda connection: queue_schema.count_dropped(connection, lost))
-        self.add_message(LogMessageBody(level="WARNING", subject=f"queue - WARNING - {report}", body=""))
+        try:
+            self.database.transaction(lambda connection: queue_schema.count_dropped(connection, lost))
+        except (OSError, sqlite3.Error) as error:
+            self._queue.put_lost_back(lost)
+            journal.send("ERROR", f"what the queue lost is counted later: {error}")
+        try:  # where there is no room again, this is held in memory, and its end is the time to count
+            self.add_message(LogMessageBody(level="WARNING", subject=f"queue - WARNING - {report}", body=""))
+        except sqlite3.Error as error:
+            journal.send("ERROR", f"{report}, which cannot be queued: {error}")
 
     def _write_to_queue(self, row: Row) -> None:
         self._execute("INSERT INTO QUEUE (timestamp, message_body) VALUES (?, ?)", row)

@@ -65,6 +65,10 @@ class Shelter:
         self._lost.clear()
         return lost
 
+    def put_lost_back(self, lost: dict[str, int]) -> None:
+        """Undo `take_lost`."""
+        self._lost.update(lost)
+
     def _write_held(self) -> Optional[str]:
         held = len(self._rows)
         try:

@@ -28,11 +28,15 @@ class Disk:
 
     def __init__(self, agent: MessagingAgent, monkeypatch: pytest.MonkeyPatch) -> None:
         self.is_full = False
+        self.room: int | None = None  # statements until it is full
         self.tries = 0
         run, write = agent.database.run, os.write
 
         def run_if_room(work: Callable[[sqlite3.Connection], object]) -> object:
             self.tries += 1
+            if self.room is not None:
+                self.room -= 1
+                self.is_full = self.is_full or self.room < 0
             if self.is_full:
                 raise full()
             return run(work)
@@ -118,6 +122,23 @@ def test_the_newest_survive_and_logs_go_first(
     assert queued(agent) == [4, 5, 6, 7, 8, 9]
     assert len(told(agent)) == 1 and "4 were lost" in told(agent)[0]
     assert sorted(agent._execute("SELECT variant, count FROM DROPPED")) == [("data", 3), ("log", 1)]
+
+
+def test_what_was_lost_is_counted_when_the_disk_really_takes_it(
+    agent: MessagingAgent, disk: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shelter, "MOST_ROWS", 5)
+    disk.is_full = True
+    add(agent, *range(1, 9))
+    disk.is_full = False
+    disk.room = 6  # for what was held, and not for the count and the report
+    add(agent, 9)
+    disk.is_full, disk.room = False, None
+    assert queued(agent) == [4, 5, 6, 7, 8, 9] and told(agent) == []
+    add(agent, 10)
+    assert queued(agent) == [*range(4, 11)]
+    assert agent._execute("SELECT variant, count FROM DROPPED") == [("data", 3)]
+    assert len(told(agent)) == 2 and all("3 were lost" in subject for subject in told(agent))
 
 
 def test_large_messages_do_not_fill_the_memory(agent: MessagingAgent, disk: Disk) -> None:
