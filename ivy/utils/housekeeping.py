@@ -3,6 +3,7 @@
 Reports what it dropped: to the journal at once, to the operator once an hour.
 """
 
+import contextlib
 import datetime
 import os
 import sqlite3
@@ -40,16 +41,15 @@ class Housekeeper:
 
     def work(self) -> None:
         """Do what is to be done. Never raises because of the disk; what could not be done is done next time."""
-        try:
-            self._keep_archive()
-            self._keep_queue()
-            reserve.keep(_free())
-            self._report()
-            trouble = ""
-        except (OSError, sqlite3.Error) as error:
-            trouble = f"The bounds of queue and archive could not be kept: {error}"
-            if trouble != self._trouble:
-                self._journal.warning(trouble)
+        troubles = []
+        for duty in (self._keep_archive, self._keep_queue, self._keep_reserve, self._report):
+            try:
+                duty()
+            except (OSError, sqlite3.Error) as error:  # one that fails for ever must not stop the others
+                troubles.append(str(error))
+        trouble = "; ".join(dict.fromkeys(troubles))
+        if trouble and trouble != self._trouble:
+            self._journal.warning(f"The bounds of queue and archive could not be kept: {trouble}")
         self._trouble = trouble
 
     def _keep_archive(self) -> None:
@@ -73,7 +73,8 @@ class Housekeeper:
     @staticmethod
     def _remove_days(days: list[datetime.date]) -> None:
         for day in days:
-            os.unlink(message_archive.file_of(MESSAGE_ARCHIVE_DIR, day))
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(message_archive.file_of(MESSAGE_ARCHIVE_DIR, day))
 
     def _is_short_of_room(self) -> bool:
         return _free() < 1_000_000 * self._config.queue.min_free_megabytes
@@ -82,6 +83,10 @@ class Housekeeper:
         dropped = queue_bounds.enforce(self._config.queue, self._database, _free())
         if dropped:
             self._journal.warning(f"The queue is full: dropped {_readable(dropped)}")
+
+    @staticmethod
+    def _keep_reserve() -> None:
+        reserve.keep(_free())
 
     def _report(self) -> None:
         """Tell the operator how many messages were dropped since the last time, whoever dropped them."""

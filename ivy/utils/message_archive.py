@@ -113,15 +113,18 @@ def parse_line(path: str, line: str) -> Iterator[MessageArchiveItem]:
 
 
 def days(directory: str) -> list[datetime.date]:
-    """The days of which there are files, the oldest first."""
+    """The days of which there are files, the oldest first. Other names, like those of copies, are nobody's days."""
     try:
-        names = os.listdir(directory)
+        with os.scandir(directory) as entries:
+            names = [entry.name for entry in entries if entry.is_file()]
     except FileNotFoundError:
         return []
     found = []
     for name in names:
         with contextlib.suppress(ValueError):
-            found.append(datetime.date.fromisoformat(name.removesuffix(".csv")))
+            day = datetime.date.fromisoformat(name.removesuffix(".csv"))
+            if name == f"{day}.csv":
+                found.append(day)
     return sorted(found)
 
 

@@ -20,12 +20,12 @@ def release() -> bool:
 
 
 def keep(free: int) -> None:
-    """Take the room again if there is plenty.
+    """Take the room again if there is plenty; all of it, where that was cut short before.
 
     Args:
         free: The bytes that are free on the disk.
     """
-    if free < 4 * SIZE or os.path.exists(RESERVE_FILE):
+    if free < 4 * SIZE or (os.path.exists(RESERVE_FILE) and os.path.getsize(RESERVE_FILE) >= SIZE):
         return
     with contextlib.suppress(OSError):  # a file system that cannot do it; one more try at the next check
         descriptor = files.open_shared(RESERVE_FILE)

@@ -1,6 +1,7 @@
 """The queue and the archive stay within their bounds, and the operator hears what that cost."""
 
 import datetime
+import os
 import sqlite3
 from pathlib import Path
 
@@ -239,6 +240,37 @@ def test_a_disk_that_fails_is_told_once_and_stops_nothing(
     for _ in range(3):
         housekeeper.work()
     assert capfd.readouterr().out.count("no such disk") == 1
+
+
+def test_names_that_are_no_days_stop_nothing(agent: MessagingAgent, days: list[str]) -> None:
+    (ARCHIVE_DIR / "2024-01-01").mkdir()
+    (ARCHIVE_DIR / "2024-01-02.csv").mkdir()
+    (ARCHIVE_DIR / "20240103.csv").touch()
+    (ARCHIVE_DIR / "2024-01-04").touch()
+    keep(agent, Heard(), archive={"max_days": 2}, queue={"min_free_megabytes": 0}).work()
+    assert kept() == ["2024-01-02.csv", "20240103.csv", *days[-2:]]
+
+
+def test_one_duty_that_fails_does_not_stop_the_others(
+    agent: MessagingAgent, days: list[str], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def fail(_: object) -> None:
+        raise PermissionError("no")
+
+    monkeypatch.setattr(os, "unlink", fail)
+    fill(agent, 6000)
+    housekeeper = keep(agent, Heard(), archive={"max_days": 1}, queue={"max_megabytes": 1})
+    for _ in range(3):
+        housekeeper.work()
+    assert queue_bounds.measure(agent.database).used <= MEGABYTE
+    assert Path(reserve.RESERVE_FILE).exists()
+    assert capfd.readouterr().out.count("could not be kept: no\n") == 1
+
+
+def test_a_reserve_that_was_cut_short_is_completed(data_dir: Path) -> None:
+    Path(reserve.RESERVE_FILE).write_bytes(b"short")
+    reserve.keep(free=4 * reserve.SIZE)
+    assert Path(reserve.RESERVE_FILE).stat().st_size == reserve.SIZE
 
 
 def test_the_reserve_is_taken_when_there_is_plenty_only(data_dir: Path) -> None:
