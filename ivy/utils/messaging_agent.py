@@ -41,7 +41,8 @@ class MessagingAgent:
     """The queue's contract:
 
     1. When `add_message` has returned, the message survives a kill of any process and a power cut. While the disk
-       takes nothing, it survives in memory only, if it is among the newest; the journal says when that begins.
+       takes nothing, or another process replaces a damaged database, it survives in memory only, if it is among the
+       newest; the journal says when that begins.
     2. It leaves the queue by `remove_messages`: when the broker acknowledged it, or has no word for it, or surely
        breaks the connection over it (see `ivy.backend.suspects`); it must never block the others. Or when the queue
        is full (see `queue_bounds`), which is counted and reported.
@@ -54,7 +55,7 @@ class MessagingAgent:
     """
 
     def __init__(self) -> None:
-        """Open the queue, making it if it does not exist. A disk that takes nothing is no reason to fail.
+        """Open the queue, making it if it does not exist. Neither a disk that takes nothing nor damage is a reason to fail.
 
         Raises:
             OSError: The data directory is not writable.

@@ -5,7 +5,7 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from typing import Any, Optional, TypeVar, Union
 
 from ivy import constants, files
@@ -16,6 +16,7 @@ SECONDS_OF_PATIENCE = 2 * constants.WATCHDOG_SECONDS
 """How long another process may hold the database: one that hangs in it is killed by the watchdog before."""
 
 _SECONDS_BETWEEN_TRIES = 10.0  # to open it, on a disk that cannot take it: a salvage reads the whole file
+_SECONDS_FOR_A_SALVAGE = 5.0  # of a queue of some megabytes. Who waits for a larger one takes no samples
 _MOST_REPLACEMENTS = 3
 
 _Result = TypeVar("_Result")
@@ -77,10 +78,10 @@ class QueueDatabase:
                         return result
                     self.close()
             except (OSError, sqlite3.Error, UnicodeDecodeError) as error:
-                if queue_errors.is_damage(error) and replacements < _MOST_REPLACEMENTS:
-                    replacements += self._replace(error)
-                elif self.connection is not None and self._was_replaced():
+                if self.connection is not None and self._was_replaced():
                     self.close()
+                elif queue_errors.is_damage(error) and replacements < _MOST_REPLACEMENTS:
+                    replacements += self._replace(error)
                 elif not self._may_pass(error) or time.monotonic() > deadline:
                     raise
             notify.heartbeat()
@@ -122,8 +123,7 @@ class QueueDatabase:
 
     def _open_now(self) -> sqlite3.Connection:
         files.make_directory(os.path.dirname(self._path))
-        patience = notify.SECONDS_BETWEEN_HEARTBEATS
-        with file_lock(lock_path(self._path), patience):  # nobody opens what somebody replaces
+        with _alone(self._path, _SECONDS_FOR_A_SALVAGE if self._failure is None else 0):
             if os.path.exists(salvaging_path(self._path)):
                 self._finish_salvage()
             # Only if there is none yet: closing a descriptor of the database that is not SQLite's own would release
@@ -131,14 +131,14 @@ class QueueDatabase:
             if not os.path.isfile(self._path):
                 os.close(files.open_shared(self._path))
             self._inode = os.stat(self._path).st_ino
-            return queue_schema.connect(self._path, min(2, patience))
+            return queue_schema.connect(self._path, min(2, notify.SECONDS_BETWEEN_HEARTBEATS))
 
     def _replace(self, error: Exception) -> bool:
         """Put what can be read into a new file, unless another process does. Returns whether this one did."""
         from ivy.utils import queue_salvage  # hardly ever wanted
 
         with contextlib.suppress(TimeoutError), self._lock, self._as_owner():
-            with file_lock(lock_path(self._path), notify.SECONDS_BETWEEN_HEARTBEATS):
+            with _alone(self._path, _SECONDS_FOR_A_SALVAGE):
                 if not self._was_replaced():
                     queue_salvage.begin(self._path)
                 self.close()
@@ -151,6 +151,23 @@ class QueueDatabase:
         from ivy.utils import queue_salvage
 
         queue_salvage.finish(self._path, "a salvage was interrupted")
+
+
+@contextlib.contextmanager
+def _alone(path: str, patience: float) -> Generator[None, None, None]:
+    """Nobody opens what somebody replaces.
+
+    Raises:
+        OSError: Somebody is replacing it; as `TimeoutError`, if somebody only opens it.
+    """
+    with contextlib.ExitStack() as held:
+        try:
+            held.enter_context(file_lock(lock_path(path), min(patience, notify.SECONDS_BETWEEN_HEARTBEATS)))
+        except TimeoutError as error:
+            if os.path.exists(salvaging_path(path)):
+                raise queue_errors.salvage_elsewhere() from error
+            raise
+        yield
 
 
 def lock_path(path: str) -> str:

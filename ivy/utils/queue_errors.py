@@ -1,10 +1,11 @@
-"""What an error of the queue's database means: a disk that cannot take anything now, or a file that is damaged."""
+"""What an error of the queue's database means: one that cannot take anything now, or a file that is damaged."""
 
 import errno
 import sqlite3
 
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _SICK_DISK = {errno.EROFS, errno.EIO}
+_SALVAGE = errno.EBUSY
 _TROUBLE = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN}
 _BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 _DAMAGE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
@@ -29,10 +30,15 @@ def damage(text: str) -> sqlite3.DatabaseError:
     return error
 
 
+def salvage_elsewhere() -> OSError:
+    """An error for a queue that another process is salvaging. That may take minutes: nobody waits for it."""
+    return OSError(_SALVAGE, "the queue is damaged, and another process is reading what can be read")
+
+
 def is_disk_trouble(error: Exception) -> bool:
-    """Whether the disk cannot take anything now: it is full, read-only, or sick. May pass by itself."""
+    """Whether the disk cannot take anything now: full, read-only, sick, or at a salvage. May pass by itself."""
     if isinstance(error, OSError):
-        return error.errno in _NO_ROOM | _SICK_DISK
+        return error.errno in _NO_ROOM | _SICK_DISK | {_SALVAGE}
     return _code(error) & 0xFF in _TROUBLE and not is_damage(error)
 
 

@@ -19,6 +19,7 @@ from ivy.utils.queue_database import salvaging_path
 
 _SUFFIXES = ("", "-wal", "-shm")
 _ROWS_AT_ONCE = 1000
+_BATCHES_BETWEEN_SYNCS = 20
 # Where the newest rows rotted, SQLite gives new ones a number that is taken, or one without sense.
 _INSERT = """INSERT OR IGNORE INTO QUEUE
     SELECT ?1, ?2, CAST(?3 AS TEXT) WHERE ?1 BETWEEN 1 AND 1 << 48"""
@@ -110,29 +111,39 @@ def _fill(old: str, new: str, rows: Iterator[page_scan.Row], details: str) -> in
     os.close(files.open_shared(new))
     database = queue_schema.connect(new, timeout=0)
     try:
-        database.execute("PRAGMA synchronous = OFF")  # nobody knows this file yet: it is synced once, as a whole
+        database.execute("PRAGMA synchronous = OFF")  # nobody knows this file yet: it is synced as a whole
+        database.set_progress_handler(notify.heartbeat, 100_000)
         database.execute("CREATE TEMP TABLE HOMELESS (timestamp, message_body)")
-        while some := list(itertools.islice(rows, _ROWS_AT_ONCE)):
+        count = 0  # not by SQL: that would read all of it once more
+        for number, some in enumerate(iter(lambda: list(itertools.islice(rows, _ROWS_AT_ONCE)), [])):
             database.execute("BEGIN")
-            if database.executemany(_INSERT, some).rowcount < len(some):
+            inserted = database.executemany(_INSERT, some).rowcount
+            if inserted < len(some):
                 database.executemany(_KEEP_IF_HOMELESS, some)
             database.execute("COMMIT")
-        [[last]] = database.execute("SELECT COALESCE(MAX(internal_id), 0) FROM QUEUE")
-        database.execute(_GIVE_HOMES, (last + _GAP,))
-        [[count, last]] = database.execute("SELECT COUNT(*), COALESCE(MAX(internal_id), 0) FROM QUEUE")
+            count += inserted
+            if number % _BATCHES_BETWEEN_SYNCS == _BATCHES_BETWEEN_SYNCS - 1:
+                files.sync(Path(new))  # all of it at the end may take a card longer than the watchdog waits
+        count += database.execute(_GIVE_HOMES, (_last(database) + _GAP,)).rowcount
         database.executemany("INSERT OR IGNORE INTO DROPPED VALUES (?, ?, ?)", _dropped(old))
-        report = LogMessageBody(
-            level="ERROR",
-            subject=f"queue - ERROR - The message queue was damaged: {count} messages salvaged",
-            body=details,
-        )
-        database.execute("INSERT INTO QUEUE VALUES (?, ?, ?)", (last + _GAP, time.time(), report.model_dump_json()))
+        _report(database, f"{count} messages salvaged", details)
         # Without a log of its own, it is whole by itself.
         database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
     finally:
         database.close()
     files.sync(Path(new))
-    return int(count)
+    return count
+
+
+def _report(database: sqlite3.Connection, result: str, details: str) -> None:
+    subject = f"queue - ERROR - The message queue was damaged: {result}"
+    body = LogMessageBody(level="ERROR", subject=subject, body=details).model_dump_json()
+    database.execute("INSERT INTO QUEUE VALUES (?, ?, ?)", (_last(database) + _GAP, time.time(), body))
+
+
+def _last(database: sqlite3.Connection) -> int:
+    [[last]] = database.execute("SELECT COALESCE(MAX(internal_id), 0) FROM QUEUE")
+    return int(last)
 
 
 def _rows(old: str) -> Iterator[page_scan.Row]:

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from ivy.types.messages import DataMessageBody, LogMessageBody, MessageQueueItem
-from ivy.utils import page_scan, queue_salvage, queue_schema
+from ivy.utils import page_scan, queue_database, queue_salvage, queue_schema
+from ivy.utils.locks import file_lock
 from ivy.utils.messaging_agent import ACTIVE_QUEUE_FILE, MessagingAgent
 from tests.unit.helpers import DATA_DIR, Node
 
@@ -216,6 +217,40 @@ def test_many_processes_one_of_which_salvages(node: Node, agent: MessagingAgent)
     expected = {-1} | {100 * number + count for number in range(4) for count in range(20)}
     assert set(queued(agent)) == expected
     assert len(queue_salvage.damaged_files(ACTIVE_QUEUE_FILE)) <= 1
+
+
+def test_nobody_waits_for_the_salvage_of_another_process(
+    agent: MessagingAgent, damaged: list[int], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(queue_database, "_SECONDS_FOR_A_SALVAGE", 0.1)
+    queue_salvage.begin(ACTIVE_QUEUE_FILE)
+    with file_lock(queue_database.lock_path(ACTIVE_QUEUE_FILE), 1):
+        other = MessagingAgent()
+        for number in (-2, -1):
+            other.add_message(DataMessageBody(data={"number": number}))
+        with pytest.raises(sqlite3.OperationalError, match="another process"):
+            agent.get_oldest_timestamp()
+    assert "the newest are held in memory" in capfd.readouterr().err
+    for one in (agent, other):
+        one.database._next_try = 0
+    other.add_message(DataMessageBody(data={"number": 0}))
+    assert queued(agent) == [*damaged, -2, -1, 0]
+    other.teardown()
+
+
+def test_who_has_the_damaged_file_open_does_not_wait_either(
+    agent: MessagingAgent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(queue_database, "_SECONDS_FOR_A_SALVAGE", 0.1)
+    fill(agent, random.Random(1))
+    agent._execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    with file_lock(queue_database.lock_path(ACTIVE_QUEUE_FILE), 1):
+        queue_salvage.begin(ACTIVE_QUEUE_FILE)
+        Path(queue_database.salvaging_path(ACTIVE_QUEUE_FILE)).write_bytes(b"no database" * 1000)
+        agent.add_message(DataMessageBody(data={"number": -1}))
+    agent.database._next_try = 0
+    agent.add_message(DataMessageBody(data={"number": -2}))
+    assert queued(agent)[-2:] == [-1, -2]
 
 
 @pytest.mark.parametrize("place", range(5))
