@@ -55,7 +55,7 @@ class MessagingAgent:
     """
 
     def __init__(self) -> None:
-        """Open the queue, making it if it does not exist. Neither a disk that takes nothing nor damage is a reason to fail.
+        """Open the queue, making it if it does not exist. Neither a full disk nor damage is a reason to fail.
 
         Raises:
             OSError: The data directory is not writable.

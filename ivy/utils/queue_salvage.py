@@ -3,6 +3,7 @@
 Killed at any instant, the next process that opens the queue goes on where this one stopped.
 """
 
+import collections
 import contextlib
 import itertools
 import os
@@ -14,12 +15,15 @@ from pathlib import Path
 
 from ivy import files
 from ivy.types.messages import LogMessageBody
-from ivy.utils import journal, notify, page_scan, queue_errors, queue_schema
+from ivy.utils import journal, notify, page_scan, queue_bounds, queue_errors, queue_schema, reserve
 from ivy.utils.queue_database import salvaging_path
+from ivy.utils.shelter import variant_of
 
 _SUFFIXES = ("", "-wal", "-shm")
 _ROWS_AT_ONCE = 1000
 _BATCHES_BETWEEN_SYNCS = 20
+_SMALLEST = -(1 << 63)
+_LEAST_SHARE = 0.01
 # Where the newest rows rotted, SQLite gives new ones a number that is taken, or one without sense.
 _INSERT = """INSERT OR IGNORE INTO QUEUE
     SELECT ?1, ?2, CAST(?3 AS TEXT) WHERE ?1 BETWEEN 1 AND 1 << 48"""
@@ -62,7 +66,7 @@ def finish(path: str, reason: str) -> None:
     if not os.path.exists(path):
         for suffix in _SUFFIXES[1:]:  # where `begin` was interrupted
             _move(path + suffix, old + suffix)
-        count = _copy_or_give_up(old, new, f"{reason}; the damaged file is {kept}")
+        count = _copy_or_give_up(path, new, f"{reason}; the damaged file is {kept}")
         os.rename(new, path)
         files.sync(Path(path).parent)
         journal.send("ERROR", f"{path} was damaged ({reason}): {count} messages salvaged; the rest is in {kept}")
@@ -86,27 +90,63 @@ def _unused_name(path: str) -> str:
     return f"{path}.damaged-{stamp}"
 
 
-def _copy_or_give_up(old: str, new: str, details: str) -> int:
-    """Copy all rows into a new file; none if that fails by more than the disk: it would fail at every start."""
+def _copy_or_give_up(path: str, new: str, details: str) -> int:
+    """Copy the rows into a new file; none if that fails by more than the disk: it would fail at every start."""
+    old = salvaging_path(path)
     try:
-        return _copy(old, new, _rows(old), details)
+        return _copy_what_fits(old, new, _share_that_fits(path), details)
     except Exception as error:
         if queue_errors.is_disk_trouble(error):
             raise
         journal.send("ERROR", f"{old} cannot be read: going on with an empty queue", details=repr(error))
-        return _copy(old, new, iter(()), f"{details}; it could not be read: {error!r}")
+        return _copy(old, new, iter(()), _SMALLEST, f"{details}; it could not be read: {error!r}")
 
 
-def _copy(old: str, new: str, rows: Iterator[page_scan.Row], details: str) -> int:
-    """Copy rows into a new file, which is left only if it is whole. Returns their number."""
+def _share_that_fits(path: str) -> float:
+    """What part of the damaged database there is room for beside it, once all that may go has gone."""
+    size = os.path.getsize(salvaging_path(path))
+    for evidence in damaged_files(path):
+        if _room(path) >= size:
+            return 1.0
+        _remove(evidence)
+    if _room(path) < size:
+        reserve.release()
+    return 1.0 if _room(path) >= size else _room(path) / size
+
+
+def _room(path: str) -> float:
+    return 0.9 * queue_bounds.free_bytes(os.path.dirname(path))
+
+
+def _copy_what_fits(old: str, new: str, share: float, details: str) -> int:
+    """Copy the newest rows; only if it is known that not all of them fit, even fewer than that share."""
+    while True:
+        try:
+            return _copy(old, new, _rows(old), _oldest_of(old, share), details)
+        except (OSError, sqlite3.Error) as error:
+            if share == 1.0 or share < _LEAST_SHARE or not queue_errors.is_lack_of_room(error):
+                raise
+            share /= 2
+
+
+def _oldest_of(old: str, share: float) -> int:
+    """The smallest identifier of the newest rows. They are sampled: numbers that rotted must not count for much."""
+    sample = sorted(row[0] for row in itertools.islice(_rows(old), 0, None, 100)) if share < 1.0 else []
+    return sample[int(len(sample) * (1 - share))] if sample else _SMALLEST
+
+
+def _copy(old: str, new: str, rows: Iterator[page_scan.Row], first: int, details: str) -> int:
+    """Copy rows from an identifier on into a new file, which is left only if it is whole. Returns their number."""
     try:
-        return _fill(old, new, rows, details)
+        return _fill(old, new, rows, first, details)
     except BaseException:
         _remove(new)
         raise
 
 
-def _fill(old: str, new: str, rows: Iterator[page_scan.Row], details: str) -> int:
+def _fill(old: str, new: str, rows: Iterator[page_scan.Row], first: int, details: str) -> int:
+    dropped: collections.Counter[str] = collections.Counter()
+    rows = _without_older(rows, first, dropped)
     _remove(new)
     os.close(files.open_shared(new))
     database = queue_schema.connect(new, timeout=0)
@@ -126,13 +166,25 @@ def _fill(old: str, new: str, rows: Iterator[page_scan.Row], details: str) -> in
                 files.sync(Path(new))  # all of it at the end may take a card longer than the watchdog waits
         count += database.execute(_GIVE_HOMES, (_last(database) + _GAP,)).rowcount
         database.executemany("INSERT OR IGNORE INTO DROPPED VALUES (?, ?, ?)", _dropped(old))
-        _report(database, f"{count} messages salvaged", details)
+        queue_schema.count_dropped(database, dropped)
+        without_room = f", the {dropped.total()} oldest dropped for lack of room" if dropped else ""
+        _report(database, f"{count} messages salvaged{without_room}", details)
         # Without a log of its own, it is whole by itself.
         database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
     finally:
         database.close()
     files.sync(Path(new))
     return count
+
+
+def _without_older(
+    rows: Iterator[page_scan.Row], first: int, dropped: "collections.Counter[str]"
+) -> Iterator[page_scan.Row]:
+    for row in rows:
+        if row[0] >= first:
+            yield row
+        else:
+            dropped[variant_of(row[2].decode(errors="replace").replace(": ", ":", 1))] += 1
 
 
 def _report(database: sqlite3.Connection, result: str, details: str) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from ivy.types.messages import DataMessageBody, LogMessageBody, MessageQueueItem
-from ivy.utils import page_scan, queue_database, queue_salvage, queue_schema
+from ivy.utils import page_scan, queue_bounds, queue_database, queue_salvage, queue_schema, reserve
 from ivy.utils.locks import file_lock
 from ivy.utils.messaging_agent import ACTIVE_QUEUE_FILE, MessagingAgent
 from tests.unit.helpers import DATA_DIR, Node
@@ -251,6 +251,60 @@ def test_who_has_the_damaged_file_open_does_not_wait_either(
     agent.database._next_try = 0
     agent.add_message(DataMessageBody(data={"number": -2}))
     assert queued(agent)[-2:] == [-1, -2]
+
+
+def test_evidence_makes_room_for_a_salvage(
+    agent: MessagingAgent, damaged: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in (1, 2):
+        Path(f"{ACTIVE_QUEUE_FILE}.damaged-100000000{number}").touch()
+    reserve.keep(free=4 * reserve.SIZE)
+    size = QUEUE.stat().st_size
+
+    def free(_: str) -> int:
+        return int(size * (1.3 - 0.1 * len(queue_salvage.damaged_files(ACTIVE_QUEUE_FILE))))
+
+    monkeypatch.setattr(queue_bounds, "free_bytes", free)
+    assert queued(agent) == damaged
+    kept = queue_salvage.damaged_files(ACTIVE_QUEUE_FILE)
+    assert len(kept) == 2 and kept[0].endswith(".damaged-1000000002")
+    assert Path(reserve.RESERVE_FILE).exists()
+
+
+@pytest.mark.parametrize("is_estimated_well", [True, False])
+def test_where_there_is_no_room_for_all_the_oldest_go(
+    agent: MessagingAgent, monkeypatch: pytest.MonkeyPatch, is_estimated_well: bool
+) -> None:
+    body = '{"variant":"data","data":{"number":%d}}'
+    agent.database.transaction(
+        lambda connection: connection.executemany(
+            "INSERT INTO QUEUE VALUES (?, 1.5, ?)", ((number, body % number) for number in range(1, 10_001))
+        )
+    )
+    agent.database.close()
+    destroy()
+    reserve.keep(free=4 * reserve.SIZE)
+    size = QUEUE.stat().st_size
+    monkeypatch.setattr(queue_bounds, "free_bytes", lambda _: size // 2)
+    connect = queue_schema.connect
+    tries: list[sqlite3.Connection] = []
+
+    def connect_to_little(path: str, timeout: float) -> sqlite3.Connection:
+        database = connect(path, timeout)
+        if path.endswith(".salvaged"):
+            tries.append(database)
+            if not is_estimated_well and len(tries) == 1:
+                database.execute("PRAGMA max_page_count = 50").fetchall()
+        return database
+
+    monkeypatch.setattr(queue_schema, "connect", connect_to_little)
+    numbers = queued(agent)
+    left = 0.45 if is_estimated_well else 0.225
+    assert len(numbers) == pytest.approx(10_000 * left, abs=200)
+    assert numbers == list(range(10_001 - len(numbers), 10_001))
+    assert agent._execute("SELECT variant, count FROM DROPPED") == [("data", 10_000 - len(numbers))]
+    assert "oldest dropped for lack of room" in logs(agent.get_n_latest_messages(1))[0]
+    assert not Path(reserve.RESERVE_FILE).exists()
 
 
 @pytest.mark.parametrize("place", range(5))
