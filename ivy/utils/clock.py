@@ -1,7 +1,12 @@
 """Whether the clock can be trusted. It has no battery: after a boot it is wrong until there was a network."""
 
+import contextlib
+import os
 import time
+from pathlib import Path
 from typing import Optional
+
+from ivy import constants, files
 
 _SIZE_OF_TIMEX = 256  # struct timex has 208 bytes on 64-bit machines, 128 on others
 _FAILED = -1
@@ -9,6 +14,9 @@ _TIME_ERROR = 5
 _ASK_TIMEDATED = ["timedatectl", "show", "--property=NTPSynchronized", "--value"]
 _SECONDS_TO_ANSWER = 5.0
 _SECONDS_BETWEEN_QUESTIONS = 60.0
+
+_NOTE = os.path.join(constants.IVY_RUN_DIR, "clock-synchronised")
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 _LATEST = 253402300799.0  # the year 9999: what is later has no date
 
@@ -20,16 +28,33 @@ def is_synchronised() -> Optional[bool]:
     """Whether the clock was set by someone who knows the time since the boot; None if nobody here can tell.
 
     Costs next to nothing once it was: what comes later (a network that is away for a week) sets no clock back.
-    Until then, whoever knows is asked once a minute.
+    Whoever found out notes it for all that start until the next boot: after some nine hours without a network the
+    kernel says no again. Until then, whoever knows is asked once a minute.
     """
     global _last_answer, _next_question
     if _last_answer is not True and time.monotonic() >= _next_question:
-        # Timedated first, although it only asks the kernel: in a service's sandbox there is no other way.
-        _last_answer = _timedated_says()
-        if _last_answer is None:
-            _last_answer = _kernel_says()
+        _last_answer = _is_noted() or _ask()
         _next_question = time.monotonic() + _SECONDS_BETWEEN_QUESTIONS
     return _last_answer
+
+
+def _is_noted() -> bool:
+    try:
+        return files.read(_NOTE) == _BOOT_ID.read_bytes()
+    except OSError:
+        return False
+
+
+def _ask() -> Optional[bool]:
+    # Timedated first, although it only asks the kernel: in a service's sandbox there is no other way.
+    answer = _timedated_says()
+    if answer is None:
+        answer = _kernel_says()
+    if answer is True:
+        with contextlib.suppress(OSError), files.as_owner_of(constants.IVY_RUN_DIR):
+            # Which boot: where there is no /run/ivy, the note outlives it.
+            files.write_atomically(Path(_NOTE), _BOOT_ID.read_text(), durable=False)
+    return answer
 
 
 def or_epoch(timestamp: float) -> float:

@@ -1,7 +1,10 @@
 """`ivy.utils.clock`: whether anybody has set the clock."""
 
+from pathlib import Path
+
 import pytest
 
+from ivy import constants
 from ivy.utils import clock
 from tests.unit.helpers import Node
 
@@ -33,6 +36,32 @@ def test_it_is_asked_once_a_minute(kernel: list[bool | None]) -> None:
     kernel += [False, True]
     assert [clock.is_synchronised() for _ in range(5)] == [False] * 5
     assert kernel == [True]
+
+
+def test_once_it_is_it_stays_so_until_the_next_boot(
+    kernel: list[bool | None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    Path(constants.IVY_RUN_DIR).mkdir()
+
+    def answer_after_a_restart() -> bool | None:
+        monkeypatch.setattr(clock, "_last_answer", None)
+        monkeypatch.setattr(clock, "_next_question", float("-inf"))
+        return clock.is_synchronised()
+
+    kernel += [True]
+    assert [answer_after_a_restart() for _ in range(3)] == [True] * 3
+    boot = tmp_path / "boot"
+    boot.write_text("another")
+    monkeypatch.setattr(clock, "_BOOT_ID", boot)
+    kernel += [False, True]
+    assert [answer_after_a_restart() for _ in range(3)] == [False, True, True]
+
+
+def test_without_a_place_for_the_note_it_is_asked_again(
+    kernel: list[bool | None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kernel += [True]
+    assert clock.is_synchronised() is True and not Path(constants.IVY_RUN_DIR).exists()
 
 
 @pytest.mark.parametrize(
