@@ -10,7 +10,7 @@ from typing import Any
 
 from ivy.cli.words import duration
 from ivy.utils import queue_bounds, queue_salvage
-from ivy.utils.messaging_agent import ACTIVE_QUEUE_FILE, MessagingAgent
+from ivy.utils.messaging_agent import ACTIVE_QUEUE_FILE, LARGEST_EXACT_LENGTH, MessagingAgent
 from ivy.utils.queue_schema import IS_CONFIG, IS_LOG
 
 
@@ -40,6 +40,7 @@ def _collect() -> dict[str, Any]:
     messaging_agent.teardown()
     return {
         "length": length,
+        # Beyond what is counted exactly, there are at most so many data.
         "waiting": {"data": max(0, length - logs - configs), "log": logs, "config": configs},
         "oldest_seconds": None if oldest is None else round(max(0.0, time.time() - oldest)),
         "bytes": size.used,
@@ -51,8 +52,9 @@ def _collect() -> dict[str, Any]:
 
 def _readable(queue: dict[str, Any]) -> str:
     age = "" if queue["oldest_seconds"] is None else f", the oldest {duration(queue['oldest_seconds'])} old"
+    at_most = "at most " if queue["length"] >= LARGEST_EXACT_LENGTH else ""
     lines = [
-        f"waiting:  {queue['length']} messages{age}: {_counts(queue['waiting'])}",
+        f"waiting:  {at_most}{queue['length']} messages{age}: {_counts(queue['waiting'])}",
         f"size:     {queue['bytes'] / 1e6:.1f} MB in a file of {queue['file_bytes'] / 1e6:.1f} MB",
         f"dropped:  {_counts(queue['dropped'])}",
         *(f"damaged:  {path}, what could be read was queued again" for path in queue["damaged_files"]),

@@ -32,7 +32,8 @@ MESSAGE_ARCHIVE_DIR: str = os.path.join(constants.IVY_DATA_DIR, "messages")
 MESSAGE_ARCHIVE_DIR_LOCK: str = os.path.join(constants.IVY_DATA_DIR, "messages.lock")
 """Whoever holds the lock on this file may write to the archive."""
 
-_LARGEST_EXACT_LENGTH = 10_000
+LARGEST_EXACT_LENGTH = 10_000
+"""Up to here, `get_queue_length` is exact."""
 
 _Result = TypeVar("_Result")
 
@@ -181,15 +182,18 @@ class MessagingAgent:
         self._run(lambda connection: _remove(connection, identifiers))
 
     def get_queue_length(self) -> int:
-        """Count the messages in the queue: exactly up to 10 000, at most one window too many beyond.
+        """Count the messages in the queue: exactly up to 10 000; beyond, there are at most so many.
+
+        Counted then are the numbers in use, and those between that are free: what was sent from the middle, logs
+        that were dropped from between the data, what a salvage left out.
 
         Raises:
             sqlite3.Error: The database cannot be read.
         """
-        [[few]] = self._execute("SELECT COUNT(*) FROM (SELECT 1 FROM QUEUE LIMIT ?)", (_LARGEST_EXACT_LENGTH,))
-        if few < _LARGEST_EXACT_LENGTH:
+        [[few]] = self._execute("SELECT COUNT(*) FROM (SELECT 1 FROM QUEUE LIMIT ?)", (LARGEST_EXACT_LENGTH,))
+        if few < LARGEST_EXACT_LENGTH:
             return int(few)
-        # Counting reads the whole table. But it shrinks at its ends only, but for what is on its way.
+        # Counting reads the whole table. But it shrinks at its ends, mostly.
         [[length]] = self._execute(
             "SELECT (SELECT MAX(internal_id) FROM QUEUE) - (SELECT MIN(internal_id) FROM QUEUE) + 1"
         )

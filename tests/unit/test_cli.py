@@ -347,6 +347,18 @@ def test_durations_are_for_people(seconds: float, text: str) -> None:
     assert duration(seconds) == text
 
 
+def test_a_long_queue_is_not_counted_to_the_last_message(node: Node) -> None:
+    agent = MessagingAgent()
+    body = '{"variant":"data","data":{}}'
+    agent.database.transaction(
+        lambda connection: connection.executemany(
+            "INSERT INTO QUEUE VALUES (?, 1.5, ?)", ((number, body) for number in [*range(10_000), 30_000])
+        )
+    )
+    agent.teardown()
+    assert node.ivy("queue")[1].startswith("waiting:  at most 30001 messages, ")
+
+
 def test_a_queue_that_is_not_there(node: Node, data_dir: Path) -> None:
     status, output, errors = node.ivy("queue")
     assert (status, output) == (1, "") and "nothing was queued yet" in errors
