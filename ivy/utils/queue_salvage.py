@@ -93,6 +93,7 @@ def _unused_name(path: str) -> str:
 def _copy_or_give_up(path: str, new: str, details: str) -> int:
     """Copy the rows into a new file; none if that fails by more than the disk: it would fail at every start."""
     old = salvaging_path(path)
+    _remove(new)  # of a salvage that was interrupted: it takes the room that this one needs
     try:
         return _copy_what_fits(old, new, _share_that_fits(path), details)
     except Exception as error:
@@ -147,7 +148,6 @@ def _copy(old: str, new: str, rows: Iterator[page_scan.Row], first: int, details
 def _fill(old: str, new: str, rows: Iterator[page_scan.Row], first: int, details: str) -> int:
     dropped: collections.Counter[str] = collections.Counter()
     rows = _without_older(rows, first, dropped)
-    _remove(new)
     os.close(files.open_shared(new))
     database = queue_schema.connect(new, timeout=0)
     try:

@@ -271,6 +271,16 @@ def test_evidence_makes_room_for_a_salvage(
     assert Path(reserve.RESERVE_FILE).exists()
 
 
+def test_what_an_interrupted_salvage_wrote_makes_room_too(
+    agent: MessagingAgent, damaged: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    half_written = Path(f"{ACTIVE_QUEUE_FILE}.salvaged")
+    half_written.touch()
+    size = QUEUE.stat().st_size
+    monkeypatch.setattr(queue_bounds, "free_bytes", lambda _: size * (0.5 if half_written.exists() else 1.5))
+    assert queued(agent) == damaged
+
+
 @pytest.mark.parametrize("is_estimated_well", [True, False])
 def test_where_there_is_no_room_for_all_the_oldest_go(
     agent: MessagingAgent, monkeypatch: pytest.MonkeyPatch, is_estimated_well: bool
