@@ -72,7 +72,7 @@ class UpdaterConfig(_Section):
         default=300,
         ge=1,
         le=86_400,
-        description="How long that may take, before the change is undone; a minute more than that at least.",
+        description="How long that may take, before the change is undone; never less than twice that.",
     )
 
     @pydantic.model_validator(mode="before")

@@ -13,7 +13,7 @@ def fetch(what: str, work: Callable[[], None], give_up: Callable[[NetworkTrouble
     """Try until it is done, with heartbeats.
 
     Args:
-        what: What is fetched, for who reads that it cannot be.
+        what: What is fetched, in words, for who reads that it cannot be.
         work: Does it. May be done any number of times.
         give_up: Called before each further try. Raises if it is better not to go on.
         logger: What to tell of the trouble to.
@@ -27,9 +27,9 @@ def fetch(what: str, work: Callable[[], None], give_up: Callable[[NetworkTrouble
             return work()
         except NetworkTrouble as error:
             trouble = error
-        logger.warning(f"{what} cannot be fetched; trying again in {wait:.0f} s", details=str(trouble))
+        logger.warning(f"Cannot fetch {what}; trying again in {wait:.0f} s", details=str(trouble))
         logger = logger.without_messages()  # once is enough for the operator
-        notify.status(f"waiting: {what} cannot be fetched")
+        notify.status(f"waiting for {what}")
         notify.sleep(wait)
         wait = min(2 * wait, _LONGEST_WAIT)
         give_up(trouble)

@@ -54,7 +54,7 @@ def _make_anew(release: Path, is_served: bool, logger: Logger) -> None:
         if newest is not None or (not is_served and time.monotonic() > deadline):
             raise trouble
 
-    what = f"What version {release.name} depends on"
+    what = f"the dependencies of version {release.name}"
     patience.fetch(what, lambda: environment.make_anew(release), give_up, logger)
 
 

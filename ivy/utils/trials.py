@@ -15,6 +15,7 @@ from ivy.utils.releases import Releases
 from ivy.utils.update_plan import Offer
 
 _SECONDS_TO_START = 60
+_SECONDS_TO_RESTART = 10
 _MOST_INTERRUPTIONS = 3
 
 
@@ -69,7 +70,7 @@ class Trials:
             backend=self._backend(),
             seconds=trial.seconds_of_probation,
             # Otherwise nothing could be accepted any more, not even what corrects the two.
-            most_seconds=max(trial.max_seconds_of_probation, trial.seconds_of_probation + _SECONDS_TO_START),
+            most_seconds=max(trial.max_seconds_of_probation, 2 * trial.seconds_of_probation + _SECONDS_TO_RESTART),
             # A node whose power fails every night must not wait for ever, each day anew.
             link_was_down=trial.link_was_down and trial.interruptions < _MOST_INTERRUPTIONS,
         )

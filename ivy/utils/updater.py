@@ -131,7 +131,8 @@ class Updater:
             elif time.monotonic() > deadline:
                 raise Rejected(str(trouble))
 
-        patience.fetch("The source", lambda: self._make_release(offer.version), give_up, self._logger)
+        what = f"the source of version {offer.version}"
+        patience.fetch(what, lambda: self._make_release(offer.version), give_up, self._logger)
 
     def _check_newest(self, offer: Offer) -> None:
         pending = StateInterface.load().pending_configs

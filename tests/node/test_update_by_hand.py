@@ -157,7 +157,7 @@ def test_the_admin_need_not_wait_for_the_network(site: UpdateSite, newer_package
     site.git.stop()
     revision = site.offer("2.0.0")
     node = site.node
-    node.wait_for(lambda: "cannot be fetched" in unit_property(node, "ivy-updater", "StatusText"), 60, "a try")
+    node.wait_for(lambda: "waiting for the source" in unit_property(node, "ivy-updater", "StatusText"), 60, "a try")
     site.apply(site.config(dummy_procedure={"seconds_between_datapoints": 2}))
     install_newer(node, newer_package)
     assert site.running()[0] == PACKAGED
