@@ -8,7 +8,7 @@ from tests.fleet.conftest import Provisioned
 from tests.fleet.desk import Play
 from tests.fleet.fleet import Fleet
 
-SERVICES = ["ivy-dummy-procedure", "ivy-system-checks", "ivy-tenta"]
+SERVICES = ["ivy-dummy-procedure", "ivy-system-checks", "ivy-tenta", "ivy-thingsboard"]
 
 
 def is_well(fleet: Fleet, name: str) -> bool:
@@ -16,9 +16,10 @@ def is_well(fleet: Fleet, name: str) -> bool:
     return bool(fleet.status(name)["well"]) and bool(fleet.arrived(name))
 
 
-def invocations(fleet: Fleet, name: str) -> str:
-    """What changes with each start of a service."""
-    return fleet.nodes[name].run(["systemctl", "show", "--property=InvocationID", *SERVICES]).stdout
+def invocations(fleet: Fleet, name: str) -> dict[str, str]:
+    """For each service what changes whenever it starts."""
+    shown = fleet.nodes[name].run(["systemctl", "show", "--property=InvocationID", *SERVICES]).stdout
+    return dict(zip(SERVICES, shown.strip().split("\n\n"), strict=True))
 
 
 def assert_nothing_is_seen(fleet: Fleet, play: Play) -> None:
@@ -67,6 +68,20 @@ def test_a_check_says_what_would_change_and_changes_nothing(provisioned: Provisi
     assert_nothing_is_seen(fleet, check)
     assert "another-secret" not in check.output.split("TASK", 1)[1]
     assert fleet.config_text("n1") == before
+
+
+def test_a_new_file_restarts_the_backend_of_the_node_and_no_other(provisioned: Provisioned) -> None:
+    fleet = provisioned.fleet
+    before = invocations(fleet, "n1")
+    fleet.desk.play(
+        "provision",
+        *("--limit", "n1"),
+        ivy_files={"another.pem": "another certificate"},
+        ivy_config={"backend": {"provider": "thingsboard"}},
+        ivy_node_config={"backend": {"provider": "tenta"}},
+    ).succeeded()
+    after = invocations(fleet, "n1")
+    assert {service for service in SERVICES if after[service] != before[service]} == {"ivy-tenta"}
 
 
 def test_a_bad_config_fails_the_play_with_the_reason_and_the_node_goes_on(provisioned: Provisioned) -> None:
