@@ -2,9 +2,19 @@
 
 from pathlib import Path
 
+import pytest
 from testbed.run import run
 
 from tests.fleet.conftest import Provisioned
+from tests.fleet.fleet import Fleet
+
+NEWER = "1.0.0+new"
+
+
+@pytest.fixture(scope="module")
+def published(provisioned: Provisioned, package: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """A newer package is in the repository, and no node has looked there since."""
+    provisioned.fleet.publish(newer(package, tmp_path_factory.mktemp("newer")))
 
 
 def test_the_status_is_an_aligned_table_also_of_nodes_that_cannot_be_reached(provisioned: Provisioned) -> None:
@@ -41,19 +51,32 @@ def test_only_new_days_are_collected(provisioned: Provisioned, tmp_path: Path) -
     assert f"skipping: [n1] => (item={old.name})" in again.output
 
 
-def test_unattended_upgrades_take_a_new_package_from_the_repository(
-    provisioned: Provisioned, package: Path, tmp_path: Path
-) -> None:
+@pytest.mark.usefixtures("published")
+def test_a_version_that_was_just_published_can_be_pinned(provisioned: Provisioned) -> None:
+    fleet = provisioned.fleet
+    limit = ("--limit", "n2", "--tags", "ivy_install")
+    fleet.desk.play("provision", *limit, ivy_version=NEWER).succeeded()
+    assert installed_version(fleet, "n2") == NEWER
+    again = fleet.desk.play("provision", *limit, ivy_version=NEWER).succeeded()
+    assert again.recap("changed") == 0
+
+
+@pytest.mark.usefixtures("published")
+def test_unattended_upgrades_take_a_new_package_from_the_repository(provisioned: Provisioned) -> None:
     fleet = provisioned.fleet
     node = fleet.nodes["n1"]
-    fleet.publish(newer(package, tmp_path))
     node.run(["apt-get", "install", "--yes", "--no-install-recommends", "unattended-upgrades"], timeout=300)
     node.run(["apt-get", "update"])
     offered = node.run(["apt-cache", "madison", "ivy"]).stdout
-    assert [line.split(" | ")[1].strip() for line in offered.splitlines()] == ["1.0.0+new", "1.0.0"]
+    assert [line.split(" | ")[1].strip() for line in offered.splitlines()] == [NEWER, "1.0.0"]
     node.run(["unattended-upgrade"], timeout=300)
-    assert node.run(["dpkg-query", "--show", "ivy"]).stdout == "ivy\t1.0.0+new\n"
+    assert installed_version(fleet, "n1") == NEWER
     assert fleet.status("n1")["version"] == "1.0.0"
+
+
+def installed_version(fleet: Fleet, name: str) -> str:
+    """The version of the package on a node."""
+    return fleet.nodes[name].run(["dpkg-query", "--show", "--showformat=${Version}", "ivy"]).stdout
 
 
 def newer(package: Path, directory: Path) -> Path:
@@ -61,7 +84,7 @@ def newer(package: Path, directory: Path) -> Path:
     tree = directory / "tree"
     run(["dpkg-deb", "--raw-extract", package, tree])
     control = tree / "DEBIAN" / "control"
-    control.write_text(control.read_text().replace("Version: 1.0.0", "Version: 1.0.0+new"))
-    made = directory / "ivy_1.0.0+new_all.deb"
+    control.write_text(control.read_text().replace("Version: 1.0.0", f"Version: {NEWER}"))
+    made = directory / f"ivy_{NEWER}_all.deb"
     run(["dpkg-deb", "--build", "--root-owner-group", tree, made])
     return made
