@@ -21,6 +21,8 @@ from tests.node.signers import Signer, allowed_signers
 
 REPOSITORY = "university/ivy"
 AT_ONCE = 4
+# At each login, as bash does on a node without the locale of the desk.
+COMPLAINT = 'echo "bash: warning: setlocale: LC_ALL: cannot change locale (de_DE.UTF-8)" >&2\n'
 TEXT_OF_FILE = "{{ lookup('ansible.builtin.file', '%s') }}"
 NAME = "{{ inventory_hostname }}"
 UPDATER = {
@@ -80,6 +82,7 @@ class Fleet:
         keys = first.path("/root/.ssh")
         keys.mkdir(mode=0o700, exist_ok=True)
         (keys / "authorized_keys").write_text(self.desk.public_key)
+        first.path("/root/.bashrc").write_text(COMPLAINT)
         be_calm(first)
         map_hosts(first, self.git)
         bare = first.snapshot("bare")
