@@ -70,6 +70,14 @@ def test_a_check_says_what_would_change_and_changes_nothing(provisioned: Provisi
     assert fleet.config_text("n1") == before
 
 
+def test_a_node_can_be_without_backend_though_all_have_a_secret_for_it(provisioned: Provisioned) -> None:
+    fleet = provisioned.fleet
+    limit = ("--limit", "n1", "--tags", "ivy_config")
+    check = fleet.desk.play("provision", "--check", "--diff", *limit, ivy_node_config={"backend": None}).succeeded()
+    assert '+    "backend": null' in check.output
+    assert_nothing_is_seen(fleet, check)
+
+
 def test_a_new_file_restarts_the_backend_of_the_node_and_no_other(provisioned: Provisioned) -> None:
     fleet = provisioned.fleet
     before = invocations(fleet, "n1")

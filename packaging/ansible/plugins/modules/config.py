@@ -20,11 +20,13 @@ description:
   - The config keeps its revision and software version, if I(settings) do not name others under C(general).
 options:
   settings:
-    description: What the config is to say, by section. A null takes a section away.
+    description: What the config is to say, by section. Only C(backend) and C(updater) may be null.
     type: dict
     default: {}
   secrets:
-    description: The same, for what must not be seen. Its values are hidden wherever Ansible would show them.
+    description:
+      - The same, for what must not be seen. Its values are hidden wherever Ansible would show them.
+      - Those of a section that I(settings) set to null are left out.
     type: dict
     default: {}
   path:
@@ -71,6 +73,11 @@ def merged(below: Any, above: Any) -> Any:
     if not isinstance(below, dict) or not isinstance(above, dict):
         return above
     return {**below, **{key: merged(below.get(key), value) for key, value in above.items()}}
+
+
+def applicable(secrets: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
+    """Secrets without those of sections that the settings take away: a node without backend shares them, too."""
+    return {name: section for name, section in secrets.items() if settings.get(name, section) is not None}
 
 
 def shown(config: Any, secrets: Any, other: Any = None) -> Any:
@@ -133,8 +140,8 @@ def main() -> None:
     if not module.check_mode:
         wait_for_verdict(module, module.params["seconds"])
         before = read(module)
-    secrets = module.params["secrets"]
-    wanted = merged(merged(before, module.params["settings"]), secrets)
+    settings, secrets = module.params["settings"], module.params["secrets"]
+    wanted = merged(merged(before, settings), applicable(secrets, settings))
     revision = wanted["general"].get("config_revision")
     if wanted == before:
         module.exit_json(changed=False, revision=revision)
