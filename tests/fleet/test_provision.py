@@ -92,6 +92,14 @@ def test_a_new_file_restarts_the_backend_of_the_node_and_no_other(provisioned: P
     assert {service for service in SERVICES if after[service] != before[service]} == {"ivy-tenta"}
 
 
+def test_a_secret_in_the_wrong_place_is_refused_and_not_seen(provisioned: Provisioned) -> None:
+    wrong = {"backend": {"mqtt_connection": {"password": "a-misplaced-secret"}}}
+    play = provisioned.fleet.desk.play("provision", "-vvv", "--limit", "n1", ivy_config=wrong)
+    assert play.status != 0
+    assert "Passwords and tokens belong into ivy_secrets" in play.output
+    assert "a-misplaced-secret" not in play.output.split("TASK", 1)[1]
+
+
 def test_a_bad_config_fails_the_play_with_the_reason_and_the_node_goes_on(provisioned: Provisioned) -> None:
     fleet = provisioned.fleet
     before = fleet.config_text("n1")
