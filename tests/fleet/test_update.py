@@ -84,9 +84,12 @@ def assert_nothing_is_lost(fleet: Fleet, directory: Path) -> None:
     print(f"{sum(len(samples(directory, name)) for name in fleet.names)} samples in the archives, {lost} lost")
 
 
-@pytest.mark.parametrize("canaries", [{}, {"ivy_canaries": "nobody"}])
-def test_without_canaries_or_version_nothing_is_updated(provisioned: Provisioned, canaries: dict[str, str]) -> None:
-    target = {"ivy_target": "9.9.9"} if canaries else {}
-    play = provisioned.fleet.desk.play("update", **target, **canaries)
+@pytest.mark.parametrize(
+    "variables", [{}, {"ivy_target": "9.9.9", "ivy_canaries": "nobody"}, {"ivy_target": "v9.9.9"}]
+)
+def test_without_canaries_or_version_nothing_is_updated(
+    provisioned: Provisioned, variables: dict[str, str]
+) -> None:
+    play = provisioned.fleet.desk.play("update", **variables)
     assert play.status != 0
-    assert "Name the version" in play.output
+    assert "Name the version, without a v," in play.output
