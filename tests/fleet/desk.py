@@ -74,7 +74,7 @@ class Desk:
 
     def install_collection(self) -> None:
         """As a team does."""
-        command = ["ansible-galaxy", "collection", "install", str(PROJECT / "packaging/ansible")]
+        command = ["ansible-galaxy", "collection", "install", "--force", str(PROJECT / "packaging/ansible")]
         self._ansible([*command, "--collections-path", str(self.directory / "collections")]).succeeded()
 
     def write_inventory(
