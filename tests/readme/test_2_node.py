@@ -118,6 +118,7 @@ def test_data_arrive_at_the_desk(
     readme: Document, site: Site, desk: Desk, roof: Terminal, started: Started
 ) -> None:
     plant_samples(site)
+    site.roof.path("/root/temporary").touch()  # what a shell would put for 'temp*'
     started.pandas.result()
     report = desk.terminal(desk.home, path=str(desk.home / "pandas/bin"))
     report.run(readme.take("ssh roof-7"))
