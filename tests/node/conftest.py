@@ -26,7 +26,9 @@ def package() -> Path:
 
 @pytest.fixture(scope="session")
 def bed() -> Generator[Bed, None, None]:
-    with Bed(os.environ.get("IVY_TESTBED", "tests")) as bed:  # another name, to run beside other tests
+    bed = Bed(os.environ.get("IVY_TESTBED", "tests"))  # another name, to run beside other tests
+    bed.down()  # of a run that was killed
+    with bed:
         yield bed
 
 
