@@ -17,7 +17,7 @@ _REPORTS_OF_BAD_OFFERS = (16, 600.0)
 
 
 class Inbox:
-    """Deals with each publication as it arrives. Of offers that the disk does not take, it keeps the last."""
+    """Deals with each publication as it arrives. Of offers that the disk does not take, it keeps the newest."""
 
     def __init__(self, dialect: Dialect, config: Config, logger: Logger, queue: MessagingAgent, pace: Pace) -> None:
         """Nothing has arrived yet.
@@ -26,7 +26,7 @@ class Inbox:
             dialect: How the platform speaks.
             config: That of the node.
             logger: For what the operator should know of.
-            queue: To tell how long it is, when asked.
+            queue: For answers to offers; and to tell how long it is, when asked.
             pace: Is told the platform's limits.
         """
         self._dialect = dialect
@@ -34,7 +34,7 @@ class Inbox:
         self._logger = logger
         self._queue = queue
         self._pace = pace
-        self._unstored: Optional[tuple[str, bytes]] = None
+        self._unstored: Optional[ForeignConfig] = None
         self._bad_offer = b""
         self._bad_offers = Bucket(*_REPORTS_OF_BAD_OFFERS)
 
@@ -46,30 +46,39 @@ class Inbox:
         Raises:
             sqlite3.Error: The queue cannot be used. An offer is stored all the same; only the answer is missing.
         """
-        was_unstored, self._unstored = self._unstored is not None, None
         try:
             if len(payload) > offers.LARGEST_PAYLOAD:
                 raise OfferError(f"it has {len(payload)} bytes, more than {offers.LARGEST_PAYLOAD}")
             match self._dialect.decode(topic, payload):
                 case ForeignConfig() as offer:
-                    offers.store(offer, self._config, self._logger)
+                    self._store(offer)
                 case Request() as request:
                     return [remote_calls.answer(request, self._status)]
                 case Limits() as limits:
                     self._pace.limit(limits)
         except OfferError as error:
             self._refuse(payload, error)
-        except OSError as error:  # another service holds the state, or the disk is full: the sending goes on
-            if not was_unstored:
-                text = f"A config offer could not be stored, and will be tried again: {error}"
-                self._logger.without_messages().error(text)
-            self._unstored = (topic, payload)
         return []
 
     def try_again(self) -> None:
         """Store the offer that could not be stored, if there is one. Raises as `take`."""
         if self._unstored is not None:
-            self.take(*self._unstored)
+            self._store(self._unstored)
+
+    def _store(self, offer: ForeignConfig) -> None:
+        """Store an offer; or the one that could not be stored yet, if that is newer: it replaces all older ones."""
+        unstored = self._unstored
+        if unstored is not None and unstored.general.config_revision > offer.general.config_revision:
+            offer = unstored
+        try:
+            offers.store(offer, self._config, self._logger, self._queue)
+        except OSError as error:  # another service holds the state, or the disk is full: the sending goes on
+            if unstored is None:
+                text = f"A config offer could not be stored, and will be tried again: {error}"
+                self._logger.without_messages().error(text)
+            self._unstored = offer
+        else:
+            self._unstored = None
 
     def _refuse(self, payload: bytes, error: OfferError) -> None:
         if payload == self._bad_offer:  # a retained one comes again at every connect
@@ -80,7 +89,7 @@ class Inbox:
         self._bad_offers.take(1)
         self._logger.error(f"A config offer was ignored: {error}")
         if error.revision is not None:
-            offers.reject(error.revision, self._config, self._logger)
+            offers.reject(error.revision, self._config, self._logger, self._queue)
 
     def _status(self) -> dict[str, Any]:
         """What an operator may ask for at any time."""

@@ -21,13 +21,14 @@ _MOST_PENDING = 16
 _LARGEST_OFFER = 2 * LARGEST_PAYLOAD  # in the state, where numbers may be spelt longer
 
 
-def store(offer: ForeignConfig, config: Config, logger: Logger) -> None:
+def store(offer: ForeignConfig, config: Config, logger: Logger, queue: MessagingAgent) -> None:
     """Append an offer to `State.pending_configs` and answer "received", unless its revision is not newer.
 
     Args:
         offer: A config that its sender wants this node to use.
         config: The current config, whose revision the offer must exceed.
         logger: Where to log.
+        queue: For the answer. It must stay open: while the disk is full, it holds the answer in memory.
 
     Raises:
         OfferError: The state would not carry it.
@@ -47,10 +48,10 @@ def store(offer: ForeignConfig, config: Config, logger: Logger) -> None:
         state.pending_configs = [*state.pending_configs[1 - _MOST_PENDING :], offer]
     _raise_flag()
     logger.info(f"Received a config offer of revision {revision} for version {offer.general.software_version}")
-    _queue(ConfigMessageBody(status="received", config=offer))
+    queue.add_message(ConfigMessageBody(status="received", config=offer))
 
 
-def reject(revision: int, config: Config, logger: Logger) -> None:
+def reject(revision: int, config: Config, logger: Logger, queue: MessagingAgent) -> None:
     """Answer "rejected" to an offer of which nothing but the revision is usable, unless that is not newer.
 
     Raises:
@@ -61,15 +62,9 @@ def reject(revision: int, config: Config, logger: Logger) -> None:
         return logger.debug(f"Did not answer an invalid config offer of revision {revision}: {known} is known")
     version = constants.VERSION.as_identifier()  # there has to be one, and this is who says no
     general = {"config_revision": revision, "software_version": version}
-    _queue(ConfigMessageBody(status="rejected", config=ForeignConfig.model_validate({"general": general})))
-
-
-def _queue(body: ConfigMessageBody) -> None:
-    messaging_agent = MessagingAgent()
-    try:
-        messaging_agent.add_message(body)
-    finally:
-        messaging_agent.teardown()
+    queue.add_message(
+        ConfigMessageBody(status="rejected", config=ForeignConfig.model_validate({"general": general}))
+    )
 
 
 def _raise_flag() -> None:

@@ -1,6 +1,7 @@
 """Config offers on their way into the state."""
 
 import json
+import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,11 @@ _JSON = st.recursive(
 def _store(anything: Any, revision: int = 3) -> ForeignConfig:
     general = {"config_revision": revision, "software_version": "1.0.0"}
     offer = ForeignConfig.load_from_string(json.dumps({"general": general, "x": anything}))
-    offers.store(offer, CONFIG, Logger(CONFIG))
+    agent = MessagingAgent()
+    try:
+        offers.store(offer, CONFIG, Logger(CONFIG), agent)
+    finally:
+        agent.teardown()
     return offer
 
 
@@ -106,15 +111,26 @@ def test_a_stored_offer_raises_the_flag_for_the_updater() -> None:
     assert flag.exists()
 
 
-def _statuses() -> list[tuple[str, int]]:
-    agent = MessagingAgent()
+def _statuses(agent: MessagingAgent) -> list[tuple[str, int]]:
     bodies = [item.message_body for item in agent.get_n_latest_messages(100)]
-    agent.teardown()
     return [(b.status, b.config.general.config_revision) for b in bodies if isinstance(b, ConfigMessageBody)]
 
 
-def test_offers_are_answered() -> None:
+def test_offers_are_answered(agent: MessagingAgent) -> None:
     _store(None, 3)
-    offers.reject(4, CONFIG, Logger(CONFIG))
-    offers.reject(2, CONFIG, Logger(CONFIG))  # is in use: nothing to reject
-    assert _statuses() == [("received", 3), ("rejected", 4)]
+    offers.reject(4, CONFIG, Logger(CONFIG), agent)
+    offers.reject(2, CONFIG, Logger(CONFIG), agent)  # is in use: nothing to reject
+    assert _statuses(agent) == [("received", 3), ("rejected", 4)]
+
+
+def test_an_answer_outlives_a_full_disk(agent: MessagingAgent) -> None:
+    def fail(_work: object) -> None:
+        error = sqlite3.OperationalError("database or disk is full")
+        error.sqlite_errorcode = sqlite3.SQLITE_FULL
+        raise error
+
+    with pytest.MonkeyPatch.context() as full_disk:
+        full_disk.setattr(agent.database, "run", fail)
+        offers.reject(3, CONFIG, Logger(CONFIG), agent)
+    offers.reject(4, CONFIG, Logger(CONFIG), agent)
+    assert _statuses(agent) == [("rejected", 3), ("rejected", 4)]
