@@ -74,7 +74,7 @@ class _Forwarder:
         self._listener = Listener()
         self._link = MQTTLink(backend.mqtt_connection, dialect.subscriptions)
         self._in_flight: dict[int, tuple[int, ...]] = {}  # messages of a publication, by its token
-        self._suspects = Suspects()
+        self._suspects = Suspects(most=2 * self._window)
         self._pace = Pace()
         self._inbox = Inbox(dialect, config, logger, self._queue, self._pace)
         self._pause_until = 0.0  # nothing may be sent before, monotonic
@@ -196,7 +196,7 @@ class _Forwarder:
         room = self._window - len(under_way)
         if not self._link.is_connected or room <= 0 or time.monotonic() < self._pause_until:
             return False
-        items = self._queue.get_n_latest_messages(room + len(self._suspects), under_way)
+        items = self._candidates(room, under_way)
         chosen = self._suspects.choose(items, under_way, time.monotonic())
         encoded = self._encode_affordable(chosen[-room:])
         if encoded.publications and not self._in_flight:
@@ -205,6 +205,14 @@ class _Forwarder:
         self._publish(encoded.publications, is_delivery=True)
         self._remove_unsendable(encoded.unsendable, items)
         return bool(encoded.unsendable)
+
+    def _candidates(self, room: int, under_way: set[int]) -> list[MessageQueueItem]:
+        """The newest messages: as many as there is room for, even if all suspects are among them."""
+        wanted = room + len(self._suspects)
+        items = self._queue.get_n_latest_messages(wanted, under_way)
+        if len(items) < wanted:
+            self._suspects.forget_all_but(under_way.union(item.identifier for item in items))
+        return items
 
     def _encode_affordable(self, items: Sequence[MessageQueueItem]) -> Encoded:
         """As many of the newest messages as the platform takes now; if it takes none, there is a pause."""

@@ -5,6 +5,9 @@ is restarted, in trouble or out of quota breaks connections too, and must never 
 only if all else went well: it was alone, over a connection that had carried others, and broke that promptly; the
 broker took the next connection at once, and another message over it; and of late, no connection broke without it.
 Who is not convicted waits for its next chance, longer each time, and stays in the queue.
+
+Suspects must not wait for the end of a backlog, nor hold it up: of a connection that carries others, they get a
+small part.
 """
 
 import collections
@@ -19,6 +22,7 @@ _SECONDS_OF_TROUBLE = 600.0
 _SECONDS_FOR_A_WITNESS = 5.0  # who is no suspect; so long do suspects wait, as a live sample is never far
 _SHORTEST_WAIT, _LONGEST_WAIT = 60.0, 86400.0
 _MOST_BREAKS = 100
+_DELIVERIES_BETWEEN = 10  # publications from one suspect to the next, while there are others to send
 
 
 @dataclasses.dataclass
@@ -32,11 +36,19 @@ class _Suspicion:
 class Suspects:
     """Remembers the messages that were under way when the broker broke a connection. All times are monotonic."""
 
-    def __init__(self) -> None:
-        self._suspects: dict[int, _Suspicion] = {}
+    def __init__(self, most: int) -> None:
+        """Nobody is suspected.
+
+        Args:
+            most: How many to suspect, at least as many as may be under way. Of more, the oldest become ordinary
+                again: if one was to blame, it will be found among others.
+        """
+        self._most = most
+        self._suspects: dict[int, _Suspicion] = {}  # the latest last
         self._breaks: collections.deque[tuple[float, frozenset[int]]] = collections.deque(maxlen=_MOST_BREAKS)
         self._has_just_broken = False
         self._has_delivered = False  # whether the connection carries messages at all
+        self._since_a_suspect = 0  # publications that it carried
         self._sent_alone = 0.0
         self._accused: Optional[int] = None  # until another message gets through, or none does
         self._accused_at = 0.0
@@ -47,10 +59,13 @@ class Suspects:
     def connected(self) -> None:
         """There is a new connection."""
         self._has_just_broken = self._has_delivered = False
+        self._since_a_suspect = 0
 
     def delivered(self, message_ids: Sequence[int]) -> Optional[int]:
         """The broker acknowledged messages. Returns the one that is to blame for the last break, if any is."""
         self._has_delivered = True
+        is_free = self._suspects.keys().isdisjoint(message_ids)
+        self._since_a_suspect = self._since_a_suspect + 1 if is_free else 0
         for identifier in message_ids:
             self._suspects.pop(identifier, None)
         culprit, self._accused = self._accused, None
@@ -63,12 +78,14 @@ class Suspects:
     def broken(self, in_flight: set[int], now: float) -> None:
         """The broker broke the connection."""
         for identifier in in_flight:
-            suspicion = self._suspects.setdefault(identifier, _Suspicion())
+            suspicion = self._suspects[identifier] = self._suspects.pop(identifier, _Suspicion())
             suspicion.breaks += 1
             suspicion.not_first_before = now + (_SHORTEST_WAIT if suspicion.breaks > 1 else _SECONDS_FOR_A_WITNESS)
             if suspicion.breaks > 1 and self._has_delivered:
                 wait = min(_LONGEST_WAIT, _SHORTEST_WAIT * 2.0 ** (suspicion.breaks - 2))
                 suspicion.not_before = suspicion.not_first_before = now + wait
+        for identifier in list(self._suspects)[: -self._most]:
+            del self._suspects[identifier]
         self._breaks.append((now, frozenset(in_flight)))
         self._has_just_broken = True
         self._accused = min(in_flight) if self._is_evident(in_flight, now) else None
@@ -90,25 +107,32 @@ class Suspects:
         when, messages = self._breaks.pop()
         self._breaks.append((when, frozenset()))
         for identifier in messages:
-            breaks = self._suspects.pop(identifier).breaks - 1
+            breaks = self._suspects.pop(identifier, _Suspicion()).breaks - 1
             if breaks > 0:
                 self._suspects[identifier] = _Suspicion(breaks)
 
     def choose(
         self, items: Sequence[MessageQueueItem], in_flight: set[int], now: float
     ) -> Sequence[MessageQueueItem]:
-        """Those that may be sent now: all that are no suspects; when there are none, one suspect, alone."""
+        """Those that may be sent now: all that are no suspects; or one suspect, alone, when its turn comes."""
         if not self._suspects:
             return items
         if not self._suspects.keys().isdisjoint(in_flight):
             return []
         free = [item for item in items if item.identifier not in self._suspects]
-        if free or in_flight:
+        if (free or in_flight) and self._since_a_suspect < _DELIVERIES_BETWEEN:
             return free
-        waiting = self.waiting(now)
-        ready = [item for item in items if item.identifier not in waiting]
+        impossible = self.waiting(now).union(item.identifier for item in free)
+        ready = [item for item in items if item.identifier not in impossible]
+        if not ready or in_flight:
+            return [] if ready else free
         self._sent_alone = now
         return sorted(ready, key=lambda item: self._suspects[item.identifier].breaks)[:1]
+
+    def forget_all_but(self, message_ids: set[int]) -> None:
+        """These are all the messages that there are: whoever else is suspected was dropped from the queue."""
+        for identifier in self._suspects.keys() - message_ids:
+            del self._suspects[identifier]
 
     def waiting(self, now: float) -> set[int]:
         """Those that may not be sent now, whatever else there is."""

@@ -57,3 +57,16 @@ def test_a_message_over_which_the_broker_breaks_the_connection_blocks_nothing(ma
         assert broker.breaks == 2
         assert broker.numbers() == {*range(13), *range(14, 20)}
         assert node.log.count("A message was removed") == 1
+
+
+def test_who_was_under_way_with_it_does_not_wait_for_the_end_of_a_backlog(make_node: MakeNode) -> None:
+    with PickyBroker() as broker:
+        node = make_node(broker.port, max_parallel_messages=10)
+        newest = [13.5, *range(5001, 5010)]
+        node.fill([data_message(number=number) for number in [*range(20, 5000), *newest]])
+        node.start(hurry={"backoff._FIRST": 0.02})
+        node.wait_until_empty(30)
+        assert broker.breaks == 2
+        order = [element["value"]["number"] for element in broker.received if "value" in element]
+        assert order.index(5009) < 2000
+        assert sorted(order) == [*range(20, 5000), *newest[1:]]

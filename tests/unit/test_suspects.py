@@ -3,7 +3,7 @@
 from ivy.backend.suspects import Suspects
 from ivy.types.messages import DataMessageBody, MessageQueueItem
 
-LATER = 100_000.0
+MOST = 100
 
 
 def _items(*identifiers: int) -> list[MessageQueueItem]:
@@ -19,7 +19,7 @@ def _chosen(
 
 def _broken(*in_flight: int, now: float = 0) -> Suspects:
     """One break a while ago, and a new connection at once."""
-    suspects = Suspects()
+    suspects = Suspects(MOST)
     suspects.connected()
     suspects.broken(set(in_flight), now - 10)
     suspects.connected()
@@ -102,7 +102,7 @@ def test_nobody_is_to_blame_if_the_broker_went_away() -> None:
     suspects.lost()
     suspects.connected()
     assert suspects.delivered([2]) is None
-    suspects = Suspects()
+    suspects = Suspects(MOST)
     suspects.broken({1, 2}, 0)
     suspects.lost()
     assert _chosen(suspects, 1, 2, 3) == [1, 2, 3]
@@ -184,3 +184,43 @@ def test_the_waits_grow_to_a_day() -> None:
     suspects.delivered([3])
     assert _chosen(suspects, 1, now=86_399) == []
     assert _chosen(suspects, 1, now=86_401) == [1]
+
+
+def test_suspects_do_not_wait_for_the_end_of_a_backlog_but_hold_it_up_little() -> None:
+    suspects = _broken(1, 2)
+    for suspect, others in ((1, range(10, 20)), (2, range(20, 30))):
+        for number in others:
+            assert _chosen(suspects, suspect, 3, 4) == [3, 4]
+            suspects.delivered([number])
+        assert _chosen(suspects, suspect, 3, in_flight=frozenset({4})) == []  # it goes alone
+        assert _chosen(suspects, suspect, 3, 4) == [suspect]
+        assert _chosen(suspects, suspect, 3, 4) == [suspect]  # it could not be sent yet
+        suspects.delivered([suspect])
+
+
+def test_a_backlog_does_not_wait_for_suspects_that_may_not_go() -> None:
+    suspects = _broken(1)
+    suspects.delivered([2])
+    suspects.broken({1, 9}, 0)
+    suspects.connected()
+    for number in range(10, 30):
+        suspects.delivered([number])
+    assert _chosen(suspects, 1, 3, in_flight=frozenset({4})) == [3]
+
+
+def test_of_too_many_suspects_the_oldest_become_ordinary() -> None:
+    suspects = Suspects(4)
+    for first in range(0, 1000, 2):
+        suspects.connected()
+        suspects.broken({0, first, first + 1}, first)
+    assert len(suspects) == 4
+    suspects.connected()
+    assert _chosen(suspects, *range(990, 1001), 0, now=1000) == [*range(990, 997), 1000]
+
+
+def test_a_message_that_is_not_in_the_queue_any_more_is_no_suspect() -> None:
+    suspects = _broken(1, 2, 3)
+    suspects.forget_all_but({2, 7})
+    assert len(suspects) == 1
+    assert _chosen(suspects, 1, 2, 3) == [1, 3]
+    suspects.lost()
