@@ -16,6 +16,7 @@ from ivy.backend.link_reporter import LinkReporter
 from ivy.backend.mqtt_link import MQTTLink
 from ivy.backend.pace import Pace
 from ivy.backend.suspects import Suspects
+from ivy.backend.window import Window
 from ivy.types.config import BackendConfig, Config, ConfigError
 from ivy.types.messages import ConfigMessageBody, MessageQueueItem
 from ivy.utils import notify
@@ -69,12 +70,12 @@ class _Forwarder:
         self._journal = logger.without_messages()  # for the link's trouble: the queue may not empty soon
         self._logger = logger
         self._dialect = dialect
-        self._window = backend.max_parallel_messages
+        self._window = Window(backend.max_parallel_messages)
         self._queue = MessagingAgent()
         self._listener = Listener()
         self._link = MQTTLink(backend.mqtt_connection, dialect.subscriptions)
         self._in_flight: dict[int, tuple[int, ...]] = {}  # messages of a publication, by its token
-        self._suspects = Suspects(most=2 * self._window)
+        self._suspects = Suspects(most=2 * backend.max_parallel_messages)
         self._pace = Pace()
         self._inbox = Inbox(dialect, config, logger, self._queue, self._pace)
         self._pause_until = 0.0  # nothing may be sent before, monotonic
@@ -146,7 +147,7 @@ class _Forwarder:
                 self._tell_state(True)
             case Disconnected(reason, delay, by_broker):
                 if by_broker:
-                    self._suspects.broken(self._under_way(), time.monotonic())
+                    self._note_break(self._under_way())
                 else:
                     self._suspects.lost()
                 self._in_flight.clear()
@@ -156,6 +157,11 @@ class _Forwarder:
                 self._trouble = reason
                 self._tell_state(False, reason)
 
+    def _note_break(self, under_way: set[int]) -> None:
+        if under_way and not self._suspects.has_delivered:
+            self._window.shrink()
+        self._suspects.broken(under_way, time.monotonic())
+
     def _take_acknowledgment(self, message_ids: tuple[int, ...]) -> None:
         if not message_ids:  # of a greeting or an answer
             return
@@ -163,6 +169,7 @@ class _Forwarder:
         self._acknowledged.update(identifier for identifier in message_ids if identifier not in under_way)
         self._remove_culprit(self._suspects.delivered(message_ids))
         self._last_progress = self._last_sent = time.monotonic()
+        self._window.grow()
         self._reporter.acknowledged()
 
     def _under_way(self) -> set[int]:
@@ -193,7 +200,7 @@ class _Forwarder:
     def _fill_window(self) -> bool:
         """Send the newest messages that fit. Returns whether there is room left that others may fill."""
         under_way = self._under_way()
-        room = self._window - len(under_way)
+        room = self._window.size - len(under_way)
         if not self._link.is_connected or room <= 0 or time.monotonic() < self._pause_until:
             return False
         items = self._candidates(room, under_way)

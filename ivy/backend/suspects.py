@@ -47,7 +47,7 @@ class Suspects:
         self._suspects: dict[int, _Suspicion] = {}  # the latest last
         self._breaks: collections.deque[tuple[float, frozenset[int]]] = collections.deque(maxlen=_MOST_BREAKS)
         self._has_just_broken = False
-        self._has_delivered = False  # whether the connection carries messages at all
+        self.has_delivered = False  # whether the connection carries messages at all
         self._since_a_suspect = 0  # publications that it carried
         self._sent_alone = 0.0
         self._accused: Optional[int] = None  # until another message gets through, or none does
@@ -58,12 +58,12 @@ class Suspects:
 
     def connected(self) -> None:
         """There is a new connection."""
-        self._has_just_broken = self._has_delivered = False
+        self._has_just_broken = self.has_delivered = False
         self._since_a_suspect = 0
 
     def delivered(self, message_ids: Sequence[int]) -> Optional[int]:
         """The broker acknowledged messages. Returns the one that is to blame for the last break, if any is."""
-        self._has_delivered = True
+        self.has_delivered = True
         is_free = self._suspects.keys().isdisjoint(message_ids)
         self._since_a_suspect = self._since_a_suspect + 1 if is_free else 0
         for identifier in message_ids:
@@ -81,7 +81,7 @@ class Suspects:
             suspicion = self._suspects[identifier] = self._suspects.pop(identifier, _Suspicion())
             suspicion.breaks += 1
             suspicion.not_first_before = now + (_SHORTEST_WAIT if suspicion.breaks > 1 else _SECONDS_FOR_A_WITNESS)
-            if suspicion.breaks > 1 and self._has_delivered:
+            if suspicion.breaks > 1 and self.has_delivered:
                 wait = min(_LONGEST_WAIT, _SHORTEST_WAIT * 2.0 ** (suspicion.breaks - 2))
                 suspicion.not_before = suspicion.not_first_before = now + wait
         for identifier in list(self._suspects)[: -self._most]:
@@ -92,7 +92,7 @@ class Suspects:
         self._accused_at = now
 
     def _is_evident(self, in_flight: set[int], now: float) -> bool:
-        if len(in_flight) != 1 or not self._has_delivered or now - self._sent_alone > _SECONDS_TO_BREAK:
+        if len(in_flight) != 1 or not self.has_delivered or now - self._sent_alone > _SECONDS_TO_BREAK:
             return False
         [alone] = in_flight
         others = [time for time, messages in self._breaks if alone not in messages]
@@ -141,6 +141,6 @@ class Suspects:
         return {
             identifier
             for identifier, suspicion in self._suspects.items()
-            if now < (suspicion.not_before if self._has_delivered else suspicion.not_first_before)
+            if now < (suspicion.not_before if self.has_delivered else suspicion.not_first_before)
             or identifier == self._accused
         }

@@ -186,6 +186,21 @@ def test_a_message_over_which_the_server_breaks_the_connection_blocks_nothing(ma
         assert node.log.count("A message was removed") == 1
 
 
+def test_a_server_that_refuses_large_batches_gets_smaller_ones(make_node: MakeNode) -> None:
+    with ThingsBoardServer(lambda *_: GRANTED) as server:
+        server.largest = 1000  # less than half a window
+        node = make_node(server.port, provider="thingsboard")
+        node.fill([data_message(number=number) for number in range(2000)])
+        node.start(hurry=HASTY)
+        node.wait_until_empty(60)
+        arrived = [a.payload for a in list(server.arrivals) if a.topic == thingsboard.TELEMETRY]
+        taken = [payload for payload in arrived if len(payload) <= server.largest]
+        numbers = {element["values"].get("number") for payload in taken for element in json.loads(payload)}
+        assert set(range(2000)) <= numbers
+        assert len(taken) < 1000  # not one by one
+        assert "was removed" not in node.log
+
+
 def test_messages_outlive_a_server_that_breaks_every_connection(make_node: MakeNode) -> None:
     with ThingsBoardServer(lambda *_: GRANTED) as server:
         server.poison = b"number"

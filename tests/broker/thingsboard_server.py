@@ -64,6 +64,8 @@ class ThingsBoardServer:
         """What `getSessionLimits` answers; None is a server before 3.9."""
         self.poison = b""
         """A payload with this in it closes the connection."""
+        self.largest = _LARGEST_PACKET
+        """A larger payload does so too."""
         self.port = port
         self._address = address
         self._login = login
@@ -184,6 +186,8 @@ class ThingsBoardServer:
         self.keep(Arrival(time.time(), topic, payload, qos))
         if self.poison and self.poison in payload:
             raise _Bad("poison")
+        if len(payload) > self.largest:
+            raise _Bad(f"a payload of {len(payload)} bytes")
         if self._understand(session, topic, payload) and qos:
             session.write(b"\x40\x02" + identifier)
 
