@@ -26,8 +26,10 @@ def platform(request: pytest.FixtureRequest, tmp_path: Path) -> Generator[Platfo
     tenta = request.param == "tenta"
     platform: Platform = TentaPlatform(tmp_path / "broker", free_port()) if tenta else ThingsBoardPlatform()
     yield platform
-    platform.check()
-    platform.close()
+    try:
+        platform.check()
+    finally:
+        platform.close()
 
 
 @pytest.fixture

@@ -25,8 +25,10 @@ def platform() -> Generator[ThingsBoardPlatform, None, None]:
     """A server, and what has arrived there."""
     platform = ThingsBoardPlatform()
     yield platform
-    platform.check()
-    platform.close()
+    try:
+        platform.check()
+    finally:
+        platform.close()
 
 
 @pytest.fixture
