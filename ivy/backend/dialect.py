@@ -19,6 +19,8 @@ CLOCK_MARK = "[clock not synchronised] "
 LARGEST_BATCH = 60_000
 """Bytes of a payload into which several messages are packed; below what any platform here accepts."""
 
+_LARGEST_HEADER = 9  # of a PUBLISH: kind, length of all, length of the topic, identifier
+
 
 @dataclasses.dataclass(frozen=True)
 class Publication:
@@ -32,6 +34,11 @@ class Publication:
     message_ids: tuple[int, ...] = ()
     points: int = 0
     """How many values it carries, where the platform counts them."""
+
+    @property
+    def size(self) -> int:
+        """Bytes of its packet, at most."""
+        return len(self.topic.encode()) + len(self.payload) + _LARGEST_HEADER
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,11 +74,12 @@ class Request:
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-    """What the platform lets a node send: rates as pairs of a number and a time in seconds."""
+    """What the platform lets a node send: rates as pairs of a number and a time in seconds, sizes in bytes."""
 
     publications: tuple[tuple[int, float], ...] = ()
     points: tuple[tuple[int, float], ...] = ()
     most_in_flight: Optional[int] = None
+    largest_publication: Optional[int] = None
 
 
 Incoming = Union[ForeignConfig, Request, Limits]

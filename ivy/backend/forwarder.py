@@ -226,7 +226,9 @@ class _Forwarder:
         while True:
             encoded = self._dialect.encode(items)
             wait = self._pace.seconds_until(encoded.publications)
-            fits = self._pace.may_be_in_flight(len(self._in_flight) + len(encoded.publications))
+            fits = self._pace.are_small_enough(encoded.publications) and self._pace.may_be_in_flight(
+                len(self._in_flight) + len(encoded.publications)
+            )
             fits = fits or (len(items) == 1 and not self._in_flight)  # it will never take up less
             if not encoded.publications or (wait == 0 and fits):
                 return encoded

@@ -50,6 +50,11 @@ class Pace:
         """Whether so many may wait for their acknowledgments."""
         return self._limits.most_in_flight is None or publications <= self._limits.most_in_flight
 
+    def are_small_enough(self, publications: Sequence[Publication]) -> bool:
+        """Whether the platform takes publications as large as these."""
+        largest = self._limits.largest_publication
+        return largest is None or all(publication.size <= largest for publication in publications)
+
     def seconds_until(self, publications: Sequence[Publication]) -> float:
         """How long to wait before all of these may be sent."""
         points = sum(publication.points for publication in publications)

@@ -244,6 +244,7 @@ class _RateLimits(Model):
 
 
 class _SessionLimits(Model):
+    maxPayloadSize: Optional[int] = None  # of the whole packet, in fact
     maxInflightMessages: Optional[int] = None
     rateLimits: _RateLimits = _RateLimits()
 
@@ -258,8 +259,13 @@ def _limits(payload: bytes) -> Optional[Limits]:
     return Limits(
         publications=_rates(rates.messages) + _rates(rates.telemetryMessages),
         points=_rates(rates.telemetryDataPoints),
-        most_in_flight=said.maxInflightMessages if (said.maxInflightMessages or 0) > 0 else None,
+        most_in_flight=_limit(said.maxInflightMessages),
+        largest_publication=_limit(said.maxPayloadSize),
     )
+
+
+def _limit(number: Optional[int]) -> Optional[int]:
+    return number if number is not None and number > 0 else None
 
 
 def _rates(text: Optional[str]) -> tuple[tuple[int, float], ...]:

@@ -116,6 +116,28 @@ def test_the_backlog_keeps_to_the_limits_and_live_samples_go_first(
     assert points[-1][0] - points[0][0] > 400 * 2 / 100 - 3
 
 
+def test_batches_keep_to_the_size_that_the_server_names(
+    node: Node, server: ThingsBoardServer, platform: ThingsBoardPlatform
+) -> None:
+    server.limits = {"maxPayloadSize": 1000}
+    node.start()
+    node.wait_until_connected()
+    assert _answer(server, "ping")  # what was sent before, the limits, has arrived too
+    server.largest = 1000 - len(thingsboard.TELEMETRY)
+    node.fill(data_message(number=number) for number in range(1000))
+    node.add(data_message(number=1000))
+    node.wait_until_empty()
+    assert server.closings == []
+    assert {values["number"] for _, values in platform.samples()} == set(range(1001))
+
+
+def test_a_message_larger_than_that_is_tried_all_the_same(node: Node, server: ThingsBoardServer) -> None:
+    server.limits = {"maxPayloadSize": 1}
+    node.fill(data_message(number=number) for number in range(20))
+    node.start()
+    node.wait_until_empty()
+
+
 def test_an_older_server_that_names_no_limits(node: Node, platform: ThingsBoardPlatform) -> None:
     node.fill(data_message(number=number) for number in range(1000))
     node.start()

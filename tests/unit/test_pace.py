@@ -72,3 +72,12 @@ def test_the_number_in_flight() -> None:
     pace.limit(Limits(most_in_flight=100))
     assert pace.may_be_in_flight(100)
     assert not pace.may_be_in_flight(101)
+
+
+def test_the_size_of_publications() -> None:
+    pace = Pace()
+    small, large = Publication("t", b"x" * 90), Publication("t", b"x" * 91)
+    assert pace.are_small_enough([large])
+    pace.limit(Limits(largest_publication=100))
+    assert pace.are_small_enough([small, small])
+    assert not pace.are_small_enough([small, large])

@@ -252,13 +252,19 @@ def test_a_call_without_a_number_gets_no_answer(number: str) -> None:
 def test_limits() -> None:
     rates = {"messages": "20:1,600:60", "telemetryMessages": "10:1", "telemetryDataPoints": "300:60"}
     payload = json.dumps({"maxPayloadSize": 65536, "maxInflightMessages": 100, "rateLimits": rates}).encode()
-    expected = Limits(((20, 1.0), (600, 60.0), (10, 1.0)), ((300, 60.0),), 100)
+    expected = Limits(((20, 1.0), (600, 60.0), (10, 1.0)), ((300, 60.0),), 100, 65536)
     assert _dialect().decode(LIMITS, payload) == expected
 
 
 @pytest.mark.parametrize("rates", [{}, {"messages": ""}, {"messages": None}, {"messages": "0:0,x,1:,:1,-1:1,1:0"}])
 def test_limits_that_limit_nothing(rates: Any) -> None:
     assert _dialect().decode(LIMITS, json.dumps({"rateLimits": rates}).encode()) == Limits()
+
+
+@pytest.mark.parametrize("number", [0, -1, None])
+def test_numbers_that_limit_nothing(number: Any) -> None:
+    payload = json.dumps({"maxPayloadSize": number, "maxInflightMessages": number}).encode()
+    assert _dialect().decode(LIMITS, payload) == Limits()
 
 
 @pytest.mark.parametrize("payload", [b"", b"[]", b"{", b'{"rateLimits":7}', b'{"maxInflightMessages":"x"}'])
