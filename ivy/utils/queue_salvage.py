@@ -210,15 +210,10 @@ def _dropped(old: str) -> Iterator[tuple[str, int, int]]:
     """What was counted in the old file, if it can be read."""
     with (
         contextlib.suppress(sqlite3.Error, UnicodeDecodeError),
-        contextlib.closing(_open_read_only(old)) as database,
+        contextlib.closing(sqlite3.connect(f"file:{old}?mode=ro", uri=True)) as database,
     ):
+        database.execute("PRAGMA writable_schema = ON")  # else SQLite reads nothing of a file that is too short
         yield from database.execute("SELECT variant, count, reported FROM DROPPED").fetchall()
-
-
-def _open_read_only(path: str) -> sqlite3.Connection:
-    database = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
-    database.execute("PRAGMA writable_schema = ON")  # else SQLite reads nothing of a file that is too short
-    return database
 
 
 def _remove(path: str) -> None:

@@ -68,7 +68,7 @@ def connect(path: str, timeout: float) -> sqlite3.Connection:
         database.text_factory = lambda raw: raw.decode(errors="replace")
         for statement in _SETTINGS + _TABLES:
             database.execute(statement).fetchall()
-    except sqlite3.Error:
+    except BaseException:  # also Python's own, about a name that rotted
         database.close()
         raise
     return database

@@ -142,9 +142,10 @@ def release(root_dir: Path) -> Path:
 
 def test_a_config_that_everybody_can_read_is_found(release: Path) -> None:
     config = release / "config" / "config.json"
-    assert str(config) not in "".join(finding.text for finding in checks_node.permissions())
+    open_to_all = f"{config} has the mode 0644"
+    assert open_to_all not in "".join(finding.text for finding in checks_node.permissions())
     config.chmod(0o644)
-    [found] = [finding for finding in checks_node.permissions() if str(config) in finding.text]
+    [found] = [finding for finding in checks_node.permissions() if open_to_all in finding.text]
     assert found.remedy == f"chmod 640 {config}"
 
 
