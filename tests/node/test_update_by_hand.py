@@ -12,6 +12,7 @@ import pytest
 from testbed.bed import Bed, Node
 from testbed.run import run
 
+from tests.node.aftermath import wait_for_end
 from tests.node.conftest import read_config, unit_property
 from tests.node.releases import PROJECT, replace, set_version
 from tests.node.update_site import UpdateSite, with_tenta
@@ -238,6 +239,7 @@ def check_package_during_a_trial(site: UpdateSite, package: Path) -> None:
 
 def check_other_python(site: UpdateSite) -> None:
     """After an upgrade of the distribution: the package's release serves until the environment is mended."""
+    wait_for_end(site.node)  # a pass that is under way has looked at the environment already
     lib = site.node.path("/var/lib/ivy/current/.venv/lib")
     [modules] = lib.iterdir()
     name = modules.name
