@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ivy import constants
 from ivy.types.config import Config
+from ivy.utils import switching
 
 _CHECKOUT = Path(constants.PROJECT_DIR)
 _TEMPLATES = _CHECKOUT / "packaging" / "new-procedure"
@@ -15,9 +16,6 @@ _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", re.ASCII)
 _SCHEMA = "ivy/types/config.py"
 _SECTIONS_END = "class Config(_Section):\n"
 _LAST_FIELD = "    system_checks: SystemChecksConfig\n"
-_UNITS_OF_THE_PACKAGE = ("updater", "rollback", "restart")
-"""First words of services that no release can bring; see units/ivy-generator."""
-
 _WRONG_USE = 2
 
 
@@ -35,7 +33,7 @@ def run(arguments: argparse.Namespace) -> int:
         return _refuse(
             f"there is a {', '.join(there)} already" if there else f"{_SCHEMA} is not as it was: add it there"
         )
-    if module in Config.model_fields or name.split("-")[0] in _UNITS_OF_THE_PACKAGE:
+    if module in Config.model_fields or name.split("-")[0] in switching.PACKAGE_ONLY:
         return _refuse(f"{name!r} is the name of something else in ivy; choose another one")
     for path, text in files.items():
         (_CHECKOUT / path).write_text(str(text), encoding="utf-8")

@@ -6,8 +6,10 @@ from ivy import constants
 from ivy.types.config import ForeignConfig
 from ivy.utils import commands, units
 
-_PACKAGE_ONLY = ("updater", "rollback", "restart")
-_OWN = {units.name_of(name) for name in _PACKAGE_ONLY}
+PACKAGE_ONLY = ("updater", "rollback", "restart")
+"""First words of services that no release can bring; units/ivy-generator, which imports nothing, has them, too."""
+
+_OWN = {units.name_of(name) for name in PACKAGE_ONLY}
 
 
 def backend_unit(config: ForeignConfig) -> str | None:
