@@ -67,7 +67,7 @@ def run_on_a_node(keep: bool) -> None:
     bed.down()  # what an earlier one may have left
     say("Building the package in a clean Debian 13 (the first time, that Debian is made: a minute or two)")
     run_visibly(["packaging/build-deb"])
-    [package] = Path("dist").glob("ivy_*_all.deb")
+    package = max(Path("dist").glob("ivy_*_all.deb"), key=lambda path: path.stat().st_mtime)
     bed.up()
     try:
         say("Booting a node: Debian 13 with systemd, in a container")

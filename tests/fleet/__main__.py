@@ -65,9 +65,9 @@ def _measure(fleet: Fleet, options: argparse.Namespace) -> None:
     _played("provision again", fleet.desk.play("provision", ivy_node_config=interval))
     _print_cost(fleet)
     _played("status", fleet.desk.play("status"))
-    fleet.maker.release("1.1.0", signer=fleet.signer)
-    _played("staged update", fleet.desk.play("update", ivy_target="1.1.0", ivy_soak_seconds=1))
-    print(f"{list(fleet.versions().values()).count('1.1.0')} of {options.nodes} run 1.1.0", flush=True)
+    fleet.maker.release("9.1.0", signer=fleet.signer)
+    _played("staged update", fleet.desk.play("update", ivy_target="9.1.0", ivy_soak_seconds=1))
+    print(f"{list(fleet.versions().values()).count('9.1.0')} of {options.nodes} run 9.1.0", flush=True)
 
 
 def _timed(what: str, work: Callable[[], object]) -> None:

@@ -11,9 +11,9 @@ from testbed.waiting import wait_for
 from tests.fleet.conftest import Provisioned
 from tests.fleet.faults import Weather
 from tests.fleet.fleet import Fleet
-from tests.node.releases import replace
+from tests.node.releases import THIS, replace
 
-BAD, GOOD = "1.1.0", "1.2.0"
+BAD, GOOD = "9.1.0", "9.2.0"
 SEED = random.SystemRandom().randrange(10**6)
 SECONDS_BETWEEN_FAULTS = 10  # somewhere in the fleet, in the mean
 GREETING = 'logger.info("Starting the random walk")'
@@ -54,7 +54,7 @@ def test_a_bad_release_stops_at_the_canaries_and_a_good_one_goes_everywhere(
         f" good one everywhere after {good.seconds:.0f} s"
     )
     assert bad.status != 0
-    assert "the node goes on with version 1.0.0" in bad.output, bad.output[-6000:]
+    assert f"the node goes on with version {THIS}" in bad.output, bad.output[-6000:]
     assert "the sensor is not there" in bad.output, bad.output[-6000:]
     for name in fleet.names:
         assert decided(fleet, name, BAD) <= {False}

@@ -12,6 +12,7 @@ from testbed.bed import Node
 from tests.node.conftest import unit_property
 from tests.node.kill_site import Lane, Prepared, pending_revisions
 from tests.node.kills import UPDATER
+from tests.node.releases import THIS
 from tests.node.update_site import wait_for_sample
 
 ROOT = "/var/lib/ivy"
@@ -60,7 +61,7 @@ def assert_whole(node: Node, known: dict[str, Tree]) -> None:
     found = tree(node.path(f"{ROOT}/{version}"))
     # A release that is undone is seen here only. It has the files of the others, if not their content.
     depth = 4 if version in known else 3
-    whole = known.get(version, known["1.0.0"])
+    whole = known.get(version, known[THIS])
     wrong = [name for name, file in whole.items() if found.get(name, ())[:depth] != file[:depth]]
     assert not wrong, f"{version} lacks {wrong}"
     json.loads(node.path("/etc/ivy/config.json").read_text())
@@ -79,7 +80,7 @@ def assert_well(node: Node, lane: Lane, prepared: Prepared) -> None:
     assert (about, decision["accepted"]) == (prepared.revision, verdict["success"])
     assert (decision["reported"], history["trial"]) == (True, None)
     case = prepared.case
-    version = case.version if case.version and case.accepted else "1.0.0"
+    version = case.version if case.version and case.accepted else THIS
     general = json.loads(node.path("/etc/ivy/config.json").read_text())["general"]
     assert general["config_revision"] == (prepared.revision if case.accepted else prepared.revision_before)
     assert node.path(f"{ROOT}/current", follow=False).readlink().name == general["software_version"] == version

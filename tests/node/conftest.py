@@ -12,6 +12,7 @@ from testbed.broker import Broker
 
 from tests.broker.node import PASSWORD
 from tests.node.recorder import Recorder
+from tests.node.releases import THIS
 
 pytest.register_assert_rewrite("tests.node.aftermath")
 BACKEND_READY_SECONDS = 30
@@ -20,8 +21,7 @@ BACKEND_READY_SECONDS = 30
 @pytest.fixture(scope="session")
 def package() -> Path:
     """The .deb under test, as packaging/build-deb made it."""
-    [path] = Path("dist").glob("ivy_*_all.deb")
-    return path
+    return Path("dist", f"ivy_{THIS.replace('-', '~')}_all.deb")
 
 
 @pytest.fixture(scope="session")
@@ -53,7 +53,7 @@ def be_calm(node: Node) -> None:
     """Hide this machine's load, which a container shares and under which the random walk pauses."""
     node.path("/etc").joinpath("calm-loadavg").write_text("0.10 0.10 0.10 1/100 100\n")
     drop_in = node.path("/etc/systemd/system") / "ivy-system-checks.service.d" / "91-calm.conf"
-    drop_in.parent.mkdir()
+    drop_in.parent.mkdir(exist_ok=True)
     drop_in.write_text("[Service]\nBindReadOnlyPaths=/etc/calm-loadavg:/proc/loadavg\n")
 
 

@@ -24,8 +24,8 @@ CASES = [
     Case("config", {"dummy_procedure": {"seconds_between_datapoints": 2}}, True),
     # It makes no topic, which the backend notices when it starts.
     Case("config-undone", {"general": {"system_identifier": "a+b"}}, False),
-    Case("version", {}, True, "1.1.0"),
-    Case("version-undone", {}, False, "1.2.0"),
+    Case("version", {}, True, "9.1.0"),
+    Case("version-undone", {}, False, "9.2.0"),
 ]
 
 
@@ -111,8 +111,8 @@ def _prepare_all(bed: Bed, installed: Snapshot, directory: Path, stack: contextl
     node.run(["apt-get", "install", "--yes", "strace"], timeout=120)
     site.connect()
     site.accepts(updater={**SHORT_PROBATION, "seconds_of_probation": 1})
-    site.release("1.1.0")
-    site.release("1.2.0", append("ivy/procedures/dummy_procedure.py", CANNOT_RUN))
+    site.release("9.1.0")
+    site.release("9.2.0", append("ivy/procedures/dummy_procedure.py", CANNOT_RUN))
     prepared = prepare(site, platform.recorder, CASES)
     node.destroy()
     return prepared

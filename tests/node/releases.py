@@ -11,12 +11,14 @@ from typing import TypeAlias
 
 from testbed.run import run
 
+from ivy import constants
 from tests.node.signers import Signer
 
 Edit: TypeAlias = Callable[[Path], object]  # changes the files of a release
 Graft: TypeAlias = Callable[[Path, str], str]  # repository, id of a tree → id of another tree
 
 PROJECT = Path(__file__).resolve().parents[2]
+THIS = str(constants.VERSION)  # what this checkout is; releases that are offered are 9.x.y
 FIRST_COMMIT = 1_795_435_200  # 2026-11-23; a later release is a minute younger
 WHO = {"NAME": "a maintainer", "EMAIL": "maintainer@example.org"}
 QUIET = {"GIT_CONFIG_GLOBAL": "/dev/null", "GIT_CONFIG_SYSTEM": "/dev/null"}
@@ -26,7 +28,7 @@ STATEMENTS = {
     "ivy/constants.py": r'(?m)^(VERSION: Version = Version\(")[^"]*',
     "pyproject.toml": r'(?m)^(version = ")[^"]*',
     "config/config.template.json": r'("software_version": ")[^"]*',
-    "debian/changelog": r"\A(ivy \()[^)]*",
+    "debian/changelog": r"\A(ivy \(1:)[^)]*",
 }
 
 

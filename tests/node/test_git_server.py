@@ -81,16 +81,16 @@ def site(bed: Bed, tmp_path_factory: pytest.TempPathFactory) -> Generator[Site, 
 @pytest.fixture
 def served(site: Site) -> Site:
     """The same with one signed release to fetch."""
-    site.maker.release("1.1.0", signer=site.trusted)
+    site.maker.release("9.1.0", signer=site.trusted)
     return site
 
 
 def test_a_release_states_its_version_everywhere(site: Site) -> None:
     new = releases.write("ivy/new.py", "NEW = 1\n")
-    site.maker.release("1.2.0-rc.3", releases.edits(check_versions, new), signer=site.trusted)
-    assert site.fetch("1.2.0-rc.3").returncode == 0
-    assert 'VERSION: Version = Version("1.2.0-rc.3")' in site.show("1.2.0-rc.3", "ivy/constants.py")
-    assert site.show("1.2.0-rc.3", "ivy/new.py") == "NEW = 1\n"
+    site.maker.release("9.2.0-rc.3", releases.edits(check_versions, new), signer=site.trusted)
+    assert site.fetch("9.2.0-rc.3").returncode == 0
+    assert 'VERSION: Version = Version("9.2.0-rc.3")' in site.show("9.2.0-rc.3", "ivy/constants.py")
+    assert site.show("9.2.0-rc.3", "ivy/new.py") == "NEW = 1\n"
 
 
 def check_versions(tree: Path) -> None:
@@ -102,47 +102,47 @@ def check_versions(tree: Path) -> None:
 
 
 def test_only_tags_of_trusted_signers_are_good(served: Site) -> None:
-    served.maker.release("1.3.0", signer=served.foreign)
-    served.maker.release("1.4.0")
-    commit = served.maker.release("1.5.0", signer=served.trusted, tag_version="9.9.9")
-    served.maker.lightweight_tag("1.6.0", commit)
-    for version in ("1.1.0", "1.3.0", "1.4.0", "1.5.0", "1.6.0"):
+    served.maker.release("9.3.0", signer=served.foreign)
+    served.maker.release("9.4.0")
+    commit = served.maker.release("9.5.0", signer=served.trusted, tag_version="9.9.9")
+    served.maker.lightweight_tag("9.6.0", commit)
+    for version in ("9.1.0", "9.3.0", "9.4.0", "9.5.0", "9.6.0"):
         assert served.fetch(version).returncode == 0
-    good = served.verify("1.1.0")
+    good = served.verify("9.1.0")
     assert (good.returncode, good.stderr[:38]) == (0, 'Good "git" signature for trusted with '), good.stderr
     for version, reason in [
-        ("1.3.0", "No principal matched"),
-        ("1.4.0", "no signature found"),
-        ("1.6.0", "cannot verify a non-tag object"),
+        ("9.3.0", "No principal matched"),
+        ("9.4.0", "no signature found"),
+        ("9.6.0", "cannot verify a non-tag object"),
     ]:
         bad = served.verify(version)
         assert bad.returncode == 1
         assert reason in bad.stderr
-    assert served.verify("1.5.0").returncode == 0, "git does not compare the tag's own name with its ref"
+    assert served.verify("9.5.0").returncode == 0, "git does not compare the tag's own name with its ref"
     tag = served.node.run(["git", "-C", SOURCE, "cat-file", "tag", "refs/tags/v1.5.0"]).stdout
     assert tag.splitlines()[:3] == [f"object {commit}", "type commit", "tag v9.9.9"]
 
 
 def test_a_private_repository_wants_the_token(site: Site) -> None:
-    site.secrets.release("1.1.0", signer=site.trusted)
+    site.secrets.release("9.1.0", signer=site.trusted)
     site.node.path("/root/askpass").write_text('#!/bin/sh\necho "$ANSWER"\n')
     site.node.path("/root/askpass").chmod(0o755)
-    assert "could not read Username" in site.fetch("1.1.0", PRIVATE).stderr
+    assert "could not read Username" in site.fetch("9.1.0", PRIVATE).stderr
     # The same answer to both questions would be another user's name: GitHub's and ours must be one of a few.
     user = {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": "credential.username", "GIT_CONFIG_VALUE_0": "oauth2"}
-    refused = site.fetch("1.1.0", PRIVATE, GIT_ASKPASS="/root/askpass", ANSWER=TOKEN + "?", **user)
+    refused = site.fetch("9.1.0", PRIVATE, GIT_ASKPASS="/root/askpass", ANSWER=TOKEN + "?", **user)
     assert "Authentication failed" in refused.stderr
-    allowed = site.fetch("1.1.0", PRIVATE, GIT_ASKPASS="/root/askpass", ANSWER=TOKEN, **user)
+    allowed = site.fetch("9.1.0", PRIVATE, GIT_ASKPASS="/root/askpass", ANSWER=TOKEN, **user)
     assert (allowed.returncode, allowed.stderr) == (0, "")
-    assert site.fetch("1.1.0", PRIVATE).returncode != 0
+    assert site.fetch("9.1.0", PRIVATE).returncode != 0
 
 
 def test_a_change_of_one_file_costs_few_bytes(served: Site) -> None:
-    assert served.fetch("1.1.0").returncode == 0
+    assert served.fetch("9.1.0").returncode == 0
     change = releases.append("ivy/procedures/dummy_procedure.py", "\n# another release\n")
-    served.maker.release("1.1.1", change, signer=served.trusted)
+    served.maker.release("9.1.1", change, signer=served.trusted)
     before = served.server.bytes_transferred()
-    assert served.fetch("1.1.1").returncode == 0
+    assert served.fetch("9.1.1").returncode == 0
     cost = served.server.bytes_transferred() - before
     print(f"{cost} bytes")
     assert 1_000 < cost <= MOST_BYTES
@@ -151,21 +151,21 @@ def test_a_change_of_one_file_costs_few_bytes(served: Site) -> None:
 
 def test_the_server_goes_away_stalls_and_comes_back(served: Site) -> None:
     served.server.stop()
-    assert "Failed to connect" in served.fetch("1.1.0").stderr
+    assert "Failed to connect" in served.fetch("9.1.0").stderr
     served.server.start()
-    assert served.fetch("1.1.0").returncode == 0
+    assert served.fetch("9.1.0").returncode == 0
     served.server.pause()
     began = time.monotonic()
-    stalled = served.fetch("1.1.0")
+    stalled = served.fetch("9.1.0")
     served.server.resume()
     assert "Operation too slow" in stalled.stderr
     assert time.monotonic() - began >= STALLED_SECONDS
-    assert served.fetch("1.1.0").returncode == 0
+    assert served.fetch("9.1.0").returncode == 0
 
 
 def test_a_tag_or_a_repository_that_is_not_there_is_told_apart(served: Site) -> None:
     assert "couldn't find remote ref refs/tags/v0.0.9" in served.fetch("0.0.9").stderr
-    assert "could not read Username" in served.fetch("1.1.0", "https://github.com/university/none.git").stderr
+    assert "could not read Username" in served.fetch("9.1.0", "https://github.com/university/none.git").stderr
 
 
 @pytest.mark.parametrize(

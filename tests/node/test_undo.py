@@ -31,8 +31,8 @@ def site(
     node.boot()
     with closing(with_tenta(bed, node, directory)) as site:
         site.connect(queue={"min_free_megabytes": 1})
-        site.release("1.1.0", MARKED)
-        site.accepts("1.1.0")
+        site.release("9.1.0", MARKED)
+        site.accepts("9.1.0")
         yield site
     node.destroy()
 

@@ -14,10 +14,10 @@ from testbed.run import run
 
 from tests.node.aftermath import wait_for_end
 from tests.node.conftest import read_config, unit_property
-from tests.node.releases import PROJECT, replace, set_version
+from tests.node.releases import PROJECT, THIS, replace, set_version
 from tests.node.update_site import UpdateSite, with_tenta
 
-PACKAGED = "1.5.0"
+PACKAGED = "9.5.0"
 BUILD_SECONDS = 180
 KILL = r"""
 import os, pathlib, sys
@@ -66,16 +66,16 @@ def test_configs_and_versions_by_hand(site: UpdateSite) -> None:
     check_wrong_use(site)
     check_apply(site)
     check_edit(site)
-    site.release("1.1.0")
+    site.release("9.1.0")
     said = ivy(site, "update", "v1.1.0")
     print(said)
     for step in ("Fetching", "Testing", "Activating", "On probation", "Accepted"):
         assert step in said
-    assert site.running()[0] == "1.1.0"
+    assert site.running()[0] == "9.1.0"
     assert "runs" in ivy(site, "releases")
-    assert "there is no such tag" in ivy(site, "update", "1.2.3", status=1)
+    assert "there is no such tag" in ivy(site, "update", "9.2.3", status=1)
     print(ivy(site, "rollback"))
-    assert site.running()[0] == "1.0.0"
+    assert site.running()[0] == THIS
     site.wait_for_samples()
     verdicts = [decision["accepted"] for decision in releases(site)["decisions"]]
     assert verdicts == [True, False, True, True, False, True]
@@ -85,7 +85,7 @@ def check_wrong_use(site: UpdateSite) -> None:
     before = site.running()
     ivy(site, "config", "apply", status=2)
     assert "/nowhere" in ivy(site, "config", "apply", "/nowhere", status=2)
-    assert "1.2.3" in ivy(site, "update", "newest", status=2)
+    assert "9.2.3" in ivy(site, "update", "newest", status=2)
     assert "nothing to go back to" in ivy(site, "rollback", status=2)
     assert site.running() == before
 
@@ -196,8 +196,8 @@ def install_newer(node: Node, package: Path, *options: str) -> str:
 
 def test_the_newer_of_package_and_update_runs(site: UpdateSite, newer_package: Path) -> None:
     node = site.node
-    site.release("1.1.0", replace(SCHEMA, FIELD, f"    wind: int = 0\n{FIELD}"))
-    site.accepts("1.1.0", wind=1)
+    site.release("9.1.0", replace(SCHEMA, FIELD, f"    wind: int = 0\n{FIELD}"))
+    site.accepts("9.1.0", wind=1)
     check_config_that_does_not_fit(site, newer_package)
     site.accepts(wind=0)
     config = {key: value for key, value in read_config(node).items() if key != "wind"}
@@ -214,7 +214,7 @@ def test_the_newer_of_package_and_update_runs(site: UpdateSite, newer_package: P
 
 def check_config_that_does_not_fit(site: UpdateSite, package: Path) -> None:
     said = install_newer(site.node, package)
-    assert site.running()[0] == "1.1.0"
+    assert site.running()[0] == "9.1.0"
     for text in (said, site.node.journal("--identifier=ivy-updater")):
         assert f"ivy {PACKAGED} cannot use the config of the release that runs" in text
     site.wait_for_log(f"ivy {PACKAGED} cannot use the config")
@@ -233,7 +233,7 @@ def check_package_during_a_trial(site: UpdateSite, package: Path) -> None:
     assert site.running()[0] == PACKAGED
     assert read_config(site.node)["dummy_procedure"] == before
     roles = {release["version"]: release["roles"] for release in releases(site)["releases"]}
-    assert roles == {"1.1.0": ["for ivy rollback"], PACKAGED: ["runs", "the package's"]}
+    assert roles == {"9.1.0": ["for ivy rollback"], PACKAGED: ["runs", "the package's"]}
     site.apply(site.config(updater={"seconds_of_probation": 3}))
 
 

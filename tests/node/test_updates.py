@@ -72,16 +72,16 @@ def site(request: pytest.FixtureRequest, bed: Bed, node: Node, tmp_path: Path) -
 
 
 def test_configs_and_versions_come_and_go(site: UpdateSite) -> None:
-    site.release("1.1.0", MARKED)
-    site.release("1.2.0", OTHER_PROCEDURES)
-    site.accepts("1.1.0")
+    site.release("9.1.0", MARKED)
+    site.release("9.2.0", OTHER_PROCEDURES)
+    site.accepts("9.1.0")
     check_seconds_to_effect(site)
-    site.accepts("1.2.0")
+    site.accepts("9.2.0")
     check_procedures(site, there=["dummy-procedure", "hygrometer"], gone=["system-checks"])
     wait_for_samples_of(site, "hygrometer")
-    site.accepts("1.1.0")
+    site.accepts("9.1.0")
     check_procedures(site, there=["dummy-procedure", "system-checks"], gone=["hygrometer"])
-    assert site.running()[0] == "1.1.0"
+    assert site.running()[0] == "9.1.0"
     reason = site.rejects(dummy_procedure={"seconds_between_datapoints": "often"})
     assert "dummy_procedure.seconds_between_datapoints" in reason
     site.check_each_was_decided_once()

@@ -1,7 +1,7 @@
-"""Chapter "Updates over the air": release 1.1.0, with the thermometer."""
+"""Chapter "Updates over the air": release 1.2.0, with the thermometer."""
 
 from tests.node.conftest import read_config
-from tests.node.releases import STATEMENTS, set_version
+from tests.node.releases import STATEMENTS, THIS, set_version
 from tests.readme.conftest import PASSPHRASE
 from tests.readme.desk import Desk
 from tests.readme.document import Document
@@ -12,7 +12,7 @@ KEY = "temperature_celsius"
 
 
 def test_a_version_is_released(readme: Document, desk: Desk, site: Site, terminal: Terminal, signers: str) -> None:
-    set_version(desk.clone, "1.1.0", [readme.span(name) for name in STATEMENTS])
+    set_version(desk.clone, "1.2.0", [readme.span(name) for name in STATEMENTS])
     terminal.run("packaging/test unit -- -k test_constants", 300)  # "a test compares them"
     terminal.run("git add --all && git commit --quiet --message 'thermometer: the one on the serial port'")
     terminal.run(f"git remote set-url origin {site.repository}")
@@ -35,11 +35,11 @@ def test_a_node_takes_it(readme: Document, site: Site, roof: Terminal, signers: 
 def test_it_can_be_taken_back_and_used_again(readme: Document, site: Site, roof: Terminal) -> None:
     roof.run(readme.take("ivy rollback"), 180)
     config = read_config(site.roof)
-    assert config["general"]["software_version"] == "1.0.0"
-    version = {"general": {"software_version": "1.1.0"}, "thermometer": {"seconds_between_datapoints": 60}}
+    assert config["general"]["software_version"] == THIS
+    version = {"general": {"software_version": "1.2.0"}, "thermometer": {"seconds_between_datapoints": 60}}
     file = write_wanted(site.roof, merged(config, version))
     roof.run(readme.take("ivy config apply", {"FILE": file}), 180)
     assert read_config(site.roof)["thermometer"] == version["thermometer"]
     site.wait_for_sample(IDENTIFIER, KEY)
     printed = roof.run(readme.take("ivy releases"))
-    assert "1.1.0" in printed and "accepted" in printed
+    assert "1.2.0" in printed and "accepted" in printed

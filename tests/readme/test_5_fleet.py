@@ -2,6 +2,7 @@
 
 import re
 
+from tests.node.releases import THIS
 from tests.readme.desk import Desk
 from tests.readme.fleet import NAMES, FleetDesk
 from tests.readme.site import Site
@@ -19,7 +20,7 @@ def test_playing_it_again_changes_nothing(fleet: FleetDesk) -> None:
 
 
 def test_a_table_tells_how_all_are(fleet: FleetDesk) -> None:
-    assert "1.0.0" in fleet.play("status")
+    assert THIS in fleet.play("status")
 
 
 def test_all_take_the_release(fleet: FleetDesk, site: Site) -> None:
@@ -27,7 +28,7 @@ def test_all_take_the_release(fleet: FleetDesk, site: Site) -> None:
         site.connect_sensor(site.nodes[name])
     fleet.play("update")
     for name in NAMES:
-        assert site.nodes[name].path("/var/lib/ivy/current", follow=False).readlink().name == "1.1.0"
+        assert site.nodes[name].path("/var/lib/ivy/current", follow=False).readlink().name == "1.2.0"
         site.wait_for_sample(name, "temperature_celsius")
 
 
