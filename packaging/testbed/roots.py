@@ -11,6 +11,7 @@ import re
 import shlex
 import time
 from dataclasses import asdict, dataclass
+from email.utils import formatdate
 from pathlib import Path
 
 from testbed.network import locked
@@ -22,6 +23,7 @@ CACHE = Path("/var/cache/ivy-testbed")
 PROJECT = Path(__file__).resolve().parents[2]
 SUITE = "trixie"
 RECIPE_VERSION = 1  # raise it when a root's making changes in a way that its recipe does not show
+POOL_VERSION = 3  # the same, for node roots
 POOL = "srv/debian"  # in a node root: the packages that `apt install` finds without network
 UNUSED_DAYS = 14
 BUILDER = "builder"  # the user in a build or lint root
@@ -57,6 +59,33 @@ INSTRUMENTS = (
     "strace",
     "unattended-upgrades",
 )
+# Debian has another package of the same name, with these versions, and every node of a fleet sees it. The bed's
+# nodes see a stand-in: name, version and what APT knows of its origin are as in Debian, its content is a mark.
+NAMESAKE_VERSIONS = {"bookworm": "2.5.1-2", "trixie": "2.5.3-1", "forky": "2.6.0-1"}
+ARCHIVES = {"bookworm": "oldstable", "trixie": "stable", "forky": "testing"}
+NAMESAKE_MARK = "usr/share/java/ivy.jar"
+NAMESAKE = """\
+Package: ivy
+Version: {version}
+Architecture: all
+Maintainer: Debian Java Maintainers <pkg-java-maintainers@lists.alioth.debian.org>
+Section: java
+Priority: optional
+Homepage: https://ant.apache.org/ivy/
+Description: agile dependency manager
+ A stand-in for Debian's package of Apache Ivy.
+"""
+POOL_RELEASE = """\
+Origin: {origin}
+Label: {origin}
+Suite: {archive}
+Codename: {suite}
+Date: {date}
+Architectures: all amd64 arm64
+Components: main
+SHA256:
+ {digest} {size} Packages
+"""
 # Timers that would load a node at a time of their own choosing, and need a network or a disk that it has not.
 MASKED = ("apt-daily.timer", "apt-daily-upgrade.timer", "dpkg-db-backup.timer")
 
@@ -93,7 +122,8 @@ def node_root() -> Path:
         f'mkdir -p "$1/{POOL}"',
         f'mv "$1"/var/cache/apt/archives/*.deb "$1/{POOL}/"',
     )
-    recipe = Recipe("node", ("systemd", "systemd-sysv", "dbus", "ca-certificates"), hooks)
+    include = ("systemd", "systemd-sysv", "dbus", "ca-certificates")
+    recipe = Recipe("node", include, hooks, version=POOL_VERSION)
     return _cached(recipe)
 
 
@@ -184,7 +214,8 @@ def _furnish_node(root: Path) -> None:
     (root / "etc/apt/apt.conf.d/99mmdebstrap").unlink(missing_ok=True)
     (root / "etc/apt/apt.conf.d/99testbed").write_text(OFFLINE_APT)
     (root / "etc/apt/sources.list").write_text(f"deb [trusted=yes] file:/{POOL} ./\n")
-    _index_pool(root)
+    add_namesake(root / POOL, NAMESAKE_VERSIONS[SUITE])
+    index_pool(root / POOL)
     run(["chroot", root, "apt-get", "update"])
     # The first boot does this otherwise, in every node again.
     for chore in (["ldconfig"], ["systemd-hwdb", "update"], ["journalctl", "--update-catalog"]):
@@ -194,13 +225,34 @@ def _furnish_node(root: Path) -> None:
     (root / "etc/machine-id").write_text("")
 
 
-def _index_pool(root: Path) -> None:
-    """The pool's Packages file (deb822, see "man 5 deb-control"): what dpkg-scanpackages would write."""
-    pool = root / POOL
+def index_pool(pool: Path, origin: str = "Debian") -> None:
+    """The pool's Packages file (deb822, see "man 5 deb-control"), and what APT takes for its origin."""
     archives = sorted(pool.glob("*.deb"))
     if not archives:
         raise BedError(f"no packages were downloaded to {pool}", f"See {CACHE}/node.log")
-    (pool / "Packages").write_text("\n".join(_index_entry(archive) for archive in archives))
+    index = "\n".join(_index_entry(archive) for archive in archives)
+    (pool / "Packages").write_text(index)
+    digest = hashlib.sha256(index.encode()).hexdigest()
+    release = POOL_RELEASE.format(
+        origin=origin,
+        suite=SUITE,
+        archive=ARCHIVES[SUITE],
+        date=formatdate(usegmt=True),
+        digest=digest,
+        size=len(index.encode()),
+    )
+    (pool / "Release").write_text(release)
+
+
+def add_namesake(pool: Path, version: str) -> None:
+    """Debian's own package `ivy`, which is not ours, into a pool."""
+    tree = pool / ".namesake"
+    (tree / "DEBIAN").mkdir(parents=True)
+    (tree / "DEBIAN/control").write_text(NAMESAKE.format(version=version))
+    (tree / NAMESAKE_MARK).parent.mkdir(parents=True)
+    (tree / NAMESAKE_MARK).touch()
+    run(["dpkg-deb", "--build", "--root-owner-group", tree, pool / f"ivy_{version.split(':')[-1]}_all.deb"])
+    remove_tree(tree)
 
 
 def _index_entry(archive: Path) -> str:
