@@ -2,6 +2,7 @@
 
 import grp
 import os
+import re
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,11 +10,19 @@ from pathlib import Path
 from ivy import constants
 from ivy.cli.finding import Finding
 from ivy.types.config import Config, ConfigError
-from ivy.utils import clock, environment, vitals
+from ivy.utils import clock, commands, environment, vitals
 from ivy.utils.releases import Releases
 
 _LEAST_FREE_INODES = 1000
 _EDIT = "sudo ivy config edit"
+# What tells our package from another's. Not its description: where an index has no checksums of them, as small
+# repositories have not, APT shows the one of another package with the same name.
+_DEPENDS_AS_OURS = r"(?m)^Depends: .*\bpython3-pydantic\b"
+_KEEP_PACKAGE = (
+    f"sudo apt-mark hold {constants.NAME}; then see that /etc/apt/preferences.d/{constants.NAME} is there, as the "
+    "README has it, and install this package again"
+)
+_SECONDS_OF_APT = 30
 
 
 def config() -> tuple[Config | None, Finding]:
@@ -85,6 +94,38 @@ def python() -> Iterator[Finding]:
         yield Finding("python", "the release's environment is none for the Python that is installed", remedy)
     else:
         yield Finding("python", f"{environment.python_of(releases.directory(version))} fits")
+
+
+def package() -> Iterator[Finding]:
+    """Whether APT takes another package of this name, such as Debian's Apache Ivy, for the newer one."""
+    installed, candidate = (_package_versions().get(kind, "(none)") for kind in ("Installed", "Candidate"))
+    if installed == "(none)":
+        yield Finding("package", f"APT has not installed {constants.NAME} here, and does not upgrade it")
+        return
+    for version, what_it_does in ((installed, "is installed"), (candidate, "would replace it at the next upgrade")):
+        record = (
+            "" if version == "(none)" else _apt_cache("show", "--no-all-versions", f"{constants.NAME}={version}")
+        )
+        if version != "(none)" and not re.search(_DEPENDS_AS_OURS, record):
+            maintainer = re.search(r"(?m)^Maintainer: (.*)$", record)
+            by = maintainer[1] if maintainer else "somebody unknown"
+            text = f"{constants.NAME} {version} {what_it_does}, which is another package of the name, by {by}"
+            yield Finding("package", text, _KEEP_PACKAGE)
+            return
+    yield Finding("package", f"{constants.NAME} {installed} is installed, and APT would take {candidate}")
+
+
+def _package_versions() -> dict[str, str]:
+    said = _apt_cache("policy", constants.NAME)
+    return dict(re.findall(r"(?m)^  (Installed|Candidate): (\S+)$", said))
+
+
+def _apt_cache(*arguments: str) -> str:
+    """Ask APT; no answer where there is none."""
+    try:
+        return commands.run(["env", "LC_ALL=C", "apt-cache", *arguments], timeout=_SECONDS_OF_APT)
+    except commands.CommandError:
+        return ""
 
 
 def _wrong(path: Path, *, owner: int, forbidden: int, remedy: str) -> Iterator[Finding]:

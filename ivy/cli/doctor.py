@@ -32,6 +32,7 @@ def _examine() -> Iterator[Finding]:
     yield from _unless_missing("disk", checks_node.disk(config))
     yield checks_node.time()
     yield from _unless_missing("python", checks_node.python())
+    yield from checks_node.package()
     yield from _unless_missing("units", checks_services.services())
     if config is not None:
         yield from _unless_missing("backend", checks_network.backend(config))

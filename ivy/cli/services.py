@@ -1,6 +1,7 @@
 """`ivy run`, `info`, `start`, `stop`, `restart`, `is-running`, `logs`."""
 
 import argparse
+import contextlib
 import os
 import sys
 from typing import NoReturn
@@ -19,12 +20,22 @@ def run(arguments: argparse.Namespace) -> NoReturn:
 def info(_arguments: argparse.Namespace) -> int:
     """Print version and places."""
     print(f"version:    {constants.VERSION.as_identifier()}")
+    print(f"package:    {_package()}")
     print(f"software:   {constants.PROJECT_DIR}")
     print(f"python:     {sys.executable}")
     print(f"config:     {os.path.join(constants.PROJECT_DIR, 'config', 'config.json')}")
     print(f"data:       {constants.IVY_DATA_DIR}")
     print(f"releases:   {constants.IVY_ROOT_DIR}")
     return 0
+
+
+def _package() -> str:
+    """The version of the Debian package, with its epoch."""
+    from ivy.utils import commands
+
+    with contextlib.suppress(commands.CommandError):
+        return commands.run(["dpkg-query", "--show", "--showformat=${Version}", constants.NAME], timeout=10)
+    return "none"
 
 
 def start(_arguments: argparse.Namespace) -> int:

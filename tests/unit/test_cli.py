@@ -78,9 +78,10 @@ def test_the_version(node: Node) -> None:
 
 
 def test_info_names_the_places(node: Node, root_dir: Path) -> None:
+    node.fake("dpkg-query", {"*": "printf 1:2.3.4"})
     status, output, _ = node.ivy("info")
     assert status == 0
-    for text in (str(constants.VERSION), node.release, root_dir, f"{root_dir}/data"):
+    for text in (str(constants.VERSION), node.release, root_dir, f"{root_dir}/data", "1:2.3.4"):
         assert str(text) in output
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from ivy import constants
 from ivy.cli import checks_network, checks_node
 from ivy.types.config import UpdaterConfig
 from ivy.utils import clock, environment, source
@@ -185,3 +186,43 @@ def test_the_source_of_versions(
     _, repository, _ = checks_network.updates(UpdaterConfig.model_validate(UPDATER))
     assert (repository.check, repository.ok) == ("repository", is_ok)
     assert text in repository.text
+
+
+OURS, THEIRS = "Depends: git, python3-pydantic (>= 2.10)", "Maintainer: Debian Java Maintainers"
+VERSIONS = {"*ivy=1:1.1.0": f"echo '{OURS}'", "*ivy=2.5.3-1": f"echo '{THEIRS}'", "*ivy=9:1": f"echo '{THEIRS}'"}
+
+
+@pytest.mark.parametrize(
+    ("installed", "candidate", "is_ok", "text"),
+    [
+        ("1:1.1.0", "1:1.1.0", True, "ivy 1:1.1.0 is installed"),
+        ("1:1.1.0", "(none)", True, "APT would take (none)"),
+        ("1:1.1.0", "9:1", False, "ivy 9:1 would replace it at the next upgrade"),
+        ("2.5.3-1", "2.5.3-1", False, "another package of the name, by Debian Java Maintainers"),
+        ("2.5.3-1", "1:1.1.0", False, "ivy 2.5.3-1 is installed, which is another package"),
+        ("1:1.1.0", "7", False, "by somebody unknown"),
+        ("(none)", "2.5.3-1", True, "APT has not installed ivy"),
+    ],
+)
+def test_another_package_of_the_name_is_found(
+    node: Node, monkeypatch: pytest.MonkeyPatch, installed: str, candidate: str, is_ok: bool, text: str
+) -> None:
+    monkeypatch.setenv("PATH", node.environment["PATH"])
+    monkeypatch.setenv("LC_ALL", "de_DE.UTF-8")  # in which APT would say "Installiert"
+    policy = f"printf 'ivy:\\n  Installed: {installed}\\n  Candidate: {candidate}\\n'"
+    node.fake("apt-cache", {"policy*": f'test "$LC_ALL" = C && {policy}', **VERSIONS})
+    [finding] = checks_node.package()
+    assert (finding.check, finding.ok) == ("package", is_ok)
+    assert text in finding.text
+    assert is_ok or "apt-mark hold ivy" in finding.remedy
+
+
+def test_a_machine_without_apt_has_no_other_package(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(node.programs))
+    [finding] = checks_node.package()
+    assert finding.ok
+
+
+def test_the_package_is_known_by_what_debian_control_says() -> None:
+    control = Path(constants.PROJECT_DIR, "debian", "control").read_text()
+    assert "\n python3-pydantic (" in control.partition("\nDepends:")[2].partition("\nSuggests:")[0]
