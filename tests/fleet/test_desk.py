@@ -3,12 +3,17 @@
 from pathlib import Path
 
 import pytest
+from testbed.roots import NAMESAKE_VERSIONS, SUITE
 from testbed.run import run
+from testbed.waiting import wait_for
 
 from tests.fleet.conftest import Provisioned
 from tests.fleet.fleet import Fleet
+from tests.node.releases import THIS
 
-NEWER = "1.0.0+new"
+NEWER = f"1:{THIS}+new"
+NAMESAKE = NAMESAKE_VERSIONS[SUITE]
+PINS = ("/etc/apt/preferences.d/ivy", "/etc/apt/preferences.d/ivy-fleet")
 
 
 @pytest.fixture(scope="module")
@@ -55,9 +60,25 @@ def test_only_new_days_are_collected(provisioned: Provisioned, tmp_path: Path) -
 def test_a_version_that_was_just_published_can_be_pinned(provisioned: Provisioned) -> None:
     fleet = provisioned.fleet
     limit = ("--limit", "n2", "--tags", "ivy_install")
-    fleet.desk.play("provision", *limit, ivy_version=NEWER).succeeded()
+    fleet.desk.play("provision", *limit, ivy_version=NEWER.removeprefix("1:")).succeeded()
     assert installed_version(fleet, "n2") == NEWER
     again = fleet.desk.play("provision", *limit, ivy_version=NEWER).succeeded()
+    assert again.recap("changed") == 0
+
+
+def test_debians_package_of_the_name_is_replaced(provisioned: Provisioned) -> None:
+    """As it is on a node with ivy 1.0.0 that was upgraded before anybody thought of it."""
+    fleet = provisioned.fleet
+    node = fleet.nodes["n3"]
+    node.run(["apt-get", "update"])
+    for pin in PINS:
+        node.run(["mv", pin, f"{pin}.disabled"], check=False)
+    node.run(["apt-get", "install", "--yes", "--allow-downgrades", f"ivy={NAMESAKE}"], timeout=300)
+    assert installed_version(fleet, "n3") == NAMESAKE
+    fleet.desk.play("provision", "--limit", "n3").succeeded()
+    assert installed_version(fleet, "n3").startswith("1:")
+    wait_for(lambda: fleet.status("n3")["well"], 60, "n3 to be well")
+    again = fleet.desk.play("provision", "--limit", "n3").succeeded()
     assert again.recap("changed") == 0
 
 
@@ -68,10 +89,11 @@ def test_unattended_upgrades_take_a_new_package_from_the_repository(provisioned:
     node.run(["apt-get", "install", "--yes", "--no-install-recommends", "unattended-upgrades"], timeout=300)
     node.run(["apt-get", "update"])
     offered = node.run(["apt-cache", "madison", "ivy"]).stdout
-    assert [line.split(" | ")[1].strip() for line in offered.splitlines()] == [NEWER, "1.0.0"]
+    versions = [line.split(" | ")[1].strip() for line in offered.splitlines()]
+    assert versions[:2] == [NEWER, f"1:{THIS}"] and NAMESAKE in versions
     node.run(["unattended-upgrade"], timeout=300)
     assert installed_version(fleet, "n1") == NEWER
-    assert fleet.status("n1")["version"] == "1.0.0"
+    assert fleet.status("n1")["version"] == THIS
 
 
 def installed_version(fleet: Fleet, name: str) -> str:
@@ -84,7 +106,7 @@ def newer(package: Path, directory: Path) -> Path:
     tree = directory / "tree"
     run(["dpkg-deb", "--raw-extract", package, tree])
     control = tree / "DEBIAN" / "control"
-    control.write_text(control.read_text().replace("Version: 1.0.0", f"Version: {NEWER}"))
-    made = directory / f"ivy_{NEWER}_all.deb"
+    control.write_text(control.read_text().replace(f"Version: 1:{THIS}", f"Version: {NEWER}"))
+    made = directory / f"ivy_{THIS}+new_all.deb"
     run(["dpkg-deb", "--build", "--root-owner-group", tree, made])
     return made
