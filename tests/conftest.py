@@ -11,8 +11,9 @@ import tempfile
 import pytest
 
 # Before anything of ivy is imported, because it looks only then where its data is. A short path: sockets need one.
+# Not in /tmp, which Debian 13 has in memory: no node there would be well.
 if "IVY_VERSION_CHANGE" not in os.environ:
-    _home = tempfile.mkdtemp(prefix="ivy-")
+    _home = tempfile.mkdtemp(prefix="ivy-", dir=os.environ.get("TMPDIR", "/var/tmp"))
     atexit.register(shutil.rmtree, _home, ignore_errors=True)
     os.environ["IVY_ROOT_DIR"] = f"{_home}/root"
     os.environ["IVY_DATA_DIR"] = f"{_home}/root/data"

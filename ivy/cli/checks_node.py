@@ -10,7 +10,7 @@ from pathlib import Path
 from ivy import constants
 from ivy.cli.finding import Finding
 from ivy.types.config import Config, ConfigError
-from ivy.utils import clock, commands, environment, vitals
+from ivy.utils import clock, commands, environment, mounts, vitals
 from ivy.utils.releases import Releases
 
 _LEAST_FREE_INODES = 1000
@@ -73,6 +73,14 @@ def disk(config: Config | None) -> Iterator[Finding]:
         )
     else:
         yield Finding("disk", f"{free:.0f} MB are free")
+
+
+def storage() -> Iterator[Finding]:
+    """Whether what is stored survives a boot."""
+    if lost := mounts.lost_places():
+        yield Finding("storage", f"{mounts.LOST}: {', '.join(lost)}", mounts.WAY_OUT)
+    else:
+        yield Finding("storage", "nothing says that the next boot loses what is stored here")
 
 
 def time() -> Finding:

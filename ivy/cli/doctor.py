@@ -30,6 +30,7 @@ def _examine() -> Iterator[Finding]:
     yield finding
     yield from _unless_missing("permissions", checks_node.permissions())
     yield from _unless_missing("disk", checks_node.disk(config))
+    yield from _unless_missing("storage", checks_node.storage())
     yield checks_node.time()
     yield from _unless_missing("python", checks_node.python())
     yield from checks_node.package()

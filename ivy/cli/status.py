@@ -10,7 +10,7 @@ from typing import Any, Optional
 from ivy import constants
 from ivy.cli.words import duration
 from ivy.types.config import Config, ConfigError
-from ivy.utils import units, vitals
+from ivy.utils import mounts, units, vitals
 from ivy.utils.commands import CommandError
 from ivy.utils.link_report import LinkReport
 from ivy.utils.messaging_agent import ACTIVE_QUEUE_FILE, MessagingAgent
@@ -107,12 +107,14 @@ def _backend(config: Optional[Config], problems: list[str]) -> Optional[dict[str
 
 def _disk(problems: list[str]) -> dict[str, Any]:
     try:
-        used, free = vitals.disk_percent(), vitals.disk_free_megabytes()
+        used, free, lost = vitals.disk_percent(), vitals.disk_free_megabytes(), mounts.lost_places()
     except OSError as error:
         problems.append(f"disk: {error}")
         return {"used_percent": None, "free_megabytes": None}
     if used > _FULL_DISK:
         problems.append(f"disk: {used:.0f} % full")
+    if lost:
+        problems.append(f"disk: {mounts.LOST}: {', '.join(lost)}; {mounts.WAY_OUT}")
     return {"used_percent": used, "free_megabytes": round(free)}
 
 

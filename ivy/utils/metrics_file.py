@@ -8,7 +8,7 @@ from typing import Optional
 
 from ivy import constants, files
 from ivy.types.config import Config
-from ivy.utils import clock, queue_bounds, units
+from ivy.utils import clock, mounts, queue_bounds, units
 from ivy.utils.commands import CommandError
 from ivy.utils.link_report import LinkReport
 from ivy.utils.logger import Logger
@@ -129,4 +129,10 @@ def _machine() -> list[Metric]:
             [] if synchronised is None else [({}, int(synchronised))],
         ),
         single("ivy_disk_free_bytes", "gauge", "Bytes that are free on the disk of the data.", free),
+        single(
+            "ivy_disk_lost_at_boot",
+            "gauge",
+            "Whether what is stored is lost at the next boot.",
+            int(bool(mounts.lost_places())),
+        ),
     ]

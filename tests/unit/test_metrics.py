@@ -15,7 +15,7 @@ from ivy import constants
 from ivy.backend.link_reporter import LinkReporter
 from ivy.types.config import MetricsConfig
 from ivy.types.messages import DataMessageBody
-from ivy.utils import clock, units
+from ivy.utils import clock, mounts, units
 from ivy.utils.commands import CommandError
 from ivy.utils.link_report import LinkReport
 from ivy.utils.logger import Logger
@@ -69,6 +69,7 @@ def written(agent: MessagingAgent, make_logger: type[Logger], tmp_path: Path) ->
 def test_a_node_without_backend(systemd: dict[str, Mapping[str, str]], written: Written) -> None:
     metrics = written()
     assert metrics.pop(("ivy_disk_free_bytes", ())) > 0 < metrics.pop(("ivy_queue_bytes", ()))
+    assert metrics.pop(("ivy_disk_lost_at_boot", ())) == bool(mounts.lost_places())
     labels = (("version", str(constants.VERSION)), ("config_revision", "3"), ("system_identifier", "node-1"))
     assert metrics == {
         ("ivy_info", labels): 1,

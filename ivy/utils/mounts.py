@@ -1,0 +1,136 @@
+"""Whether what is stored in a directory is still there after a boot. Reads the table of mounts; mounts nothing."""
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Optional
+
+from ivy import constants
+
+LOST = "what is stored here is lost at the next boot"
+"""What to say where `lost_places` finds any, in front of them."""
+
+WAY_OUT = f"give {constants.IVY_ROOT_DIR} a partition of its own, see the README, On a Raspberry Pi"
+"""What to do about it."""
+
+_IN_MEMORY = {"tmpfs", "ramfs"}
+
+
+@dataclass(frozen=True)
+class Mount:
+    """A line of the table, see proc_pid_mountinfo(5)."""
+
+    number: str
+    parent: str
+    point: str
+    kind: str
+    source: str
+    options: Sequence[str]
+
+
+def lost_places(table: Optional[str] = None) -> list[str]:
+    """Where ivy stores what the next boot will not find: `/var/lib/ivy/data (overlay)`. Empty if all is kept.
+
+    Args:
+        table: The content of the table of mounts; that of this process if None.
+
+    Raises:
+        OSError: The table cannot be read.
+    """
+    places = dict.fromkeys([constants.IVY_DATA_DIR, constants.IVY_ROOT_DIR])  # each once, the data first
+    table = _own_table() if table is None else table
+    found = ((place, lost_on(place, table)) for place in places if os.path.isdir(place))
+    return [f"{place} ({kind})" for place, kind in found if kind is not None]
+
+
+def lost_on(directory: str, table: str, *, is_machine: Optional[bool] = None) -> Optional[str]:
+    """The kind of file system a directory is on, if a boot loses what is stored there; None if it is kept.
+
+    Args:
+        directory: It need not exist.
+        table: The content of the table of mounts.
+        is_machine: Whether systemd booted this as a machine and not as a container; found out if None.
+    """
+    mounts = [_parse(line) for line in table.splitlines()]
+    mount = _mount_of(os.path.realpath(directory), mounts)
+    if mount is None:
+        return None
+    if mount.kind == "overlay":
+        lost = _is_lost_overlay(mount, mounts, _is_machine() if is_machine is None else is_machine)
+    else:
+        lost = _is_in_memory(mount)
+    return mount.kind if lost else None
+
+
+def _is_lost_overlay(mount: Mount, mounts: Sequence[Mount], is_machine: bool) -> bool:
+    """Whether the changes to an overlay are kept in memory, where they can be seen.
+
+    Where they cannot: the initramfs of a machine has mounted a tmpfs for them that nothing leads to any more.
+    Containers have them on the disk of a machine that they do not see, as a rule.
+    """
+    upper = next((option[9:] for option in mount.options if option.startswith("upperdir=")), None)
+    if upper is None:  # it takes no changes at all
+        return False
+    below = _mount_of(upper, mounts) if _exists(upper) else None
+    # No overlay can be the upper layer of another one, so that is some other directory with the same name.
+    return is_machine if below is None or below.kind == "overlay" else _is_in_memory(below)
+
+
+def _is_in_memory(mount: Mount) -> bool:
+    return mount.kind in _IN_MEMORY or mount.source.startswith("/dev/zram")
+
+
+def _mount_of(path: str, mounts: Sequence[Mount]) -> Optional[Mount]:
+    """What is mounted where a path leads to. Descends as the kernel does, because one mount may hide others."""
+    numbers = {mount.number for mount in mounts}
+    roots = (mount for mount in mounts if mount.point == "/" and mount.parent not in numbers)
+    current = next(roots, None)
+    for point in _ancestors(path):
+        while current is not None and (above := _mounted_on(current, point, mounts)) is not None:
+            current = above
+    return current
+
+
+def _mounted_on(mount: Mount, point: str, mounts: Sequence[Mount]) -> Optional[Mount]:
+    found = [other for other in mounts if other.parent == mount.number and other.point == point]
+    return found[-1] if found else None
+
+
+def _ancestors(path: str) -> Iterator[str]:
+    """`/`, `/var`, `/var/lib` … and the path itself."""
+    yield "/"
+    parts = [part for part in path.split("/") if part]
+    for count in range(1, len(parts) + 1):
+        yield "/" + "/".join(parts[:count])
+
+
+def _parse(line: str) -> Mount:
+    mount, _, file_system = line.partition(" - ")
+    number, parent, _, _, point = mount.split(" ")[:5]
+    kind, source, options = file_system.split(" ")[:3]
+    return Mount(number, parent, _plain(point), kind, _plain(source), [_plain(part) for part in options.split(",")])
+
+
+def _plain(text: str) -> str:
+    r"""A field without the kernel's escapes: `\040` is a space."""
+    return re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), text)
+
+
+def _exists(path: str) -> bool:
+    try:
+        os.stat(path)
+    except PermissionError:  # there, but not for us
+        return True
+    except OSError:
+        return False
+    return True
+
+
+def _is_machine() -> bool:
+    return os.path.isdir("/run/systemd/system") and not os.path.exists("/run/systemd/container")
+
+
+def _own_table() -> str:
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
+        return file.read()
