@@ -2,11 +2,13 @@
 
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Union
 
+from ivy import constants, files
 from ivy.types.config import Config
 from ivy.types.messages import DataMessageBody
-from ivy.utils import clock, notify, vitals
+from ivy.utils import clock, mounts, notify, vitals
 from ivy.utils.functions import get_time_to_next_datapoint
 from ivy.utils.housekeeping import SECONDS_BETWEEN_ROUNDS, Housekeeper
 from ivy.utils.logger import Logger
@@ -14,6 +16,7 @@ from ivy.utils.messaging_agent import MessagingAgent
 from ivy.utils.state_interface import StateInterface
 
 _FULL_DISK = 90.0  # per cent
+_TOLD_OF_LOSS = Path(constants.IVY_RUN_DIR, "told-of-loss")  # gone after a boot, like what it is about
 
 
 def run(config: Config, logger: Logger) -> None:
@@ -32,6 +35,7 @@ def run(config: Config, logger: Logger) -> None:
         chores.append(MetricsFile(config, config.metrics.textfile_directory, logger, messaging_agent).write)
     disk_was_full = False
     logger.info("Starting the system checks")
+    _tell_what_is_lost(config, logger)
     while True:
         load, disk = vitals.load_percent(), vitals.disk_percent()
         try:
@@ -44,6 +48,20 @@ def run(config: Config, logger: Logger) -> None:
         disk_was_full = disk > _FULL_DISK
         notify.status(f"checking every {interval} s: load {load:.0f} %, disk {disk:.0f} % full")
         _keep_house(chores, get_time_to_next_datapoint(interval))
+
+
+def _tell_what_is_lost(config: Config, logger: Logger) -> None:
+    """Tell the operator, once between two boots, that the next one loses what is stored."""
+    try:
+        lost = mounts.lost_places()
+        if not lost or _TOLD_OF_LOSS.exists():
+            return
+        logger.error(f"{mounts.LOST[0].upper()}{mounts.LOST[1:]}: {', '.join(lost)}; {mounts.WAY_OUT}")
+        if config.backend is not None:  # else nobody was told yet, but for the journal
+            files.make_directory(constants.IVY_RUN_DIR)
+            _TOLD_OF_LOSS.touch()
+    except OSError as error:
+        logger.warning(f"It is not known whether the next boot loses what is stored: {error}")
 
 
 def _keep_house(chores: Sequence[Callable[[], None]], seconds: float) -> None:

@@ -172,6 +172,34 @@ def test_a_full_disk_is_told_once(
     assert log_lines(agent) == ["system-checks - WARNING - The disk is 91 % full"] * warned
 
 
+def test_that_a_boot_loses_the_data_is_told_once_between_two_boots(
+    start: Callable[..., subprocess.Popen[str]], agent: MessagingAgent
+) -> None:
+    on_tmpfs = "from ivy.utils import mounts; mounts.lost_places = lambda: ['/data (tmpfs)']"
+    for _ in range(2):
+        seen = len(samples(agent))
+        process = start("system-checks", on_tmpfs)
+        wait_until(lambda seen=seen: len(samples(agent)) > seen)  # type: ignore[misc]
+        process.terminate()
+        process.communicate(timeout=20)
+    [line] = log_lines(agent)
+    assert line.startswith("system-checks - ERROR - What is stored here is lost at the next boot: /data (tmpfs)")
+
+
+def test_where_nobody_was_told_that_a_boot_loses_the_data_it_is_told_later(
+    node: Node, agent: MessagingAgent
+) -> None:
+    on_tmpfs = "from ivy.utils import mounts; mounts.lost_places = lambda: ['/data (tmpfs)']"
+    for sections in ({}, {"backend": BACKEND}):
+        node.write_config(**sections)
+        seen = len(samples(agent))
+        process = node.start("-c", RUN.format(on_tmpfs, "system-checks"))
+        wait_until(lambda seen=seen: len(samples(agent)) > seen)  # type: ignore[misc]
+        process.terminate()
+        process.communicate(timeout=20)
+    assert len(log_lines(agent)) == 1
+
+
 def test_a_boot_time_that_jitters_is_not_written_again() -> None:
     """A card bears only so many writes."""
     boot_time = vitals.boot_time()
