@@ -6,6 +6,7 @@ whoever looks, and whatever boots after a power cut, finds the old or the new on
 """
 
 import ctypes
+import errno
 import hashlib
 import os
 import shutil
@@ -172,21 +173,38 @@ class Releases:
         unfinished, release = self.unfinished(version), self.directory(version)
         os.sync()
         if release.exists():
-            _exchange(unfinished, release)
-            sync(self.root)
-            shutil.rmtree(unfinished)
+            self._replace(unfinished, release)
         else:
             unfinished.rename(release)
             sync(self.root)
 
+    def _replace(self, unfinished: Path, release: Path) -> None:
+        try:
+            _exchange(unfinished, release)
+            sync(self.root)
+            shutil.rmtree(unfinished)
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+            # What an overlay has from its lower layer can be removed, but not renamed: there is no release for a
+            # moment. A power cut then costs nothing where the overlay is in memory, for that is gone with it.
+            shutil.rmtree(release)
+            unfinished.rename(release)
+            sync(self.root)
+
     def remove(self, version: Version) -> None:
-        """Remove a release. It is gone at once, or it is there as a whole.
+        """Remove a release. It is gone at once, or it is there as a whole, but for an overlay: see `_replace`.
 
         Raises:
             OSError: It cannot be removed.
         """
-        doomed = self.unfinished(version)
-        self.directory(version).rename(doomed)
+        release, doomed = self.directory(version), self.unfinished(version)
+        try:
+            release.rename(doomed)
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+            doomed = release
         sync(self.root)
         shutil.rmtree(doomed)
 
