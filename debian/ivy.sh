@@ -3,17 +3,15 @@
 # Not the place for anything else; the command itself is the Python package `ivy`.
 
 root=${IVY_ROOT_DIR:-/var/lib/ivy}
-golden=/usr/lib/ivy
+golden=${IVY_GOLDEN_DIR:-/usr/lib/ivy}
 
 # The release on probation is judged by the one before it.
 link=current
 if [ "$*" = "run updater" ] && [ -e "$root/previous" ]; then link=previous; fi
 
-release=$(readlink -e "$root/$link")
 # A virtual environment serves one minor version of Python. After an upgrade of the distribution it has none of its
-# modules any more, which shows in the path for them.
-python=$(readlink -e "${release:-/nonexistent}/.venv/bin/python3")
-if [ -x "$python" ] && [ -e "$release/.venv/lib/${python##*/}/site-packages/ivy.pth" ]; then
+# modules any more; or it still has the old interpreter, for which there are no libraries.
+if release=$(readlink -e "$root/$link") && /bin/sh "$golden/ivy/fits.sh" "$release" 2>/dev/null; then
     exec "$release/.venv/bin/python3" -P -m ivy "$@"
 fi
 

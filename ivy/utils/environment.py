@@ -1,14 +1,20 @@
 """The virtual environment of a release: on top of the distribution's libraries, with what its lock file adds."""
 
+import os
 import shutil
 import sys
 from pathlib import Path
 
+from ivy import constants, files
 from ivy.utils import commands, confined, ownership
+from ivy.utils.releases import GOLDEN
 from ivy.utils.update_errors import NetworkTrouble, Rejected
 
 _MARK = "ivy.pth"
-"""Makes the release importable; /usr/bin/ivy takes an environment without it for none."""
+"""Makes the release importable. An environment that is made anew gets it when it is whole."""
+_LATER = "ivy.later"
+_QUESTION = Path("ivy", "fits.sh")
+_SECONDS_TO_ANSWER = 60  # it has a shorter limit of its own
 _SECONDS_TO_INSTALL = 3600
 _SECONDS_TO_COMPILE = 120
 _NETWORK_TROUBLES = ("Retrying (", "Connection", "Temporary failure", "timed out")
@@ -23,10 +29,14 @@ def make(release: Path) -> None:
     Raises:
         OSError: It cannot be written.
     """
+    _make(release, _MARK)
+
+
+def _make(release: Path, mark: str) -> None:
     python = Path(sys.executable).resolve()
     packages = _site_packages(release)
     packages.mkdir(parents=True)
-    (packages / _MARK).write_text("../../../..\n", encoding="utf-8")
+    (packages / mark).write_text("../../../..\n", encoding="utf-8")
     programs = release / ".venv" / "bin"
     programs.mkdir()
     (programs / "python3").symlink_to(python)
@@ -41,8 +51,20 @@ def python_of(release: Path) -> str:
 
 
 def fits(release: Path) -> bool:
-    """Whether the environment of a release is one for the Python that is installed now."""
-    return Path(python_of(release)).exists() and (_site_packages(release) / _MARK).exists()
+    """Whether a release can be run with its environment: /usr/bin/ivy asks the same, see `ivy/fits.sh`."""
+    return why_not(release) is None
+
+
+def why_not(release: Path) -> str | None:
+    """Why a release cannot be run with its environment; None if it can."""
+    # The package's, because that decides what is run; where there is none, in a checkout, this one's.
+    places = [GOLDEN / _QUESTION, Path(constants.PROJECT_DIR) / _QUESTION]
+    question = next((place for place in places if place.is_file()), places[-1])
+    try:
+        commands.run(["/bin/sh", str(question), str(release)], timeout=_SECONDS_TO_ANSWER)
+    except commands.CommandError as error:
+        return error.said or "its files are not those of an environment, or Python does not answer"
+    return None
 
 
 def has_dependencies(release: Path) -> bool:
@@ -97,14 +119,18 @@ def make_anew(release: Path) -> None:
         NetworkTrouble: Something cannot be fetched now.
         OSError: It cannot be written.
     """
+    for mark in (release / ".venv").glob(f"lib/*/site-packages/{_MARK}"):
+        mark.unlink()  # first, and for good: what is half removed may still import what ivy needs
+        files.sync(mark.parent)
     shutil.rmtree(release / ".venv", ignore_errors=True)
-    make(release)
-    mark = _site_packages(release) / _MARK
-    mark.rename(mark.with_suffix(".later"))
+    _make(release, _LATER)
     ownership.give_to_user(release / ".venv")
     install_dependencies(release)
     ownership.take_back(release / ".venv")
-    mark.with_suffix(".later").rename(mark)
+    os.sync()  # all that pip wrote, before anybody takes it for whole
+    packages = _site_packages(release)
+    (packages / _LATER).rename(packages / _MARK)
+    files.sync(packages)
 
 
 def compile_code(release: Path) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Optional
 
 from ivy import constants
+from ivy.files import sync
 from ivy.types.config import Config, ForeignConfig, as_text
 from ivy.types.updates import History
 from ivy.utils import (
@@ -288,6 +289,7 @@ class Updater:
         settings = self._releases.config_file(current).with_name(".env") if current else None
         if settings is not None and settings.is_file() and not config.with_name(".env").exists():
             shutil.copy2(settings, config.with_name(".env"))
+            sync(config.with_name(".env"))  # the release may be in its place already
 
 
 def _is_golden(version: Version) -> bool:

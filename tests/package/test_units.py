@@ -193,17 +193,18 @@ def test_backoff_begins_anew_after_a_good_run(
 
 def launch(root: Path) -> subprocess.CompletedProcess[str]:
     command = ["/bin/sh", str(PROJECT / "debian" / "ivy.sh"), "info", "two words"]
-    environment = {"PATH": "/usr/bin:/bin", "IVY_ROOT_DIR": str(root)}
+    environment = {"PATH": "/usr/bin:/bin", "IVY_ROOT_DIR": str(root), "IVY_GOLDEN_DIR": str(PROJECT)}
     return subprocess.run(command, env=environment, capture_output=True, text=True)
 
 
 @pytest.fixture
 def release(tmp_path: Path) -> Path:
-    """A release whose interpreter only says how it was called."""
+    """A release whose interpreter only says how it was called: it can import anything."""
     environment = tmp_path / "1.1.0" / ".venv"
     (environment / "bin").mkdir(parents=True)
+    (environment / "pyvenv.cfg").write_text("home = /usr/bin\ninclude-system-site-packages = true\n")
     (environment / "lib" / "python3.99" / "site-packages").mkdir(parents=True)
-    (environment / "lib" / "python3.99" / "site-packages" / "ivy.pth").touch()
+    (environment / "lib" / "python3.99" / "site-packages" / "ivy.pth").write_text("../../../..\n")
     interpreter = tmp_path / "python3.99"
     interpreter.write_text('#!/bin/sh\necho "$0"; printf "%s\\n" "$@"\n')
     interpreter.chmod(0o755)
@@ -220,4 +221,16 @@ def test_the_command_runs_the_current_release(release: Path) -> None:
 @pytest.mark.parametrize("lost", ["current", "python3.99", "1.1.0/.venv/lib/python3.99/site-packages/ivy.pth"])
 def test_the_command_does_not_run_a_release_that_cannot_be_run(release: Path, lost: str) -> None:
     (release.parent / lost).unlink()
+    assert str(release) not in launch(release.parent).stdout
+
+
+@pytest.mark.parametrize("file", ["pyvenv.cfg", "lib/python3.99/site-packages/ivy.pth"])
+@pytest.mark.parametrize("left", ["", "\0" * 30])
+def test_the_command_does_not_run_what_a_power_cut_has_emptied(release: Path, file: str, left: str) -> None:
+    (release / ".venv" / file).write_text(left)
+    assert str(release) not in launch(release.parent).stdout
+
+
+def test_the_command_does_not_run_a_release_whose_python_cannot_import_what_it_needs(release: Path) -> None:
+    (release.parent / "python3.99").write_text('#!/bin/sh\necho "$0"\ncase "$*" in *pydantic*) exit 1 ;; esac\n')
     assert str(release) not in launch(release.parent).stdout

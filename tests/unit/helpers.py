@@ -1,6 +1,7 @@
 """What the tests share: a config, a node to run programs on, and waiting for a condition instead of a time."""
 
 import contextlib
+import importlib.util
 import json
 import os
 import socket
@@ -11,6 +12,8 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+
+import pydantic
 
 from ivy import constants
 from ivy.types.config import Config
@@ -45,6 +48,16 @@ UPDATER: dict[str, Any] = {
 def make_config(**sections: Any) -> Config:
     """A config, some of whose sections are given."""
     return Config.load_from_string(json.dumps({**CONFIG, **sections}))
+
+
+def give_libraries(release: Path) -> None:
+    """Let the environment of a release have what ivy imports, also where Debian's packages are not installed."""
+    [packages] = (release / ".venv" / "lib").glob("*/site-packages")
+    (packages / "libraries.pth").write_text(f"{Path(pydantic.__file__).parents[1]}\n")
+    if importlib.util.find_spec("systemd") is None:
+        (packages / "systemd").mkdir()
+        for module in ("__init__", "_journal"):
+            (packages / "systemd" / f"{module}.py").touch()
 
 
 def wait_until(condition: Callable[[], object], seconds: float = 20) -> None:

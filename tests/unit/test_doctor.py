@@ -13,7 +13,7 @@ from ivy.types.config import UpdaterConfig
 from ivy.utils import clock, environment, source
 from ivy.utils.releases import Releases
 from ivy.version import Version
-from tests.unit.helpers import CONFIG, UPDATER, Node, make_config
+from tests.unit.helpers import CONFIG, UPDATER, Node, give_libraries, make_config
 
 RUNNING = {
     "LoadState": "loaded",
@@ -160,6 +160,9 @@ def test_an_environment_of_another_python_is_found(release: Path) -> None:
     [finding] = checks_node.python()
     assert not finding.ok and "ivy-updater" in finding.remedy
     environment.make(release)
+    give_libraries(release)
+    (release / "ivy").mkdir()
+    (release / "ivy" / "__init__.py").touch()
     [finding] = checks_node.python()
     assert finding.ok
 

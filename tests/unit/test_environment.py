@@ -2,6 +2,7 @@
 
 import os
 import stat
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -10,8 +11,9 @@ import pytest
 
 from ivy.utils import commands, confined, environment, ownership
 from ivy.utils.update_errors import NetworkTrouble, Rejected
-from tests.unit.helpers import Node
+from tests.unit.helpers import Node, give_libraries
 
+NEEDED = ["filelock", "paho", "psutil", "pydantic", "pydantic_core", "sdnotify", "systemd"]
 HASHED = "wheel==1.0 --hash=sha256:00\n"
 
 
@@ -30,7 +32,25 @@ def release(tmp_path: Path) -> Path:
     (release / "ivy").mkdir(parents=True)
     (release / "ivy" / "__init__.py").write_text("WHERE = __file__\n")
     environment.make(release)
+    give_libraries(release)
     return release
+
+
+@pytest.fixture
+def dpkg(node: Node, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """What dpkg remembers of its runs. How often Python is asked is seen by the program that limits its time."""
+    directory = tmp_path / "dpkg"
+    (directory / "updates").mkdir(parents=True)
+    (directory / "status").write_text("Package: python3\n")
+    monkeypatch.setenv("DPKG_ADMINDIR", str(directory))
+    node.fake("timeout", {"*": 'shift 2; exec /usr/bin/timeout --signal=KILL 60 "$@"'})
+    return directory
+
+
+def packages_of(release: Path) -> Path:
+    """Where the libraries of an environment are."""
+    [packages] = (release / ".venv" / "lib").glob("*/site-packages")
+    return packages
 
 
 def test_an_environment_runs_its_release_wherever_that_is(release: Path) -> None:
@@ -38,6 +58,16 @@ def test_an_environment_runs_its_release_wherever_that_is(release: Path) -> None
     said = commands.run([environment.python_of(moved), "-P", "-c", "import ivy; print(ivy.WHERE)"], timeout=60)
     assert said == f"{moved}/ivy/__init__.py\n"
     assert environment.fits(moved)
+
+
+def asked(node: Node) -> int:
+    """How often Python was asked, where there is a `dpkg`."""
+    return sum(call.startswith("timeout ") for call in node.calls())
+
+
+def lose(release: Path, module: str) -> None:
+    """Let a module not be there for the Python of an environment."""
+    (packages_of(release) / "lost.pth").write_text(f"import sys; sys.modules[{module!r}] = None\n")
 
 
 @pytest.mark.parametrize("part", ["bin/python3", "lib/python{}.{}/site-packages/ivy.pth"])
@@ -51,6 +81,103 @@ def test_an_environment_whose_python_is_gone_does_not_fit(release: Path) -> None
     python.unlink()
     python.symlink_to("/usr/bin/python3.0")
     assert not environment.fits(release)
+
+
+def test_an_environment_whose_libraries_are_for_another_python_does_not_fit(release: Path) -> None:
+    (release / ".venv" / "lib" / f"python3.{sys.version_info.minor}").rename(
+        release / ".venv" / "lib" / "python3.2"
+    )
+    assert not environment.fits(release)
+
+
+@pytest.mark.parametrize("module", NEEDED)
+def test_an_environment_that_lacks_what_ivy_needs_does_not_fit(release: Path, module: str) -> None:
+    """As Debian's old interpreter does, which stays behind after an upgrade."""
+    lose(release, module)
+    assert not environment.fits(release)
+    assert module in str(environment.why_not(release))
+
+
+@pytest.mark.parametrize("file", ["pyvenv.cfg", "lib/python{}.{}/site-packages/ivy.pth"])
+@pytest.mark.parametrize("left", [b"", bytes(40), b"home = /usr/bin\n", b"../../..\n"])
+def test_an_environment_with_files_that_a_power_cut_left_empty_does_not_fit(
+    release: Path, file: str, left: bytes
+) -> None:
+    assert environment.fits(release)
+    (release / ".venv" / file.format(*sys.version_info)).write_bytes(left)
+    assert not environment.fits(release)
+
+
+def test_the_package_ivy_must_be_the_one_of_the_release(release: Path) -> None:
+    (packages_of(release) / "ivy").mkdir()
+    (packages_of(release) / "ivy" / "__init__.py").touch()
+    assert "another ivy" in str(environment.why_not(release))
+
+
+def test_an_import_that_hangs_is_none(release: Path, node: Node) -> None:
+    (packages_of(release) / "filelock.py").write_text("import time\ntime.sleep(600)\n")
+    (packages_of(release) / "libraries.pth").rename(packages_of(release) / "zlast.pth")
+    node.fake("timeout", {"*": 'shift 2; exec /usr/bin/timeout --signal=KILL 1 "$@"'})
+    assert not environment.fits(release)
+
+
+def test_the_answer_does_not_depend_on_who_asks(release: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (release / "elsewhere").mkdir()
+    (release / "elsewhere" / "psutil.py").write_text("raise ImportError\n")
+    monkeypatch.setenv("PYTHONPATH", str(release / "elsewhere"))
+    monkeypatch.setenv("PYTHONHOME", "/nonexistent")
+    assert environment.fits(release)
+
+
+def test_python_is_not_asked_again_until_a_package_was_changed(release: Path, node: Node, dpkg: Path) -> None:
+    assert environment.fits(release) and environment.fits(release)
+    assert asked(node) == 1
+    moved = release.rename(release.with_name("1.1.1"))
+    assert environment.fits(moved) and asked(node) == 1
+    (dpkg / "status-new").write_text("Package: python3\n")
+    (dpkg / "status-new").rename(dpkg / "status")  # as dpkg does at its end
+    assert environment.fits(moved) and asked(node) == 2
+    (dpkg / "updates" / "0001").touch()  # as it does for each package
+    assert environment.fits(moved) and asked(node) == 3
+    lose(moved, "psutil")
+    assert environment.fits(moved), "nothing tells what was changed by hand"
+    (dpkg / "updates" / "0001").unlink()
+    assert not environment.fits(moved) and not environment.fits(moved)
+    assert asked(node) == 5, "a bad answer is not kept"
+
+
+def test_an_answer_is_not_that_of_another_interpreter(release: Path, node: Node, dpkg: Path) -> None:
+    assert environment.fits(release)
+    python = release / ".venv" / "bin" / "python3"
+    python.unlink()
+    python.symlink_to("/bin/false")
+    assert not environment.fits(release) and asked(node) == 2
+
+
+@pytest.mark.parametrize("left", [b"", bytes(60), b"\n", b"yes\n"])
+def test_an_answer_that_a_power_cut_has_emptied_is_none(release: Path, node: Node, dpkg: Path, left: bytes) -> None:
+    assert environment.fits(release)
+    (release / ".venv" / "fits").write_bytes(left)
+    assert environment.fits(release) and environment.fits(release)
+    assert asked(node) == 2
+
+
+def test_nothing_is_kept_in_what_belongs_to_somebody_else(release: Path, node: Node, dpkg: Path) -> None:
+    """Who installs libraries may have put a link there."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can give files away")
+    (release / ".venv" / "fits").symlink_to("../../secret")
+    subprocess.run(["chown", "4711", release / ".venv"], check=True)
+    assert environment.fits(release) and not (release.parent / "secret").exists()
+    subprocess.run(["chown", "0", release / ".venv"], check=True)
+    assert environment.fits(release) and not (release.parent / "secret").exists()
+    assert (release / ".venv" / "fits").is_file()
+
+
+def test_without_dpkg_python_is_asked_each_time(release: Path, node: Node, dpkg: Path) -> None:
+    (dpkg / "status").unlink()
+    assert environment.fits(release) and environment.fits(release)
+    assert asked(node) == 2 and not (release / ".venv" / "fits").exists()
 
 
 @pytest.mark.parametrize(
@@ -105,6 +232,7 @@ def test_an_environment_that_is_made_anew_fits_only_when_it_is_whole(release: Pa
     (release / ".venv" / "of-the-old-one").touch()
     node.fake("systemd-run", {"*": f"test ! -e {mark} || exit 1"})
     environment.make_anew(release)
+    give_libraries(release)
     assert environment.fits(release)
     assert not (release / ".venv" / "of-the-old-one").exists()
     node.fake("systemd-run", {"*": "echo 'No matching distribution' >&2; exit 1"})
