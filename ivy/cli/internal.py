@@ -32,11 +32,14 @@ def _count(unit: str) -> str:
 
 def install(_arguments: argparse.Namespace) -> int:
     """Make a release of what the package brought, and switch to it if it is newer than what runs."""
-    from ivy.utils import golden, update_pass
+    from ivy.utils import environment, golden, update_pass
+    from ivy.utils.releases import Releases
 
     with update_pass.automation_lock():
         try:
             golden.install_golden()
+            if (version := Releases().current()) is not None:
+                environment.fits(Releases().directory(version))  # its services ask next, and cannot keep the answer
         except golden.ReleaseError as error:
             # A package that cannot be configured would keep the node from all other upgrades, too.
             _tell_everybody(f"The package's version was not activated: {error}")

@@ -67,6 +67,16 @@ def why_not(release: Path) -> str | None:
     return None
 
 
+def check(release: Path) -> None:
+    """See that a release can be run; so the answer is known before its services ask, which cannot keep it.
+
+    Raises:
+        Rejected: It cannot.
+    """
+    if (trouble := why_not(release)) is not None:
+        raise Rejected(f"it cannot be run with its environment:\n{trouble}")
+
+
 def has_dependencies(release: Path) -> bool:
     """Whether the lock file of a release names anything that the distribution does not bring."""
     lock = release / "requirements.lock"

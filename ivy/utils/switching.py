@@ -54,6 +54,30 @@ def switch(backend: str | None) -> list[str]:
     return wanted
 
 
+def renew(backend: str | None) -> None:
+    """Restart all services, in the same order, because of what they run on. Release and config are the same.
+
+    What somebody has stopped, or is stopping now, stays so: a machine is upgraded while its sensors are away, too.
+
+    Args:
+        backend: The unit of the backend, if there is one.
+
+    Raises:
+        CommandError: There is no systemd to ask.
+    """
+    for unit in sorted(services(), key=lambda unit: unit == backend):
+        if _is_wanted(units.show(unit, "ActiveState", "ExecMainStatus")):
+            with contextlib.suppress(commands.CommandError):
+                units.control("restart", unit)
+
+
+def _is_wanted(properties: dict[str, str]) -> bool:
+    """Whether a unit runs, or systemd only does not try any more; what has just crashed it starts by itself."""
+    if properties.get("ActiveState") in ("inactive", "failed", "deactivating"):
+        return properties.get("ExecMainStatus") == str(constants.EXIT_CONFIG_ERROR)
+    return True
+
+
 def _stop_orphans(wanted: list[str]) -> None:
     """Stop what no release wants any more; systemd would let it run on."""
     running = units.active_services(f"{constants.NAME}-*.service")

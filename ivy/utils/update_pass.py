@@ -10,7 +10,17 @@ from typing import Any
 from ivy import constants, files
 from ivy.types.config import Config, ConfigError, ForeignConfig
 from ivy.types.messages import ConfigMessageBody
-from ivy.utils import confined, history, notify, repair, service, update_plan, verdicts
+from ivy.utils import (
+    confined,
+    history,
+    notify,
+    package_manager,
+    repair,
+    service,
+    switching,
+    update_plan,
+    verdicts,
+)
 from ivy.utils.functions import with_automation_lock
 from ivy.utils.logger import Logger
 from ivy.utils.messaging_agent import MessagingAgent
@@ -31,11 +41,14 @@ def run() -> None:
     releases = Releases()
     if releases.current() is None:  # a checkout, or a package that is not configured yet
         return _announce(service.load_config("updater").to_foreign_config())
+    # Before the lock, for which the package's own script may be waiting.
+    if package_manager.were_changed() and package_manager.wait_for_end():
+        return package_manager.leave_to_next_pass()  # it is one of the Python and the libraries of now
     with automation_lock():
         confined.stop_all()
         _tidy(releases)
         config = running_config()
-        repair.repair(releases, config, Logger(config, "updater"))
+        _renew(releases, config)
         updater = Updater(running_config())
         announce()
         updater.remove_old_venvs()
@@ -120,6 +133,16 @@ def _announce(config: ForeignConfig) -> None:
     messaging_agent = MessagingAgent()
     messaging_agent.add_message(ConfigMessageBody(status="startup", config=config))
     messaging_agent.teardown()
+
+
+def _renew(releases: Releases, config: Config) -> None:
+    """Let the services run on what is installed. Before a trial goes on, which would count restarts against it."""
+    are_new = repair.repair(releases, config, Logger(config, "updater"))
+    if package_manager.were_changed():
+        if not are_new:
+            print("packages that ivy runs on were changed: restarting the services", flush=True)
+            switching.renew(switching.backend_unit(releases.active_config()))
+        package_manager.dealt_with()
 
 
 def _tidy(releases: Releases) -> None:

@@ -118,6 +118,7 @@ class Updater:
             self._logger.info(f"Version {version} is on disk already")
             self._write_config(offer, self._releases.directory(version))
             self.run_pytests(version)
+        environment.check(self._releases.directory(version))
 
     def _await_release(self, offer: Offer) -> None:
         """Make the release, however long the network is away; unless a newer offer comes meanwhile.

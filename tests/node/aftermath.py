@@ -26,8 +26,9 @@ Tree = dict[str, tuple[int, int, int, str]]
 
 
 def tree(directory: Path) -> Tree:
-    """Each file: mode, owner, group, and the content of code (bytecode has times in it)."""
-    return {str(path.relative_to(directory)): _file(path) for path in sorted(directory.rglob("*"))}
+    """Each file but kept answers: mode, owner, group, and the content of code (bytecode has times in it)."""
+    paths = (path for path in sorted(directory.rglob("*")) if path.parts[-2:] != (".venv", "fits"))
+    return {str(path.relative_to(directory)): _file(path) for path in paths}
 
 
 def _file(path: Path) -> tuple[int, int, int, str]:

@@ -1,5 +1,6 @@
 """The unit files agree with the code and with each other, and the programs beside them do what they say."""
 
+import os
 import re
 import subprocess
 from pathlib import Path
@@ -8,7 +9,7 @@ import pytest
 
 from ivy import constants
 from ivy.types.config import BackendConfig
-from ivy.utils import switching
+from ivy.utils import package_manager, switching
 
 PROJECT = Path(__file__).parents[2]
 UNITS = PROJECT / "units"
@@ -90,9 +91,13 @@ def test_the_updater_and_the_last_resort_are_in_the_same_sandbox() -> None:
     assert sandboxes[0] == sandboxes[1] != {}
 
 
-def test_an_offer_is_seen_where_the_backend_leaves_it() -> None:
-    assert settings(UNITS / "ivy-updater.path")["PathExists"] == ["/run/ivy/pending-config"]
-    assert constants.PENDING_CONFIG_FLAG.removeprefix(constants.IVY_RUN_DIR) == "/pending-config"
+def test_what_starts_a_pass_is_seen_where_it_is_left() -> None:
+    flags = [constants.PENDING_CONFIG_FLAG, package_manager.FLAG]
+    there = [flag.replace(constants.IVY_RUN_DIR, "/run/ivy") for flag in flags]
+    assert settings(UNITS / "ivy-updater.path")["PathExists"] == there
+    assert f"mkdir -p {there[1]} " in (PROJECT / "debian" / "ivy.postinst").read_text()
+    taken = f" {os.path.basename(package_manager.FLAG)} {os.path.basename(package_manager.TAKEN)} "
+    assert any(taken in command for command in of_service("updater")["ExecStartPre"])
     assert "ivy-updater.path" in settings(UNITS / "ivy.target")["Wants"]
 
 

@@ -168,7 +168,7 @@ def test_what_was_decided_is_not_decided_again(monkeypatch: pytest.MonkeyPatch) 
 
 def test_a_pass_tells_what_runs_and_deals_with_all_offers(monkeypatch: pytest.MonkeyPatch) -> None:
     performed = Performed(monkeypatch)
-    monkeypatch.setattr(environment, "fits", lambda _: True)
+    monkeypatch.setattr(environment, "why_not", lambda _: None)
     pend(5)
     update_pass.run()
     assert startups() == [3] and performed.revisions == [5]

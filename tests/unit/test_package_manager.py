@@ -1,0 +1,203 @@
+"""Packages that ivy runs on are changed under it: who notices, how long is waited, and what is restarted."""
+
+import fcntl
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from ivy import constants
+from ivy.utils import environment, notify, package_manager, switching, update_pass
+from ivy.utils.releases import Releases
+from ivy.version import Version
+from tests.unit.helpers import BACKEND, CONFIG, Node
+
+SERVICES = ("ivy-dummy-procedure.service", "ivy-system-checks.service", "ivy-tenta.service")
+HOLD = """
+import fcntl, sys
+file = open(sys.argv[1], "w")
+fcntl.lockf(file, fcntl.LOCK_EX)
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture(autouse=True)
+def locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """dpkg's locks, which nobody holds."""
+    paths = [tmp_path / "lock-frontend", tmp_path / "lock"]
+    for path in paths:
+        path.touch()
+    monkeypatch.setattr(package_manager, "LOCKS", tuple(map(str, paths)))
+    return paths
+
+
+class Clock:
+    """Time that passes only while somebody sleeps; then something may happen."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 1000.0
+        self.events: dict[float, object] = {}
+        monkeypatch.setattr(time, "monotonic", lambda: self.now)
+        monkeypatch.setattr(notify, "sleep", self.sleep)
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+        for moment in [moment for moment in self.events if moment <= self.now]:
+            event = self.events.pop(moment)
+            assert callable(event)
+            event()
+
+
+class Holder:
+    """Another process that holds a lock, as apt does."""
+
+    def __init__(self, lock: Path) -> None:
+        command = [sys.executable, "-c", HOLD, str(lock)]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        assert self._process.stdout and self._process.stdout.readline() == b"held\n"
+
+    def let_go(self) -> None:
+        """As at the end of apt."""
+        self._process.communicate()
+
+
+def change() -> None:
+    """What the package's script and the updater's unit leave."""
+    Path(package_manager.TAKEN).mkdir(parents=True)
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_pass_waits_for_the_end_of_apt(monkeypatch: pytest.MonkeyPatch, locks: list[Path], number: int) -> None:
+    clock, apt = Clock(monkeypatch), Holder(locks[number])
+    clock.events = {1060.0: apt.let_go}
+    assert package_manager.wait_for_end()
+    assert 1060 < clock.now < 1090
+
+
+def test_between_two_runs_of_dpkg_is_not_the_end(monkeypatch: pytest.MonkeyPatch, locks: list[Path]) -> None:
+    clock, first, second = Clock(monkeypatch), Holder(locks[0]), list[Holder]()
+    clock.events = {
+        1010.0: first.let_go,
+        1012.0: lambda: second.append(Holder(locks[0])),
+        1030.0: lambda: second[0].let_go(),
+    }
+    assert package_manager.wait_for_end()
+    assert clock.now > 1030
+
+
+def test_nobody_waits_for_ever(monkeypatch: pytest.MonkeyPatch, locks: list[Path]) -> None:
+    clock, apt = Clock(monkeypatch), Holder(locks[0])
+    assert not package_manager.wait_for_end(), "another wait would not be shorter"
+    apt.let_go()
+    assert clock.now < 1000 + 3600
+
+
+def test_without_apt_there_is_hardly_a_wait(monkeypatch: pytest.MonkeyPatch, locks: list[Path]) -> None:
+    clock = Clock(monkeypatch)
+    locks[1].unlink()
+    assert not package_manager.wait_for_end() and clock.now < 1010
+
+
+def test_asking_disturbs_nobody(monkeypatch: pytest.MonkeyPatch, locks: list[Path]) -> None:
+    Clock(monkeypatch)
+    with locks[0].open("w") as mine:
+        fcntl.lockf(mine, fcntl.LOCK_EX)
+        package_manager.wait_for_end()
+    Holder(locks[0]).let_go()
+
+
+@pytest.fixture
+def systemd(root_dir: Path, node: Node, monkeypatch: pytest.MonkeyPatch) -> Node:
+    """A release that runs with a backend, and a systemd that only writes down what it is told."""
+    monkeypatch.setenv("PATH", node.environment["PATH"])
+    monkeypatch.setattr(environment, "why_not", lambda _: None)
+    releases, version = Releases(), Version("1.0.0")
+    releases.config_file(version).parent.mkdir(parents=True)
+    releases.activate(version)
+    releases.write_config(version, json.dumps({**CONFIG, "backend": BACKEND}))
+    answer(node)
+    return node
+
+
+def answer(node: Node, **states: str) -> None:
+    """Let systemd say how services are; `active` where nothing is given."""
+    answers = {"*Wants*": f"echo Wants={' '.join(['ivy-updater.service', *SERVICES])}"}
+    for unit in SERVICES:
+        state = states.get(unit.split("-")[1].split(".")[0], "active")
+        name, _, status = state.partition(" ")
+        answers[f"show*{unit}"] = f"printf 'ActiveState={name}\\nExecMainStatus={status or 0}\\n'"
+    node.fake("systemctl", answers)
+
+
+def restarted(node: Node) -> list[str]:
+    """The services that systemd was told to restart, in that order."""
+    return [call.split()[-1] for call in node.calls() if call.startswith("systemctl restart")]
+
+
+def test_services_are_restarted_the_backend_last_if_packages_were_changed(
+    systemd: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Clock(monkeypatch)
+    update_pass.run()
+    assert restarted(systemd) == []
+    change()
+    update_pass.run()
+    assert restarted(systemd) == list(SERVICES)
+    assert not os.path.lexists(package_manager.TAKEN)
+    update_pass.run()
+    assert restarted(systemd) == list(SERVICES)
+
+
+def test_what_is_stopped_is_not_started(systemd: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    Clock(monkeypatch)
+    answer(systemd, dummy="inactive", tenta="deactivating")
+    change()
+    update_pass.run()
+    assert restarted(systemd) == ["ivy-system-checks.service"]
+    answer(systemd, dummy="failed 78", system="activating", tenta="failed 9")
+    switching.renew("ivy-tenta.service")
+    assert restarted(systemd)[1:] == ["ivy-dummy-procedure.service", "ivy-system-checks.service"]
+
+
+def test_who_has_waited_leaves_it_to_a_pass_of_the_new_python(
+    systemd: Node, monkeypatch: pytest.MonkeyPatch, locks: list[Path]
+) -> None:
+    clock, apt = Clock(monkeypatch), Holder(locks[0])
+    clock.events = {1060.0: apt.let_go}
+    change()
+    update_pass.run()
+    assert restarted(systemd) == [] and os.path.isdir(package_manager.FLAG)
+    assert not os.path.lexists(package_manager.TAKEN)
+
+
+def test_what_a_pass_does_not_finish_the_next_one_does(systemd: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    Clock(monkeypatch)
+    change()
+    with monkeypatch.context() as broken:
+        broken.setattr(environment, "why_not", lambda _: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            update_pass.run()
+    assert os.path.isdir(package_manager.TAKEN)
+    update_pass.run()
+    assert restarted(systemd) == list(SERVICES)
+
+
+@pytest.mark.parametrize("what", ["full", "link", "file"])
+def test_whatever_stands_in_the_place_of_the_flag_is_removed(root_dir: Path, what: str) -> None:
+    taken = Path(package_manager.TAKEN)
+    taken.parent.mkdir()
+    if what == "full":
+        (taken / "inner").mkdir(parents=True)
+    elif what == "link":
+        taken.symlink_to("/nonexistent")
+    else:
+        taken.touch()
+    assert package_manager.were_changed()
+    package_manager.dealt_with()
+    assert not os.path.lexists(taken) and Path(constants.IVY_RUN_DIR).is_dir()
+    package_manager.dealt_with()
