@@ -22,6 +22,7 @@ LOCKS = ("/var/lib/dpkg/lock-frontend", "/var/lib/dpkg/lock")
 """Held by apt from its begin to its end, and by each dpkg."""
 
 _LOCK_QUESTION = "hhqqi"  # struct flock, see fcntl(2)
+_SECONDS_BETWEEN_LOOKS = 1.0
 _SECONDS_OF_REST = 5.0
 _MOST_SECONDS = 1800.0
 
@@ -57,15 +58,16 @@ def wait_for_end() -> bool:
 
     Returns: Whether it has come to an end meanwhile, after which whoever has waited is a program of before.
     """
-    now = began = time.monotonic()
-    free_since, has_waited = began, False
+    now = began = free_since = time.monotonic()
+    has_waited = False
     # It is free for an instant between two runs of dpkg, too.
     while now - free_since < _SECONDS_OF_REST and now - began < _MOST_SECONDS:
-        notify.sleep(0.5)
+        notify.sleep(_SECONDS_BETWEEN_LOOKS)
         now = time.monotonic()
-        if _is_at_work():
+        if any(map(_is_locked, LOCKS)):
+            if not has_waited:
+                notify.status("waiting for the end of an installation of packages")
             free_since, has_waited = now, True
-            notify.status("waiting for the end of an installation of packages")
     return has_waited and now - began < _MOST_SECONDS
 
 
@@ -76,10 +78,6 @@ def _remove(path: str) -> None:
         pass
     except OSError:
         files.remove(path)  # what somebody else has put there
-
-
-def _is_at_work() -> bool:
-    return any(_is_locked(lock) for lock in LOCKS)
 
 
 def _is_locked(path: str) -> bool:
