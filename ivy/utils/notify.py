@@ -17,7 +17,8 @@ SECONDS_BETWEEN_HEARTBEATS: float = _watchdog_seconds / 4
 """How long a work loop may rest at most; follows from the unit's `WatchdogSec=`, see sd_watchdog_enabled(3)."""
 
 _LONGEST_STATUS = 1000  # systemd ignores a datagram of more than 4096 bytes
-_notifier = sdnotify.SystemdNotifier()
+# Only where somebody listens: elsewhere it opens a socket and drops it, of which Python warns.
+_notifier = sdnotify.SystemdNotifier() if os.environ.get("NOTIFY_SOCKET") else None
 _last_heartbeat = -SECONDS_BETWEEN_HEARTBEATS
 
 
@@ -55,6 +56,8 @@ def sleep(seconds: float) -> None:
 
 
 def _notify(text: str) -> None:
+    if _notifier is None:
+        return
     with signals.deferred():  # sdnotify swallows every exception, even the one by which a signal ends the service
         # It sends Latin-1, and systemd ignores a status that is not UTF-8, such as "21.5 °C".
         _notifier.notify(text.encode(errors="replace").decode("latin-1"))

@@ -8,6 +8,7 @@ import time
 from typing import Any
 
 import pytest
+import sdnotify
 
 from ivy.types.messages import LogMessageBody
 from ivy.utils import notify, signals
@@ -21,6 +22,10 @@ from ivy.utils import notify, service
 def run(config, logger):
     {}
 service.run_procedure(run, "example")
+"""
+NO_UNRAISABLE = """
+import os, sys
+sys.unraisablehook = lambda what: os._exit(3)
 """
 BACKEND_CODE = """
 from ivy.utils import service
@@ -198,6 +203,20 @@ def test_where_nobody_listens_nothing_fails(node: Node) -> None:
     assert ended(process) == (0, "")
 
 
+def test_where_nobody_listens_no_socket_is_opened(node: Node) -> None:
+    """Python warns of one that is dropped, and pytest fails the tests of a release for it."""
+    node.python(
+        "-W", "error::ResourceWarning", "-c", f"{NO_UNRAISABLE}\nfrom ivy.utils import notify\nnotify.ready()"
+    )
+
+
+def notifier_with(socket: object) -> sdnotify.SystemdNotifier:
+    """The library's own, whose socket is another."""
+    notifier = object.__new__(sdnotify.SystemdNotifier)
+    notifier.debug, notifier.socket = False, socket
+    return notifier
+
+
 @pytest.fixture
 def said(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What `notify` says, as systemd reads it."""
@@ -207,7 +226,7 @@ def said(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         def sendall(self, datagram: bytes) -> None:
             said.append(datagram.decode())
 
-    monkeypatch.setattr(notify._notifier, "socket", Socket())
+    monkeypatch.setattr(notify, "_notifier", notifier_with(Socket()))
     monkeypatch.setattr(notify, "_last_heartbeat", float("-inf"))
     return said
 
@@ -222,7 +241,7 @@ def test_a_stop_signal_during_a_notification_is_not_lost(monkeypatch: pytest.Mon
     def stop(*_: object) -> None:
         raise SystemExit(0)
 
-    monkeypatch.setattr(notify._notifier, "socket", Socket())
+    monkeypatch.setattr(notify, "_notifier", notifier_with(Socket()))
     before = signal.signal(signal.SIGTERM, stop)
     try:
         with pytest.raises(SystemExit):
