@@ -3,6 +3,7 @@
 import functools
 import json
 import os
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -257,6 +258,60 @@ def test_tests_that_were_stopped_have_not_passed(node: Node, releases: Releases)
     node.fake("systemd-run", {"*": "echo .."})
     with pytest.raises(Rejected, match="were stopped"):
         updater.run_pytests(VERSION)
+
+
+STRICT = """[tool.pytest.ini_options]
+addopts = "--strict-markers -W error"
+filterwarnings = ["error"]
+markers = ["version_change: ..."]
+"""
+UNKNOWN = "strict_config = true\nof_a_later_pytest = true\n"
+# What a release's tests are told by another Python, pytest or library than those that its maintainer has.
+WARNED_OF = {
+    "a deprecated function": "    warnings.warn('use another one', DeprecationWarning)",
+    "a dropped socket": "    socket.socket(socket.AF_UNIX); gc.collect()",
+    "a file that is open at the end": "    global kept; kept = open(__file__)",
+    "a fixture of an old pytest": "    ...\n\nwarnings.warn('while collecting', pytest.PytestDeprecationWarning)",
+    "a thread that fails": "    t = threading.Thread(target=lambda: 1 / 0); t.start(); t.join()",
+}
+
+
+@pytest.fixture
+def judge(releases: Releases, node: Node) -> Callable[..., None]:
+    """Lets the updater run one test of a release with warnings that are errors, by the pytest that is installed."""
+    release = releases.directory(VERSION)
+    python = Path(environment.python_of(release))
+    python.parent.mkdir(parents=True)
+    python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
+    python.chmod(0o755)
+    node.fake("systemd-run", {"*": f'cd "{release}"; while [ "$1" != -- ]; do shift; done; shift; exec "$@"'})
+    (release / "tests").mkdir()
+
+    def run(body: str, settings: str = "") -> None:
+        (release / "pyproject.toml").write_text(STRICT + settings)
+        imports = "import gc, socket, threading, warnings\n\nimport pytest\n\n\n"
+        test = f"{imports}@pytest.mark.version_change\ndef test_it():\n{body}\n"
+        (release / "tests" / "test_it.py").write_text(test)
+        Updater(update_pass.running_config()).run_pytests(VERSION)
+
+    return run
+
+
+@pytest.mark.parametrize("what", WARNED_OF)
+def test_no_release_is_rejected_for_a_warning(judge: Callable[..., None], what: str) -> None:
+    judge(WARNED_OF[what])
+
+
+def test_no_release_is_rejected_for_a_setting_that_another_pytest_knows(judge: Callable[..., None]) -> None:
+    judge("    ...", UNKNOWN)
+
+
+def test_the_operator_reads_which_test_failed_and_no_warnings(judge: Callable[..., None]) -> None:
+    noise = "    for n in range(200): warnings.warn_explicit(f'warning {n}', UserWarning, 'x.py', n)\n"
+    with pytest.raises(Rejected, match="assert 2 == 3") as rejected:
+        judge(f"{noise}    assert 2 == 3")
+    assert "FAILED tests/test_it.py::test_it" in str(rejected.value)
+    assert "warning 1" not in str(rejected.value)
 
 
 def test_a_version_on_disk_that_no_python_can_run_is_made_anew(
