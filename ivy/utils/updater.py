@@ -42,7 +42,7 @@ _MARK = "version_change"
 _HAS_MARK = re.compile(rf"^\s*(@pytest\.|pytestmark *=.*\bpytest\.)mark\.{_MARK}\b", re.MULTILINE)
 _LONGEST_OUTPUT = 1500
 # A release was tested by its maintainer on another Debian: its own `filterwarnings = error` would reject it for
-# what this one's Python, pytest or libraries warn of. The summary would push failures out of what the operator reads.
+# what this Python, pytest and libraries warn of. A summary would push failures out of what the operator reads.
 _WARNINGS_ARE_NO_FAILURES = ("-W", "default", "--disable-warnings", "-o", "strict_config=false")
 
 
