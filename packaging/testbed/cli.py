@@ -21,7 +21,7 @@ Command: TypeAlias = Callable[[Bed, argparse.Namespace], int]
 FAILED = 1
 PASSWORD = "testbed"
 BOOTING_AT_ONCE = 4
-ABOUT = "Real systemd nodes (Debian 13) in containers on this machine: try a fleet before touching a roof."
+ABOUT = "Real systemd nodes (Debian 13, or another) in containers: try a fleet before touching a roof."
 MORE = """\
 The nodes outlive the command; `testbed down` removes them without a trace.
 IVY_TESTBED=NAME selects one of several beds that know nothing of each other (default: ivy).
@@ -59,6 +59,7 @@ def _parser() -> argparse.ArgumentParser:
 
     up = add(_up, "boot nodes n1 to nN, as far as they do not run yet, and list them")
     up.add_argument("count", metavar="N", type=_count, nargs="?", default=1)
+    up.add_argument("--suite", metavar="NAME", help="the Debian of nodes that are made now; default: trixie")
     _add_node(execute := add(_exec, "run a program in a node"))
     execute.add_argument("program", metavar="CMD")
     execute.add_argument("argv", metavar="ARGUMENT", nargs=argparse.REMAINDER)
@@ -92,6 +93,8 @@ def _up(bed: Bed, options: argparse.Namespace) -> int:
     if reason := why_not():
         return _fail(f"nodes cannot boot here: {reason}")
     bed.up()
+    if options.suite:
+        os.environ["IVY_SUITE"] = options.suite
     nodes = [bed.node(f"n{number}") for number in range(1, options.count + 1)]
     with ThreadPoolExecutor(BOOTING_AT_ONCE) as pool:
         list(pool.map(Node.boot, nodes))

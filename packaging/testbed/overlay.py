@@ -14,14 +14,18 @@ from testbed.run import Argv, CommandError, run
 
 SCRATCH = Path(os.environ.get("IVY_TESTBED_DIR", "/var/tmp")).absolute()
 
-# A process in there sees no network but its own loopback, no other process, and is not root.
+# A process in there sees no network but its own loopback, no other process, and is not root. By pivot_root(2),
+# because after chroot(2) the kernel allows nobody a namespace of their own.
 CONFINE = """
 umask 022
 root=$1; user=$2; directory=$3; shift 3
 ip link set lo up
 mount -t proc proc "$root/proc"
 mount -t tmpfs -o mode=1777 tmpfs "$root/dev/shm"
-exec chroot --userspec="$user" "$root" env --chdir="$directory" "$@"
+cd "$root"
+pivot_root . .
+umount --lazy .
+exec setpriv --reuid="$user" --regid="$user" --init-groups env --chdir="$directory" "$@"
 """
 
 

@@ -1,4 +1,4 @@
-"""Cached Debian 13 roots: made once with mmdebstrap, used as the lowest layer of every node and every build.
+"""Cached Debian roots: made once with mmdebstrap, used as the lowest layer of every node and every build.
 
 A root is named by a hash of its recipe, so a changed recipe (and a changed debian/control) makes a new root.
 It is made beside its place and renamed: it is there as a whole or not at all. Nothing writes to it later.
@@ -9,22 +9,24 @@ import json
 import os
 import re
 import shlex
+import shutil
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from email.utils import formatdate
 from pathlib import Path
 
 from testbed.network import locked
-from testbed.overlay import is_lower_layer, remove_tree
+from testbed.overlay import is_lower_layer, remove_tree, throwaway
 from testbed.run import BedError, progress, run
 from testbed.tools import ensure_tools
 
 CACHE = Path("/var/cache/ivy-testbed")
 PROJECT = Path(__file__).resolve().parents[2]
-SUITE = "trixie"
+SUITE = "trixie"  # of the nodes in the field, and what the package is built in
 RECIPE_VERSION = 1  # raise it when a root's making changes in a way that its recipe does not show
 POOL_VERSION = 3  # the same, for node roots
 POOL = "srv/debian"  # in a node root: the packages that `apt install` finds without network
+UPGRADE_POOL = "srv/upgrade"  # in the layer of `upgrade_layer`: those that `apt full-upgrade` finds
 UNUSED_DAYS = 14
 BUILDER = "builder"  # the user in a build or lint root
 BUILDER_ID = 1000
@@ -86,6 +88,8 @@ Components: main
 SHA256:
  {digest} {size} Packages
 """
+# What tests without nodes call, beside Python.
+TEST_TOOLS = ("git", "groff-base", "openssh-client", "openssl", "procps", "shellcheck", "strace")
 # Timers that would load a node at a time of their own choosing, and need a network or a disk that it has not.
 MASKED = ("apt-daily.timer", "apt-daily-upgrade.timer", "dpkg-db-backup.timer")
 
@@ -103,7 +107,7 @@ class Recipe:
     include: tuple[str, ...]
     hooks: tuple[str, ...] = ()  # shell commands with the root as $1: mmdebstrap's own way
     version: int = RECIPE_VERSION
-    suite: str = SUITE
+    suite: str = field(default_factory=lambda: suite())
 
     @property
     def path(self) -> Path:
@@ -111,38 +115,97 @@ class Recipe:
         return CACHE / f"{self.kind}-{digest}"
 
 
-def node_root() -> Path:
-    """What a node boots: a bare Debian 13 with systemd, and beside it the packages that ivy depends on."""
-    wanted = sorted({*DEPENDENCIES, *control_packages("Depends", "Recommends")})
+def suite() -> str:
+    """Which Debian. One for all that a run starts, so it crosses by the environment."""
+    return os.environ.get("IVY_SUITE") or SUITE
+
+
+def node_root(of: str | None = None) -> Path:
+    """What a node boots: a bare Debian with systemd, and beside it the packages that ivy depends on."""
     download = 'chroot "$1" apt-get install --yes --quiet --download-only'
     hooks = (
         'chroot "$1" apt-get clean',
-        f"{download} {shlex.join(wanted)}",
+        f"{download} {shlex.join(_wanted())}",
         f"{download} --no-install-recommends {shlex.join(INSTRUMENTS)}",
         f'mkdir -p "$1/{POOL}"',
         f'mv "$1"/var/cache/apt/archives/*.deb "$1/{POOL}/"',
     )
     include = ("systemd", "systemd-sysv", "dbus", "ca-certificates")
-    recipe = Recipe("node", include, hooks, version=POOL_VERSION)
-    return _cached(recipe)
+    return _cached(Recipe("node", include, hooks, version=POOL_VERSION, suite=of or suite()))
 
 
 def build_root() -> Path:
     """Where the package is built: what every Debian build has, and the Build-Depends of debian/control."""
+    return _cached(Recipe("build", ("build-essential", "fakeroot"), _build_dependencies()))
+
+
+def testing_root() -> Path:
+    """Where tests without nodes run in another Debian: the Build-Depends, and what the tests themselves call."""
+    return _cached(Recipe("test", ("build-essential", *TEST_TOOLS), _build_dependencies()))
+
+
+def lint_root() -> Path:
+    """Where lintian looks at the package."""
+    return _cached(Recipe("lint", ("lintian",), (ADD_BUILDER,)))
+
+
+def upgrade_layer(to: str) -> Path:
+    """A layer upon the usual `node_root`: all packages that a node with ivy wants for an upgrade to a Debian."""
+    base = node_root(SUITE)
+    layer = CACHE / f"upgrade-{base.name.partition('-')[2]}-{to}"
+    with locked(CACHE):
+        if not layer.exists():
+            beside = layer.with_name(f".{layer.name}.new")
+            remove_tree(beside)
+            _download_upgrade(base, to, beside)
+            beside.rename(layer)
+    return layer
+
+
+def _download_upgrade(base: Path, to: str, layer: Path) -> None:
+    """By doing on a copy what the node will do. Without ivy: Debian has another package of that name."""
+    progress(f"downloading what an upgrade to {to} takes (once; some minutes)")
+    log = CACHE / "upgrade.log"
+    log.unlink(missing_ok=True)
+    with throwaway(base) as root:
+        shutil.copy("/etc/resolv.conf", root / "etc/resolv.conf")
+        apt = ["chroot", str(root), "apt-get", "--yes", "--quiet"]
+        quiet = {"DEBIAN_FRONTEND": "noninteractive"}
+        run([*apt, "install", *_wanted()], env=quiet, log=log, timeout=600)
+        (root / "etc/apt/sources.list").write_text(f"{_source(to)}\n")
+        for step in (["clean"], ["update"], ["full-upgrade", "--download-only"]):
+            run([*apt, *step], env=quiet, log=log, timeout=1200, hint=f"All of it: {log}")
+        (layer / POOL).mkdir(parents=True)
+        for archive in (root / "var/cache/apt/archives").glob("*.deb"):
+            shutil.move(archive, layer / POOL)
+    add_namesake(layer / POOL, NAMESAKE_VERSIONS[to])
+    index_pool(layer / POOL, to)
+    (layer / POOL).rename(layer / UPGRADE_POOL)
+
+
+def _wanted() -> list[str]:
+    return sorted({*DEPENDENCIES, *control_packages("Depends", "Recommends")})
+
+
+def _source(of: str) -> str:
+    """A line of sources.list(5)."""
+    return f"deb {_mirror()} {of} main"
+
+
+def _mirror() -> str:
+    """A URL, perhaps after options in brackets."""
+    return os.environ.get("IVY_DEBIAN_MIRROR", "http://deb.debian.org/debian")
+
+
+def _build_dependencies() -> tuple[str, ...]:
     stanza = f"Source: ivy\\nMaintainer: nobody\\nBuild-Depends: {control_field('Build-Depends')}\\n"
-    hooks = (
+    return (
         'mkdir -p "$1/tmp/source/debian"',
         f'printf %b {shlex.quote(stanza)} >"$1/tmp/source/debian/control"',
         'chroot "$1" apt-get build-dep --yes --quiet --no-install-recommends /tmp/source',
         'rm -r "$1/tmp/source"',
         ADD_BUILDER,
     )
-    return _cached(Recipe("build", ("build-essential", "fakeroot"), hooks))
-
-
-def lint_root() -> Path:
-    """Where lintian looks at the package."""
-    return _cached(Recipe("lint", ("lintian",), (ADD_BUILDER,)))
 
 
 def control_field(name: str, control: Path = PROJECT / "debian/control") -> str:
@@ -172,20 +235,19 @@ def _cached(recipe: Recipe) -> Path:
 
 
 def _make(recipe: Recipe) -> None:
-    mirror = os.environ.get("IVY_DEBIAN_MIRROR", "http://deb.debian.org/debian")
-    progress(f"making the {recipe.kind} root from {mirror} (once; about a minute)")
+    progress(f"making the {recipe.kind} root of {recipe.suite} from {_mirror()} (once; about a minute)")
     began = time.monotonic()
     beside = recipe.path.with_name(f".{recipe.path.name}.new")
     remove_tree(beside)
-    _mmdebstrap(recipe, beside, mirror)
+    _mmdebstrap(recipe, beside)
     _settle(beside)
     if recipe.kind == "node":
-        _furnish_node(beside)
+        _furnish_node(beside, recipe.suite)
     beside.rename(recipe.path)
     progress(f"made {recipe.path} in {time.monotonic() - began:.0f} s")
 
 
-def _mmdebstrap(recipe: Recipe, target: Path, mirror: str) -> None:
+def _mmdebstrap(recipe: Recipe, target: Path) -> None:
     log = CACHE / f"{recipe.kind}.log"
     log.unlink(missing_ok=True)
     options = ["--variant=minbase", '--aptopt=Acquire::Languages "none"']
@@ -193,9 +255,11 @@ def _mmdebstrap(recipe: Recipe, target: Path, mirror: str) -> None:
     hooks = [f"--customize-hook={hook}" for hook in recipe.hooks]
     hint = (
         f"All of it: {log}\nMaking a root needs the network, once. The environment can name another mirror: "
-        "IVY_DEBIAN_MIRROR=http://mirror.example/debian"
+        "IVY_DEBIAN_MIRROR=http://mirror.example/debian, with options of sources.list(5) before it if it needs any."
     )
-    command = ["mmdebstrap", *options, include, *hooks, recipe.suite, str(target), mirror]
+    # (Of a mere URL it finds out itself which keys are the right ones.)
+    source = _source(recipe.suite) if _mirror().startswith("[") else _mirror()
+    command = ["mmdebstrap", *options, include, *hooks, recipe.suite, str(target), source]
     run(command, timeout=1200, log=log, hint=hint)
 
 
@@ -207,15 +271,15 @@ def _settle(root: Path) -> None:
     (root / "etc/hosts").write_text(HOSTS)
 
 
-def _furnish_node(root: Path) -> None:
+def _furnish_node(root: Path, of: str) -> None:
     for timer in MASKED:
         (root / "etc/systemd/system" / timer).symlink_to("/dev/null")
     (root / "etc/dpkg/dpkg.cfg.d/testbed").write_text(FAST_DPKG)
     (root / "etc/apt/apt.conf.d/99mmdebstrap").unlink(missing_ok=True)
     (root / "etc/apt/apt.conf.d/99testbed").write_text(OFFLINE_APT)
     (root / "etc/apt/sources.list").write_text(f"deb [trusted=yes] file:/{POOL} ./\n")
-    add_namesake(root / POOL, NAMESAKE_VERSIONS[SUITE])
-    index_pool(root / POOL)
+    add_namesake(root / POOL, NAMESAKE_VERSIONS[of])
+    index_pool(root / POOL, of)
     run(["chroot", root, "apt-get", "update"])
     # The first boot does this otherwise, in every node again.
     for chore in (["ldconfig"], ["systemd-hwdb", "update"], ["journalctl", "--update-catalog"]):
@@ -225,8 +289,8 @@ def _furnish_node(root: Path) -> None:
     (root / "etc/machine-id").write_text("")
 
 
-def index_pool(pool: Path, origin: str = "Debian") -> None:
-    """The pool's Packages file (deb822, see "man 5 deb-control"), and what APT takes for its origin."""
+def index_pool(pool: Path, of: str, origin: str = "Debian") -> None:
+    """A pool's Packages file (deb822, see "man 5 deb-control"), and what APT takes for its origin."""
     archives = sorted(pool.glob("*.deb"))
     if not archives:
         raise BedError(f"no packages were downloaded to {pool}", f"See {CACHE}/node.log")
@@ -235,8 +299,8 @@ def index_pool(pool: Path, origin: str = "Debian") -> None:
     digest = hashlib.sha256(index.encode()).hexdigest()
     release = POOL_RELEASE.format(
         origin=origin,
-        suite=SUITE,
-        archive=ARCHIVES[SUITE],
+        suite=of,
+        archive=ARCHIVES[of],
         date=formatdate(usegmt=True),
         digest=digest,
         size=len(index.encode()),

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from testbed.roots import NAMESAKE_VERSIONS, SUITE
+from testbed.roots import NAMESAKE_VERSIONS, suite
 from testbed.run import run
 from testbed.waiting import wait_for
 
@@ -12,7 +12,7 @@ from tests.fleet.fleet import Fleet
 from tests.node.releases import THIS
 
 NEWER = f"1:{THIS}+new"
-NAMESAKE = NAMESAKE_VERSIONS[SUITE]
+NAMESAKE = NAMESAKE_VERSIONS[suite()]
 PINS = ("/etc/apt/preferences.d/ivy", "/etc/apt/preferences.d/ivy-fleet")
 
 

@@ -12,6 +12,8 @@ from tests.node.conftest import install, queue_length, read_config, unit_propert
 
 SERVICES = ["ivy-dummy-procedure", "ivy-system-checks"]
 MINUTE = 60
+# systemd 262 says it of every service that ends where the kernel has no such controller, as in some test beds.
+OF_THE_BED = "Failed to read pids.max for control group"
 
 
 @pytest.fixture
@@ -47,7 +49,7 @@ def test_a_bare_node_runs_at_once_and_its_journal_stays_clean(bare: Node, packag
     assert (entry["IVY_ORIGIN"], entry["IVY_LEVEL"]) == ("system-checks", "INFO")
     bare.wait_for(lambda: time.monotonic() - started > MINUTE, MINUTE + 5, "the first minute to pass")
     complaints = bare.journal("--priority=warning", f"--since=@{before}", "--output=short")
-    assert [line for line in complaints.splitlines() if "ivy" in line] == []
+    assert [line for line in complaints.splitlines() if "ivy" in line and OF_THE_BED not in line] == []
     failed = bare.run(["systemctl", "list-units", "--failed", "--no-legend"]).stdout
     assert failed == ""
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from testbed.bed import Bed, Node, Snapshot
 from testbed.broker import Broker
-from testbed.roots import NAMESAKE_VERSIONS, POOL, SUITE, add_namesake, index_pool
+from testbed.roots import NAMESAKE_VERSIONS, POOL, add_namesake, index_pool, suite
 from testbed.run import Argv, run
 
 from tests.broker.node import PASSWORD
@@ -21,7 +21,7 @@ from tests.node.releases import PROJECT, THIS
 from tests.node.update_site import wait_for_sample
 
 OURS, RELEASED = f"1:{THIS}", "1.0.0"
-NAMESAKE = NAMESAKE_VERSIONS[SUITE]
+NAMESAKE = NAMESAKE_VERSIONS[suite()]
 AFTER_ITS_EPOCH_ROSE = "9:9.9.9-1"
 UPGRADES = (
     ["apt-get", "upgrade", "--yes"],
@@ -30,7 +30,7 @@ UPGRADES = (
     ["apt-get", "autoremove", "--yes"],
 )
 REPOSITORY = "/srv/ivy"
-SOURCE = f"deb [signed-by={REPOSITORY}/ivy-archive-keyring.asc] file:{REPOSITORY} {SUITE} main\n"
+SOURCE = f"deb [signed-by={REPOSITORY}/ivy-archive-keyring.asc] file:{REPOSITORY} {suite()} main\n"
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +70,7 @@ def repository(package: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("repository")
     published = directory / "apt"
     command: Argv = [PROJECT / "packaging/apt-repository", "--make-key", "--key", directory / "apt.key"]
-    run([*command, "--codename", SUITE, "--output", published, package], timeout=120)
+    run([*command, "--codename", suite(), "--output", published, package], timeout=120)
     return published
 
 
@@ -131,12 +131,12 @@ def test_a_fresh_node_keeps_ours(
     upgrade_in_every_way(node, recorder, OURS)
     pool = node.path(f"/{POOL}")
     add_namesake(pool, AFTER_ITS_EPOCH_ROSE)
-    index_pool(pool)
+    index_pool(pool, suite())
     node.run(["apt-get", "update"])
     assert AFTER_ITS_EPOCH_ROSE in node.run(["apt-cache", "madison", "ivy"]).stdout
     upgrade_in_every_way(node, recorder, OURS)
     for origin in ("Raspbian", "Ubuntu", "Debian Backports", "Debian"):  # those that have it, too
-        index_pool(pool, origin)
+        index_pool(pool, suite(), origin)
         node.run(["apt-get", "update", "--allow-releaseinfo-change"])
         assert f"  Candidate: {OURS}\n" in node.run(["apt-cache", "policy", "ivy"]).stdout
     assert doctor(node)["ok"]

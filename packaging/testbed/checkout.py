@@ -1,0 +1,41 @@
+"""Copies this checkout into a root: what is built and tested there depends on nothing else of this machine."""
+
+import os
+import shutil
+from pathlib import Path
+
+from testbed.roots import BUILDER_ID, PROJECT
+from testbed.run import run
+
+NOT_SOURCE = {".git", "dist"}
+
+
+def copy_source(target: Path, epoch: int) -> None:
+    """With modes and times that depend on nothing but the source: umasks and checkouts differ."""
+    target.mkdir(parents=True)
+    for name in _source_files():
+        copy = target / name
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(PROJECT / name, copy, follow_symlinks=False)
+        if not copy.is_symlink():
+            copy.chmod(0o755 if copy.stat().st_mode & 0o100 else 0o644)
+    for path in [target.parent, target, *target.rglob("*")]:
+        os.chown(path, BUILDER_ID, BUILDER_ID, follow_symlinks=False)
+        os.utime(path, (epoch, epoch), follow_symlinks=False)
+
+
+def _source_files() -> list[Path]:
+    """What git tracks or would track; all there is, if this is no git checkout (or git is not installed)."""
+    if (PROJECT / ".git").exists() and shutil.which("git"):
+        # Root may look at a checkout that is another user's.
+        git = ["git", "-c", f"safe.directory={PROJECT}", "-C", str(PROJECT)]
+        listing = run([*git, "ls-files", "-z", "--cached", "--others", "--exclude-standard"]).stdout
+        names = [Path(name) for name in sorted(listing.split("\0")) if name]
+    else:
+        names = sorted(path.relative_to(PROJECT) for path in PROJECT.rglob("*"))
+    return [name for name in names if name.parts[0] not in NOT_SOURCE and _is_file(PROJECT / name)]
+
+
+def _is_file(path: Path) -> bool:
+    """Also false for what git tracks and somebody has deleted."""
+    return path.is_symlink() or path.is_file()
