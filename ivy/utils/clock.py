@@ -2,13 +2,15 @@
 
 import contextlib
 import os
+import sys
 import time
 from pathlib import Path
 from typing import Optional
 
 from ivy import constants, files
 
-_SIZE_OF_TIMEX = 256  # struct timex has 208 bytes on 64-bit machines, 128 on others
+# struct timex has 208 bytes on 64-bit machines, 128 on others; all zeros: change nothing, only look.
+_ASK_KERNEL = "import ctypes; print(ctypes.CDLL(None).adjtimex(ctypes.create_string_buffer(256)))"
 _FAILED = -1
 _TIME_ERROR = 5
 _ASK_TIMEDATED = ["timedatectl", "show", "--property=NTPSynchronized", "--value"]
@@ -64,19 +66,24 @@ def or_epoch(timestamp: float) -> float:
 
 def _kernel_says() -> Optional[bool]:
     """What adjtimex(2) says, whoever keeps the clock: chrony, timesyncd, a GPS. None where it is forbidden."""
-    import ctypes  # not at the top: a quarter of a megabyte that a service does not need
-
-    only_look = ctypes.create_string_buffer(_SIZE_OF_TIMEX)  # all zeros: change nothing
-    state = ctypes.CDLL(None).adjtimex(only_look)
-    return None if state == _FAILED else state != _TIME_ERROR
+    # Not in this process: while Debian is upgraded under it, a library that it loads late is none for the Python
+    # that it is, and a crash of that would end the sampling.
+    answer = _output_of([sys.executable, "-IS", "-c", _ASK_KERNEL])
+    if answer is None or not answer.lstrip("-").isdecimal():
+        return None
+    return None if int(answer) == _FAILED else int(answer) != _TIME_ERROR
 
 
 def _timedated_says() -> Optional[bool]:
     """The sandbox of a service forbids adjtimex, even to look; systemd-timedated looks for us."""
+    answer = _output_of(_ASK_TIMEDATED)
+    return {"yes": True, "no": False}.get(answer or "")
+
+
+def _output_of(command: list[str]) -> Optional[str]:
     from ivy.utils import commands  # not at the top: whoever adds no message does without
 
     try:
-        answer = commands.run(_ASK_TIMEDATED, timeout=_SECONDS_TO_ANSWER).strip()
+        return commands.run(command, timeout=_SECONDS_TO_ANSWER).strip()
     except commands.CommandError:
         return None
-    return {"yes": True, "no": False}.get(answer)

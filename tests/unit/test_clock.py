@@ -75,3 +75,11 @@ def test_timedated_is_asked_where_nobody_else_may_be(node: Node, answer: str, me
 
 def test_the_kernel_answers() -> None:
     assert clock._kernel_says() in (True, False, None)
+
+
+def test_no_library_is_loaded_late_to_ask_the_kernel(node: Node) -> None:
+    """While Debian is upgraded under a service, it is another's than the Python's that runs: that crashes."""
+    node.fake("timedatectl", {"*": "exit 1"})
+    code = "import sys\nfrom ivy.utils import clock, commands\nbefore = set(sys.modules)\nclock.is_synchronised()"
+    late = node.python("-c", f"{code}\nprint(*(str(sys.modules[name]) for name in set(sys.modules) - before))")
+    assert ".so" not in late and "ctypes" not in late
