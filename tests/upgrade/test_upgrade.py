@@ -3,6 +3,7 @@
 By hand, because the next Debian changes from day to day: `packaging/test --suite forky upgrade`.
 """
 
+import itertools
 import os
 import time
 from collections.abc import Generator
@@ -15,7 +16,7 @@ from testbed.bed import Bed, Node, Snapshot
 from testbed.waiting import WaitedInVain, wait_for
 
 from tests.node.conftest import install, queue_length, wait_until_connected
-from tests.node.sampling import arrived, longest_gap, mark, sampled, times, with_sampler
+from tests.node.sampling import arrived, mark, sampled, times, with_sampler
 from tests.node.update_site import UpdateSite, with_tenta
 
 BACKLOG = 3000
@@ -31,6 +32,7 @@ UPGRADE = ["apt-get", "--yes", "--quiet", "-o", "Dpkg::Options::=--force-confold
 UPGRADE_SECONDS = 1800
 SAMPLES_SECONDS = 300
 DRAINED_SECONDS = 120
+NOTEWORTHY_SECONDS = 1
 VERSIONS = "cat /etc/debian_version; systemctl --version | head -n 1; python3 --version"
 
 pytestmark = pytest.mark.skipif(
@@ -61,7 +63,7 @@ def site(node: Node, tmp_path: Path) -> Generator[UpdateSite, None, None]:
         site.release("1.1.0", with_sampler)
         site.accepts("1.1.0")
         yield site
-        journal = tmp_path / "journal"
+        journal = Path("dist", f"upgrade-{roots.suite()}.journal")
         journal.write_text(node.journal("--output=short-precise"))
         print(f"the node's journal: {journal}")
 
@@ -83,9 +85,9 @@ def test_a_node_outlives_the_upgrade_of_its_debian(site: UpdateSite) -> None:
     wait_until_connected(node)
     node.wait_for(lambda: queue_length(node) < 100, DRAINED_SECONDS, "the backlog to drain")
     check_losses(site)
-    taken = times(site.platform.samples())
-    print(f"longest gap while upgraded {longest_gap(taken, began, upgraded):.1f} s")
-    print(f"longest gap with the reboot {longest_gap(taken, upgraded - 1, time.time()):.1f} s")
+    for start, seconds in gaps(site, began):
+        moment = "during the upgrade" if start + seconds < upgraded else "until after the reboot"
+        print(f"no samples for {seconds:.1f} s from {start - began:.0f} s on ({moment})")
     site.accepts(dummy_procedure={"seconds_between_datapoints": 2})
     print("an offered config is accepted")
     site.release("1.2.0", with_sampler)
@@ -94,6 +96,13 @@ def test_a_node_outlives_the_upgrade_of_its_debian(site: UpdateSite) -> None:
     assert site.running()[0] == "1.2.0"
     check_losses(site)
     assert node.run(["ivy", "status"], check=False).returncode == 0
+
+
+def gaps(site: UpdateSite, since: float) -> list[tuple[float, float]]:
+    """When no sample was taken for a second or longer, and for how long."""
+    taken = [moment for moment in times(site.platform.samples()) if moment >= since]
+    pairs = [(before, after - before) for before, after in itertools.pairwise(taken)]
+    return [(start, seconds) for start, seconds in pairs if seconds >= NOTEWORTHY_SECONDS]
 
 
 def upgrade(node: Node) -> None:
