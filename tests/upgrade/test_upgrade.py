@@ -16,6 +16,7 @@ from testbed.bed import Bed, Node, Snapshot
 from testbed.waiting import WaitedInVain, wait_for
 
 from tests.node.conftest import install, queue_length, wait_until_connected
+from tests.node.releases import THIS
 from tests.node.sampling import arrived, mark, sampled, times, with_sampler
 from tests.node.update_site import UpdateSite, with_tenta
 
@@ -43,7 +44,7 @@ pytestmark = pytest.mark.skipif(
 @pytest.fixture
 def node() -> Generator[Node, None, None]:
     """A node of today's Debian with ivy installed, which can reach the next one's packages without network."""
-    [package] = Path("dist").glob("ivy_*_all.deb")
+    package = Path("dist", f"ivy_{THIS}_all.deb")
     layers = (roots.upgrade_layer(roots.suite()), roots.node_root(roots.SUITE))
     bed = Bed(os.environ.get("IVY_TESTBED", "upgrade"))
     bed.down()  # of a run that was killed
@@ -60,8 +61,8 @@ def site(node: Node, tmp_path: Path) -> Generator[UpdateSite, None, None]:
     bed = Bed(os.environ.get("IVY_TESTBED", "upgrade"))
     with closing(with_tenta(bed, node, tmp_path)) as site:
         site.connect()
-        site.release("1.1.0", with_sampler)
-        site.accepts("1.1.0")
+        site.release("9.1.0", with_sampler)
+        site.accepts("9.1.0")
         yield site
         journal = Path("dist", f"upgrade-{roots.suite()}.journal")
         journal.write_text(node.journal("--output=short-precise"))
@@ -90,10 +91,10 @@ def test_a_node_outlives_the_upgrade_of_its_debian(site: UpdateSite) -> None:
         print(f"no samples for {seconds:.1f} s from {start - began:.0f} s on ({moment})")
     site.accepts(dummy_procedure={"seconds_between_datapoints": 2})
     print("an offered config is accepted")
-    site.release("1.2.0", with_sampler)
-    site.accepts("1.2.0")
+    site.release("9.2.0", with_sampler)
+    site.accepts("9.2.0")
     print("an offered release is accepted")
-    assert site.running()[0] == "1.2.0"
+    assert site.running()[0] == "9.2.0"
     check_losses(site)
     assert node.run(["ivy", "status"], check=False).returncode == 0
 
