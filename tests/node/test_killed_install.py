@@ -15,7 +15,7 @@ from tests.node.recorder import Recorder
 from tests.node.releases import STATEMENTS, set_version
 from tests.node.update_site import wait_for_sample
 
-NEW = "1.3.0"
+NEW = "9.3.0"
 POINTS = 1
 POINTS_IN_A_SWEEP = 200
 INSTALL = ["python3", "-B", "-P", "-m", "ivy", "install"]

@@ -11,6 +11,7 @@ from testbed.broker import Broker
 
 from tests.node.conftest import queue_length, unit_property, use_tenta, wait_until_connected
 from tests.node.recorder import Recorder
+from tests.node.releases import THIS
 
 ROOT, DATA = "/var/lib/ivy", "/var/lib/ivy/data"
 LOST = "is lost at the next boot"
@@ -19,7 +20,7 @@ AS_NOBODY = ["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups"]
 SERVICES = ["dummy-procedure", "system-checks", "updater", "restart", "rollback"]
 # As the initramfs of a Raspberry Pi has it, but for a part of the disk only. Below are the release, and an old one.
 OVERLAY = """
-cp --archive /var/lib/ivy/1.0.0 /var/lib/ivy/0.9.0
+cp --archive "$(readlink -f /var/lib/ivy/current)" /var/lib/ivy/0.9.0
 mount -t tmpfs memory /mnt
 mkdir /mnt/upper /mnt/work
 mount -t overlay overlay -o lowerdir=/var/lib/ivy,upperdir=/mnt/upper,workdir=/mnt/work /var/lib/ivy
@@ -84,12 +85,10 @@ def test_what_an_overlay_in_memory_does_to_a_node(connected: Node, recorder: Rec
 
         node.run(["apt-get", "install", "--reinstall", "--yes", f"/root/{package.name}"], timeout=300)
         wait_until_connected(node)
-        assert node.run(["readlink", f"{ROOT}/current"]).stdout == "1.0.0\n"
+        assert node.run(["readlink", f"{ROOT}/current"]).stdout == f"{THIS}\n"
         node.wait_for(lambda: len(problems(node)) == 1, 30, "no other problem")
         assert BOTH_LOST in problems(node)[0]
-        node.wait_for(
-            lambda: releases(node) == {"1.0.0"}, 30, "the old release to be removed, and no more left over"
-        )
+        node.wait_for(lambda: releases(node) == {THIS}, 30, "the old release to be removed, and no more left over")
 
         wait_until_all_is_sent(node)
         told = [element for element in recorder.elements("logs") if LOST in json.dumps(element)]
