@@ -2,13 +2,10 @@
 
 import sys
 
-from ivy import lean
-
 
 def _main() -> None:
     if len(sys.argv) == 3 and sys.argv[1] == "run" and not sys.argv[2].startswith("-"):
         # What a unit calls stays in memory for years, so it goes without the parser of all the other arguments.
-        lean.keep_memory_small()
         from ivy.main import run_service
 
         run_service(sys.argv[2])

@@ -9,19 +9,26 @@ import collections
 import contextlib
 import os
 import select
+import sys
 import threading
 import time
-from typing import TYPE_CHECKING, Any, Optional, Protocol
+from typing import Any, Optional, Protocol
 
-from ivy import lean
 from ivy.backend.backoff import Backoff
 from ivy.backend.link_events import Acknowledged, Connected, Disconnected, Event, Received
 from ivy.backend.network_news import NetworkNews
 from ivy.types.config import MQTTBrokerConfig
 
-if TYPE_CHECKING:  # it is loaded when a link is made, with OpenSSL or without
+# With dnspython, 3 MB, paho would look up SRV records, which ivy never asks for. Only paho takes it for missing.
+# ssl, 2 MB, is needed without TLS too: paho names its errors when a socket of any kind has nothing to read.
+_IS_NEW = sys.modules.setdefault("dns", None) is None  # type: ignore[arg-type]  # how Python says "not to be imported"
+try:
     import paho.mqtt.client as paho
+    from paho.mqtt.enums import CallbackAPIVersion
     from paho.mqtt.reasoncodes import ReasonCode
+finally:
+    if _IS_NEW:
+        del sys.modules["dns"]
 
 _KEEPALIVE = 60
 _SECONDS_TO_CONNECT = 30
@@ -57,8 +64,6 @@ class MQTTLink:
             settings: Where to connect, and as whom.
             subscriptions: Topics to subscribe to with QoS 1.
         """
-        if not settings.tls.enabled:
-            lean.leave_out_encryption()
         self.is_connected = False
         self._settings = settings
         self._subscriptions = subscriptions
@@ -207,9 +212,6 @@ class MQTTLink:
 
     def _make_client(self) -> paho.Client:
         """A new client for each connection: paho would send again what it had in flight, window or not."""
-        import paho.mqtt.client as paho
-        from paho.mqtt.enums import CallbackAPIVersion
-
         settings = self._settings
         client = paho.Client(
             CallbackAPIVersion.VERSION2,
@@ -291,8 +293,6 @@ class _Opening:
     def _open(self) -> None:
         address = f"{self._settings.host}:{self._settings.port}"
         try:
-            import paho.mqtt.client as paho
-
             client: paho.Client = self._make_client()
             code = client.connect(self._settings.host, self._settings.port, _KEEPALIVE)
             if code == paho.MQTT_ERR_SUCCESS:

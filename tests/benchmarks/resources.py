@@ -28,7 +28,7 @@ def measure(directory: Path, broker: Broker, sizes: Sizes) -> Iterator[Row]:
         rates = _rates(node, pids, sizes.idle_seconds)
         yield from _rows("context switches, a sample every 10 s", rates, "/s")
         memory = {service: _pss(pid) for service, pid in pids.items()}
-        yield from _rows("memory (PSS)", memory, "MB", "≤ 58")
+        yield from _rows("memory (PSS)", memory, "MB", "≤ 62")
 
 
 def _start(node: Node, between_samples: int, between_checks: int) -> dict[str, int]:

@@ -64,6 +64,7 @@ def environment(release: Path, data: Path) -> dict[str, str]:
         "PYDANTIC_SKIP_VALIDATING_CORE_SCHEMAS": "1",
         "PYDANTIC_DISABLE_PLUGINS": "__all__",
         "MALLOC_ARENA_MAX": "1",
+        "PYTHONTZPATH": "/usr/share/zoneinfo",
         "PYTHONUNBUFFERED": "1",
     }
 

@@ -2,11 +2,13 @@
 
 import re
 import resource
+from pathlib import Path
 
 import pytest
 from testbed.bed import Node
 
 from tests.node.conftest import read_config, unit_property, write_config
+from tests.node.sampling import release_file
 
 MOST_EXPOSURE = {
     "ivy-dummy-procedure": 0.7,
@@ -24,6 +26,16 @@ TENTA = {
     "max_drain_time": 33,
     "mqtt_connection": {"host": "127.0.0.1", "port": 1, "client_id": "n", "username": "n", "password": "n"},
 }
+
+LIBRARIES_USER = Path(__file__).parents[1] / "libraries_user.py"
+LIBRARIES_UNIT = """
+[Unit]
+PartOf=ivy.target
+
+[Service]
+ExecStart=/usr/bin/ivy run libraries-user
+PrivateNetwork=yes
+"""
 
 
 def test_systemd_has_nothing_to_say_about_the_units(ivy_node: Node) -> None:
@@ -135,3 +147,12 @@ def test_a_node_whose_data_is_on_a_file_system_of_its_own(node: Node) -> None:
     node.wait_for(lambda: unit_property(node, "ivy-tenta", "SubState") == "running", 30, "the backend to start")
     assert unit_property(node, "ivy-tenta", "TimeoutStopUSec") == "2min 33s"
     assert unit_property(node, "ivy-dummy-procedure", "SubState") == "running"
+
+
+def test_a_procedure_may_use_any_library(node: Node) -> None:
+    node.copy_in(LIBRARIES_USER, release_file(node, "ivy/procedures/libraries_user.py"))
+    node.path(release_file(node, "units/ivy-libraries-user.service")).write_text(LIBRARIES_UNIT)
+    node.run(["ivy", "start"])
+    sent = ["ivy", "messages", "--key", "pydantic", "--json"]
+    node.wait_for(lambda: '"pydantic"' in node.run(sent).stdout, 10, "its message")
+    assert unit_property(node, "ivy-libraries-user", "NRestarts") == "0"

@@ -12,11 +12,10 @@ from ivy import constants, main
 from tests.unit.helpers import BACKEND, Node, NotifySocket
 
 PACKAGE = Path(constants.PROJECT_DIR, "ivy")
-# `version`, `files` and `lean` stand below all, because everything may use them.
+# `version` and `files` stand below all, because everything may use them.
 LAYERS = {
     "version": 0,
     "files": 0,
-    "lean": 0,
     "constants": 1,
     "types": 2,
     "utils": 3,
