@@ -16,7 +16,6 @@ from typing import Any, Optional, Protocol
 
 from ivy.backend.backoff import Backoff
 from ivy.backend.link_events import Acknowledged, Connected, Disconnected, Event, Received
-from ivy.backend.network_news import NetworkNews
 from ivy.types.config import MQTTBrokerConfig
 
 # With dnspython, 3 MB, paho would look up SRV records, which ivy never asks for. Only paho takes it for missing.
@@ -33,7 +32,6 @@ finally:
 _KEEPALIVE = 60
 _SECONDS_TO_CONNECT = 30
 _SECONDS_UNTIL_STABLE = 10
-_SECONDS_TO_SETTLE = 1  # of a network that has just come up: name look-up and routes follow its address
 
 # What MQTT 3.1.1 calls 4, 5 and 3, in paho's numbers: who reads "refused" should know whether to do something.
 _REFUSALS = {
@@ -57,27 +55,30 @@ class MQTTLink:
     may come later.
     """
 
-    def __init__(self, settings: MQTTBrokerConfig, subscriptions: tuple[str, ...]) -> None:
+    def __init__(
+        self, settings: MQTTBrokerConfig, subscriptions: tuple[str, ...], backoff: Optional[Backoff] = None
+    ) -> None:
         """Initialise a link. The first `wait` begins to connect.
 
         Args:
             settings: Where to connect, and as whom.
             subscriptions: Topics to subscribe to with QoS 1.
+            backoff: Another one than usual.
         """
         self.is_connected = False
         self._settings = settings
         self._subscriptions = subscriptions
         self._events: collections.deque[Event] = collections.deque()
-        self._backoff = Backoff()
+        self._backoff = backoff or Backoff()
         self._was_useful = False  # whether this connection has delivered anything
         self._of_no_use: set[int] = set()  # publications that deliver nothing
         self._broken_by_broker = False
-        self._network_news = NetworkNews()
         self._client: Optional[paho.Client] = None
         self._opening: Optional[_Opening] = None
-        self._next_try = time.monotonic() + self._backoff.next_delay()
+        self._next_try = self._began = time.monotonic()  # the next try, and the last one
         self._changed = 0.0  # when the connection was begun or accepted, monotonic
         self._loss: Optional[str] = None  # why the connection is no good, found in a callback
+        self._was_refused = False  # whether that was the broker's word
 
     @property
     def address(self) -> str:
@@ -127,7 +128,6 @@ class MQTTLink:
         if self._client is not None and self.is_connected:
             self._client.disconnect()
         self._drop_client()
-        self._network_news.close()
 
     def _advance(self) -> None:
         """Do what is due: begin a try, take over an opened connection, keep one alive, give one up."""
@@ -142,7 +142,7 @@ class MQTTLink:
                 self._lose(self._loss)
         elif now >= self._next_try:
             self._opening = _Opening(self._make_client, self._settings)
-            self._changed = now
+            self._changed = self._began = now
 
     def _take_over(self, opening: _Opening) -> None:
         if not opening.done.is_set():
@@ -166,11 +166,7 @@ class MQTTLink:
             writers += [network] if self._client.want_write() else []
             # What TLS has decrypted already, no select will announce.
             timeout = 0 if getattr(network, "pending", int)() else timeout
-        if self._client is None and self._opening is None and self._network_news.socket is not None:
-            readers.append(self._network_news.socket)
         readable, writable, _ = select.select(readers, writers, [], self._shortened(timeout))
-        if self._network_news.socket in readable and self._network_news.are_good():
-            self._next_try = min(self._next_try, time.monotonic() + _SECONDS_TO_SETTLE)
         client = self._client
         if client is not None and network is not None and (network in readable or timeout == 0):
             self._read(client)
@@ -190,16 +186,15 @@ class MQTTLink:
 
     def _lose(self, reason: str) -> None:
         by_broker, self._broken_by_broker = self.is_connected and self._broken_by_broker, False
-        if self.is_connected and time.monotonic() - self._changed > _SECONDS_UNTIL_STABLE:
-            self._backoff.reset()
-        elif self._was_useful:
-            self._backoff.ease()
-        self._was_useful = False
+        now = time.monotonic()
+        held = self.is_connected and now - self._changed > _SECONDS_UNTIL_STABLE
+        delay = self._backoff.next_delay(
+            useful=held or self._was_useful, refused=self._was_refused, lasted=now - self._began
+        )
+        self._was_useful = self._was_refused = False
         self._of_no_use.clear()
         self._drop_client()
-        delay = self._backoff.next_delay()
-        self._next_try = time.monotonic() + delay
-        self._network_news.are_good()  # what is old is no news
+        self._next_try = now + delay
         self._events.append(Disconnected(reason, delay, by_broker))
 
     def _drop_client(self) -> None:
@@ -237,6 +232,7 @@ class MQTTLink:
     def _on_connect(self, client: paho.Client, _data: Any, _flags: Any, code: ReasonCode, _properties: Any) -> None:
         if code.is_failure:
             hint = _REFUSALS.get(code.value)
+            self._was_refused = True
             self._loss = f"{self.address} refused the connection: {code}" + (f" ({hint})" if hint else "")
         elif self._subscriptions:
             client.subscribe([(topic, 1) for topic in self._subscriptions])
@@ -248,6 +244,7 @@ class MQTTLink:
     ) -> None:
         refused = [topic for topic, code in zip(self._subscriptions, codes, strict=False) if code.is_failure]
         if refused:
+            self._was_refused = True
             self._loss = f"{self.address} refused the subscription to {', '.join(refused)}"
         else:
             self._come_up()

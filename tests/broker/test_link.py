@@ -193,7 +193,7 @@ def test_the_status_line_tells_what_matters(node: Node, broker: Broker) -> None:
 def test_a_connection_that_is_remade_leaves_nothing_behind(make_node: MakeNode) -> None:
     with HangingUp() as broker:
         node = make_node(broker.port)
-        process = node.start(hurry={"backoff._FIRST": 0.001, "backoff._LONGEST": 0.01})
+        process = node.start(hurry={"backoff._FIRST": 0.001, "backoff._LONGEST_UNANSWERED": 0.01})
         wait_for(lambda: broker.connections >= 20, 10, "some tries")
         open_before = _most_descriptors(process, broker)
         wait_for(lambda: broker.connections >= 200, 20, "many tries")

@@ -1,76 +1,83 @@
-"""A network that comes up is noticed, so that nobody waits for the next try for longer than that."""
+"""When the next try to connect is made, and that nothing but time brings it on."""
 
 import contextlib
 import socket
 import subprocess
-import time
+import sys
 
 import pytest
 
-from ivy.backend import backoff, link_events, mqtt_link
+from ivy.backend.backoff import Backoff
+from ivy.backend.link_events import Disconnected
+from ivy.backend.mqtt_link import MQTTLink
 from ivy.types.config import MQTTBrokerConfig
 from tests.broker.conftest import free_port
+from tests.broker.fake import CONNACK, TalkingNonsense
 from tests.broker.node import PROJECT
 
-_WATCH = """
-import select, subprocess
-from ivy.backend.network_news import NetworkNews
-news = NetworkNews()
-assert not news.are_good()
+# A router advertises itself every few seconds, and each time the kernel tells all who listen of a "new" address.
+_REFRESH = """
+import socket, subprocess, time
+from ivy.backend.backoff import Backoff
+from ivy.backend.link_events import Disconnected
+from ivy.backend.mqtt_link import MQTTLink
+from ivy.types.config import MQTTBrokerConfig
+
 subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
-assert select.select([news.socket], [], [], 10)[0] and news.are_good()
-assert not news.are_good()
-subprocess.run(["ip", "link", "set", "lo", "down"], check=True)
-select.select([news.socket], [], [], 10)
-assert not news.are_good()
-print("well")
+settings = MQTTBrokerConfig(host="127.0.0.1", port=1, client_id="c", username="u", password="p")
+link = MQTTLink(settings, (), Backoff(lambda least, most: 600.0))
+reader, writer = socket.socketpair()
+losses = []
+deadline = time.monotonic() + 3
+while time.monotonic() < deadline:
+    losses += [event for event in link.wait(reader, 0.2) if isinstance(event, Disconnected)]
+    change = ["ip", "address", "replace", "192.0.2.1/24", "dev", "lo", "valid_lft", "99", "preferred_lft", "99"]
+    subprocess.run(change, check=True)
+print(len(losses), losses[0].seconds_to_next_try)
 """
 
 
-def test_an_address_that_comes_is_good_news_and_one_that_goes_is_not() -> None:
+def test_a_refreshed_address_brings_no_try_on() -> None:
     alone = ["unshare", "--user", "--map-root-user", "--net"]
-    command = [*alone, "/usr/bin/python3", "-c", _WATCH]
-    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=30)
-    assert done.stdout == "well\n", done.stderr
+    command = [*alone, sys.executable, "-c", _REFRESH]
+    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=60)
+    assert done.stdout == "1 600.0\n", done.stderr
 
 
-class _News:
-    """News that a test makes."""
+class _Recording(Backoff):
+    """Waits for nothing, and keeps what it was told."""
 
     def __init__(self) -> None:
-        self.writer, self.socket = socket.socketpair()
-        self.socket.setblocking(False)
+        super().__init__()
+        self.told: list[tuple[bool, bool]] = []
 
-    def are_good(self) -> bool:
-        with contextlib.suppress(BlockingIOError):
-            return bool(self.socket.recv(100))
-        return False
-
-    def close(self) -> None:
-        self.writer.close()
-        self.socket.close()
+    def next_delay(self, *, useful: bool, refused: bool, lasted: float) -> float:
+        self.told.append((useful, refused))
+        return 0.0
 
 
-def _next_loss(link: mqtt_link.MQTTLink, wake: socket.socket, timeout: float) -> link_events.Disconnected | None:
-    deadline = time.monotonic() + timeout
-    while (rest := deadline - time.monotonic()) > 0:
-        for event in link.wait(wake, rest):
-            if isinstance(event, link_events.Disconnected):
-                return event
-    return None
-
-
-def test_good_news_end_the_wait_for_the_next_try(monkeypatch: pytest.MonkeyPatch) -> None:
-    news = _News()
-    monkeypatch.setattr(mqtt_link, "NetworkNews", lambda: news)
-    monkeypatch.setattr(mqtt_link, "_SECONDS_TO_SETTLE", 0.0)
-    monkeypatch.setattr(backoff, "_FIRST", 600.0)
-    settings = MQTTBrokerConfig(host="127.0.0.1", port=free_port(), client_id="c", username="u", password="p")
-    link = mqtt_link.MQTTLink(settings, ())
+def _lose_twice(port: int, subscriptions: tuple[str, ...] = ()) -> list[tuple[bool, bool]]:
+    """What the backoff is told of the first two connections: whether they were of use, and whether refused."""
+    settings = MQTTBrokerConfig(host="127.0.0.1", port=port, client_id="c", username="u", password="p")
+    backoff = _Recording()
+    link = MQTTLink(settings, subscriptions, backoff)
     reader, writer = socket.socketpair()
-    with contextlib.closing(news), reader, writer:
-        loss = _next_loss(link, reader, 10)
-        assert loss is not None
-        assert loss.seconds_to_next_try > 100
-        news.writer.send(b"!")
-        assert _next_loss(link, reader, 10) is not None
+    with contextlib.closing(link), reader, writer:
+        losses = 0
+        while losses < 2:
+            losses += sum(isinstance(event, Disconnected) for event in link.wait(reader, 10))
+    return backoff.told[:2]
+
+
+def test_nobody_who_listens_is_no_refusal() -> None:
+    assert _lose_twice(free_port()) == [(False, False)] * 2
+
+
+@pytest.mark.parametrize(
+    ("answer", "subscriptions"),
+    [(b"\x20\x02\x00\x05", ()), (CONNACK + b"\x90\x03\x00\x01\x80", ("topic",))],
+    ids=["not authorised", "not to subscribe"],
+)
+def test_a_brokers_no_is_a_refusal(answer: bytes, subscriptions: tuple[str, ...]) -> None:
+    with TalkingNonsense(answer) as broker:
+        assert _lose_twice(broker.port, subscriptions) == [(False, True)] * 2

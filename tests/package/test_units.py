@@ -56,7 +56,7 @@ def test_a_procedure_has_no_network(name: str) -> None:
 
 @pytest.mark.parametrize("name", sorted(BACKENDS))
 def test_a_backend_has_the_internet_and_does_not_wait_for_it(name: str) -> None:
-    assert of_service(name)["RestrictAddressFamilies"] == ["AF_INET AF_INET6 AF_NETLINK"]
+    assert of_service(name)["RestrictAddressFamilies"] == ["AF_INET AF_INET6"]
     assert of_service(name)["After"] == ["network.target"]
 
 

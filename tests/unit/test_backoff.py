@@ -1,39 +1,50 @@
 """How long a backend waits before it tries to connect again."""
 
+import random
+
+import pytest
+
 from ivy.backend.backoff import Backoff
 
 
-def _delays(backoff: Backoff, count: int) -> list[float]:
-    return [backoff.next_delay() for _ in range(count)]
+def _longest(_least: float, most: float) -> float:
+    return most
 
 
-def test_the_first_try_is_made_at_once() -> None:
-    assert Backoff().next_delay() == 0.0
+def _failures(backoff: Backoff, count: int, *, refused: bool) -> list[float]:
+    return [backoff.next_delay(useful=False, refused=refused, lasted=30) for _ in range(count)]
 
 
-def test_delays_double_and_end_at_a_quarter_of_an_hour() -> None:
-    for _ in range(20):
-        _, *delays = _delays(Backoff(), 30)
-        for number, delay in enumerate(delays):
-            full = min(900.0, 2.0**number)
-            assert full / 2 <= delay <= full
+@pytest.mark.parametrize(("refused", "longest"), [(False, 60.0), (True, 900.0)])
+def test_delays_double_up_to_a_minute_or_where_it_is_refused_a_quarter_of_an_hour(
+    refused: bool, longest: float
+) -> None:
+    expected = [min(longest, 2.0**number) for number in range(30)]
+    assert _failures(Backoff(_longest), 30, refused=refused) == expected
 
 
 def test_nodes_of_a_fleet_do_not_wait_alike() -> None:
-    assert len({_delays(Backoff(), 6)[-1] for _ in range(20)}) > 1
+    delays = [_failures(Backoff(random.Random(seed).uniform), 1, refused=False)[0] for seed in range(20)]
+    assert len(set(delays)) == 20
+    assert all(0.5 <= delay <= 1.0 for delay in delays)
 
 
-def test_it_begins_anew_after_success() -> None:
-    backoff = Backoff()
-    _delays(backoff, 12)
-    backoff.reset()
-    first, second = _delays(backoff, 2)
-    assert first == 0.0
-    assert 0.5 <= second <= 1.0
+def test_a_refusal_after_an_outage_is_not_punished_for_the_outage() -> None:
+    backoff = Backoff(_longest)
+    _failures(backoff, 12, refused=False)
+    assert _failures(backoff, 2, refused=True) == [1.0, 2.0]
+    assert _failures(backoff, 1, refused=False) == [60.0]
 
 
-def test_a_useful_connection_shortens_the_wait_but_allows_no_hot_loop() -> None:
-    backoff = Backoff()
-    _delays(backoff, 12)
-    backoff.ease()
-    assert 0.5 <= backoff.next_delay() <= 1.0
+@pytest.mark.parametrize("refused", [False, True])
+def test_after_a_connection_that_was_of_use_the_next_try_is_made_at_once(refused: bool) -> None:
+    backoff = Backoff(_longest)
+    _failures(backoff, 12, refused=refused)
+    assert backoff.next_delay(useful=True, refused=False, lasted=1.0) == 0.0
+    assert _failures(backoff, 2, refused=refused) == [1.0, 2.0]
+
+
+def test_a_broker_that_breaks_each_useful_connection_makes_no_hot_loop() -> None:
+    backoff = Backoff(_longest)
+    for _ in range(10):
+        assert backoff.next_delay(useful=True, refused=False, lasted=0.25) == 0.75
