@@ -72,8 +72,6 @@ def _add_node_commands(commands: Any) -> None:
     doctor.add_argument("--json", action="store_true", help="print JSON")
     run = _add(commands, "run", "services:run", "run one service in the foreground, as its unit does")
     run.add_argument("name", metavar="NAME", help="e.g. dummy-procedure, system-checks, tenta or thingsboard")
-    new = _add(commands, "new-procedure", "new_procedure:run", "write a procedure's files, in a checkout")
-    new.add_argument("name", metavar="NAME", help="e.g. wind-speed")
     _add(commands, "info", "services:info", "show version and places on disk")
 
 

@@ -1,4 +1,4 @@
-"""`ivy new-procedure`: what it writes is a procedure whose own test passes at once."""
+"""`packaging/new-procedure`: what it writes is a procedure whose own test passes at once."""
 
 import shutil
 import subprocess
@@ -10,7 +10,7 @@ import pytest
 from ivy import constants
 
 CHECKOUT = Path(constants.PROJECT_DIR)
-PARTS = ("ivy", "units", "tests", "config", "packaging/new-procedure", "pyproject.toml")
+PARTS = ("ivy", "units", "tests", "config", "packaging", "pyproject.toml")
 FILES = {
     "ivy/procedures/wind_speed.py",
     "units/ivy-wind-speed.service",
@@ -22,7 +22,7 @@ FILES = {
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
     """A copy of this one."""
-    if not (CHECKOUT / "packaging" / "new-procedure").is_dir():
+    if not (CHECKOUT / "packaging" / "new-procedure").is_file():
         pytest.fail("this needs a whole checkout")
     for part in PARTS:
         source, target = CHECKOUT / part, tmp_path / "checkout" / part
@@ -39,8 +39,13 @@ def python(checkout: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=checkout, capture_output=True, text=True, timeout=120)
 
 
+def new_procedure(checkout: Path, name: str) -> subprocess.CompletedProcess[str]:
+    """As in a clean clone: with nothing but Python's own modules."""
+    return python(checkout, "-I", "-S", "packaging/new-procedure", name)
+
+
 def test_its_own_test_passes_at_once(checkout: Path) -> None:
-    made = python(checkout, "-m", "ivy", "new-procedure", "wind-speed")
+    made = new_procedure(checkout, "wind-speed")
     assert made.returncode == 0, made.stderr
     assert {line.split()[1] for line in made.stdout.splitlines() if line.startswith(("wrote", "changed"))} == FILES
     tested = python(
@@ -48,13 +53,13 @@ def test_its_own_test_passes_at_once(checkout: Path) -> None:
     )
     assert tested.returncode == 0, tested.stdout
     assert "1 passed" in tested.stdout
-    again = python(checkout, "-m", "ivy", "new-procedure", "wind-speed")
+    again = new_procedure(checkout, "wind-speed")
     assert again.returncode == 2
     assert "already" in again.stderr
 
 
 def test_configs_of_before_stay_valid_and_the_new_section_has_bounds(checkout: Path) -> None:
-    python(checkout, "-m", "ivy", "new-procedure", "wind-speed")
+    new_procedure(checkout, "wind-speed")
     template = "config/config.template.json"
     assert python(checkout, "-m", "ivy", "config", "validate", template).returncode == 0
     text = (checkout / template).read_text().rstrip().removesuffix("}")
@@ -82,7 +87,7 @@ def test_configs_of_before_stay_valid_and_the_new_section_has_bounds(checkout: P
 )
 def test_names_that_cannot_be_are_refused_and_nothing_is_written(checkout: Path, name: str) -> None:
     before = {path for path in checkout.rglob("*") if path.is_file()}
-    refused = python(checkout, "-m", "ivy", "new-procedure", name)
+    refused = new_procedure(checkout, name)
     assert refused.returncode == 2
-    assert refused.stderr.startswith("ivy: ")
+    assert refused.stderr.startswith("new-procedure: ")
     assert {path for path in checkout.rglob("*") if path.is_file() and path.suffix != ".pyc"} == before
