@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 PROJECT = Path(__file__).parents[2]
-PROCEDURES = {"ivy.target.wants/ivy-dummy-procedure.service", "ivy.target.wants/ivy-system-checks.service"}
+NAMES = sorted(path.stem.replace("_", "-") for path in (PROJECT / "ivy" / "procedures").glob("[!_]*.py"))
+PROCEDURES = {f"ivy.target.wants/ivy-{name}.service" for name in NAMES}
 BACKENDS = ("tenta", "thingsboard")
 TENTA = {"provider": "tenta", "max_drain_time": 33}
 NO_RELEASE = "ivy-saw-no-release"
@@ -103,7 +104,7 @@ def test_a_procedure_that_a_release_lacks_is_not_wanted(machine: Machine) -> Non
     release = machine.add_release()
     (release / "ivy" / "procedures" / "dummy_procedure.py").unlink()
     (release / "units" / "ivy-dummy-procedure.service").unlink()
-    assert machine.generate().keys() == {"ivy.target.wants/ivy-system-checks.service"}
+    assert machine.generate().keys() == PROCEDURES - {"ivy.target.wants/ivy-dummy-procedure.service"}
 
 
 def test_a_unit_that_is_neither_procedure_nor_backend_is_published_but_not_wanted(machine: Machine) -> None:
@@ -118,7 +119,7 @@ def test_shared_drop_ins_reach_each_service_by_name_and_never_the_updater(machin
     (release / "units" / "ivy-updater.service").write_text("broken")
     (release / "units" / "ivy-updater.service.d" / "20-supervision.conf").write_text("broken")
     (release / "units" / "ivy-rollback.service").write_text("broken")
-    changed = {f"ivy-{name}.service.d/10-sandbox.conf" for name in ("dummy-procedure", "system-checks", *BACKENDS)}
+    changed = {f"ivy-{name}.service.d/10-sandbox.conf" for name in (*NAMES, *BACKENDS)}
     assert machine.generate().keys() == PROCEDURES | changed
 
 

@@ -10,7 +10,7 @@ import pytest
 from ivy import constants
 
 CHECKOUT = Path(constants.PROJECT_DIR)
-PARTS = ("ivy", "units", "tests", "config", "packaging", "pyproject.toml")
+PARTS = ("ivy", "units", "tests", "config", "packaging", "debian", "pyproject.toml")
 FILES = {
     "ivy/procedures/wind_speed.py",
     "units/ivy-wind-speed.service",
@@ -56,6 +56,18 @@ def test_its_own_test_passes_at_once(checkout: Path) -> None:
     again = new_procedure(checkout, "wind-speed")
     assert again.returncode == 2
     assert "already" in again.stderr
+
+
+def test_the_tests_that_know_all_procedures_take_one_that_sorts_between_two_of_them(checkout: Path) -> None:
+    """What the tests of a fork meet, of which these are the quick ones."""
+    new_procedure(checkout, "heat-box")
+    files = [
+        "tests/unit/test_remote_calls.py",
+        "tests/package/test_generator.py",
+        "tests/package/test_units.py",
+    ]
+    tested = python(checkout, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *files)
+    assert tested.returncode == 0, tested.stdout
 
 
 def test_configs_of_before_stay_valid_and_the_new_section_has_bounds(checkout: Path) -> None:
