@@ -10,7 +10,7 @@ import stat
 import threading
 from collections.abc import Generator
 from pathlib import Path
-from typing import Optional
+from typing import Optional, Union
 
 _MOST_BYTES = 16_000_000
 
@@ -122,7 +122,12 @@ def make_directory(path: str) -> None:
 
 
 def write_atomically(
-    path: Path, content: str, *, mode: int = 0o640, durable: bool = True, group_of: Optional[Path] = None
+    path: Path,
+    content: Union[str, bytes],
+    *,
+    mode: int = 0o640,
+    durable: bool = True,
+    group_of: Optional[Path] = None,
 ) -> None:
     """Replace the content of a file in one step: written beside, synced, renamed.
 
@@ -131,7 +136,7 @@ def write_atomically(
 
     Args:
         path: The file. Its directory must exist.
-        content: The new content, stored as UTF-8.
+        content: The new content; text is stored as UTF-8.
         mode: The permissions of the file.
         durable: Whether the content must survive a power cut (pointless on a tmpfs).
         group_of: A file or directory whose group may read it, instead: for what root keeps, and services read.
@@ -147,11 +152,11 @@ def write_atomically(
     beside.unlink(missing_ok=True)  # of a process that was killed, and whose number is used again
     descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        with os.fdopen(descriptor, "wb") as file:
             os.fchmod(descriptor, mode)
             if os.geteuid() == 0:
                 os.fchown(descriptor, owner.st_uid, group)
-            file.write(content)
+            file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             if durable:
                 os.fsync(descriptor)

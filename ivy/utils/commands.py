@@ -3,7 +3,7 @@
 import subprocess
 import time
 from collections.abc import Sequence
-from typing import Optional
+from typing import Any, AnyStr, Optional
 
 from ivy.utils import notify
 
@@ -39,15 +39,20 @@ def run(arguments: Sequence[str], *, timeout: float, input: str = "") -> str:
     Raises:
         CommandError: It could not be started, took too long, or exited with another status than 0.
     """
+    return _run(arguments, timeout, input, text=True, errors="replace")
+
+
+def run_binary(arguments: Sequence[str], *, timeout: float, input: bytes) -> bytes:
+    """Run a program that prints no text, such as a picture; otherwise as `run`."""
+    return _run(arguments, timeout, input)
+
+
+def _run(arguments: Sequence[str], timeout: float, input: AnyStr, **kind: Any) -> AnyStr:
     name = " ".join(arguments)
+    pipe = subprocess.PIPE
     try:
-        process = subprocess.Popen(
-            arguments,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            errors="replace",
+        process: subprocess.Popen[AnyStr] = subprocess.Popen(
+            arguments, stdin=pipe, stdout=pipe, stderr=pipe, **kind
         )
     except OSError as error:
         raise CommandError(f"`{name}` cannot be run: {error}") from error
@@ -61,13 +66,15 @@ def run(arguments: Sequence[str], *, timeout: float, input: str = "") -> str:
             process.kill()
             raise
     if process.returncode != 0:
-        said = (errors or output).strip()[-_LONGEST_COMPLAINT:]
+        complaint = errors or output
+        text = complaint if isinstance(complaint, str) else complaint.decode(errors="replace")
+        said = text.strip()[-_LONGEST_COMPLAINT:]
         raise CommandError(f"`{name}` exited with {process.returncode}: {said}", process.returncode, said)
     return output
 
 
-def _communicate(process: "subprocess.Popen[str]", input: str, deadline: float) -> tuple[str, str]:
-    given: Optional[str] = input  # once: it is kept when the time is up
+def _communicate(process: "subprocess.Popen[AnyStr]", input: AnyStr, deadline: float) -> tuple[AnyStr, AnyStr]:
+    given: Optional[AnyStr] = input  # once: it is kept when the time is up
     while True:
         rest = deadline - time.monotonic()
         try:

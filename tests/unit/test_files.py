@@ -19,6 +19,8 @@ def test_the_content_is_replaced(tmp_path: Path) -> None:
     files.write_atomically(file, "old")
     files.write_atomically(file, "nëw")
     assert file.read_bytes() == "nëw".encode()
+    files.write_atomically(file, b"\xff\r\n")
+    assert file.read_bytes() == b"\xff\r\n"
     assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
 
 

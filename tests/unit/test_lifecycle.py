@@ -178,6 +178,14 @@ def test_output_in_any_encoding_is_taken() -> None:
     assert commands.run([sys.executable, "-c", code], timeout=20) == "a\N{REPLACEMENT CHARACTER}b"
 
 
+def test_bytes_are_passed_as_they_are() -> None:
+    code = r"import sys; sys.stdout.buffer.write(sys.stdin.buffer.read() + b'\r\n')"
+    every = bytes(range(256))
+    assert commands.run_binary([sys.executable, "-c", code], timeout=20, input=every) == every + b"\r\n"
+    with pytest.raises(CommandError, match=r"exited with 3: \ufffd$"):
+        commands.run_binary(["sh", "-c", r"printf '\377' >&2; exit 3"], timeout=20, input=b"")
+
+
 def test_a_command_reads_its_input_once() -> None:
     text = "a secret\n" * 20_000  # more than a pipe holds
     assert commands.run(
