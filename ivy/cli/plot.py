@@ -1,45 +1,38 @@
 """`ivy plot`: the archive as a picture, in the terminal or in a file."""
 
 import argparse
-import locale
-import os
-import shutil
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Optional, Union
 
-from ivy.cli import svg_chart, terminal_chart
+from ivy import files
+from ivy.cli import chart, paper
 from ivy.cli.selection import Selection
 from ivy.cli.series import Series, Window
-from ivy.cli.terminal_chart import Terminal
 from ivy.types.messages import DataMessageBody
-from ivy.utils import commands
 
 _SECONDS_BY_DEFAULT = 86_400.0
-_CONVERTER = "rsvg-convert"
-_SECONDS_TO_CONVERT = 60.0
 
 
 def show(arguments: argparse.Namespace) -> int:
     """Draw what was sampled."""
-    if arguments.png and shutil.which(_CONVERTER) is None:  # said at once, not after a year of samples was read
-        raise RuntimeError(f"--png needs the program {_CONVERTER}: apt install librsvg2-bin")
-    terminal = _terminal()
+    chart.program()  # said at once that it is missing, not after a year of samples was read
     is_for_file = arguments.svg or arguments.png
-    bins = svg_chart.BINS if is_for_file else terminal.plot_columns * terminal.raster.columns
+    terminal = paper.of_terminal()
     selection = _selection(arguments)
-    window = _window(selection, arguments.since, bins)
+    window = _window(selection, arguments.since, paper.FILE_BINS if is_for_file else terminal.bins)
     panels = _collect(selection, window) if window else []
     drawable = [series for series in panels if series.count]
     if window is None or not drawable:
         print(f"ivy plot: {_why_nothing(panels)}", file=sys.stderr)
         return 1
-    if is_for_file:
-        _write(svg_chart.draw(drawable, window), arguments.svg, arguments.png)
-    else:
-        print(terminal_chart.draw(drawable, window, terminal))
+    for file, make_paper in ((arguments.svg, paper.svg), (arguments.png, paper.png)):
+        if file:
+            _write(file, chart.draw(drawable, window, make_paper(len(drawable))))
+    if not is_for_file:
+        print(terminal.text(chart.draw(drawable, window, terminal.paper(len(drawable)))))
     return 0
 
 
@@ -82,18 +75,9 @@ def _why_nothing(panels: list[Series]) -> str:
     return "nothing was sampled under these keys at that time; see ivy messages --kind data"
 
 
-def _write(picture: str, svg: Optional[str], png: Optional[str]) -> None:
-    if svg:
-        Path(svg).write_text(picture, encoding="utf-8")
-    if png:
-        command = [_CONVERTER, "--zoom=2", "--format=png", f"--output={png}"]
-        commands.run(command, timeout=_SECONDS_TO_CONVERT, input=picture)
-
-
-def _terminal() -> Terminal:
-    size = shutil.get_terminal_size()  # 80 x 24 where nobody knows
-    kind = os.environ.get("TERM", "")
-    # The locale, not the encoding: Python writes UTF-8 in the locale C too. The kernel's console has no braille.
-    has_unicode = "utf" in locale.setlocale(locale.LC_CTYPE).lower() and kind not in ("linux", "dumb")
-    has_colours = sys.stdout.isatty() and kind not in ("", "dumb") and not os.environ.get("NO_COLOR")
-    return Terminal(size.columns, size.lines, has_unicode, has_colours)
+def _write(file: str, picture: bytes) -> None:
+    path = Path(file)
+    if path.exists() and not path.is_file():  # such as /dev/stdout
+        path.write_bytes(picture)
+    else:
+        files.write_atomically(path, picture, mode=0o644)

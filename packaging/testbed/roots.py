@@ -49,9 +49,9 @@ DEPENDENCIES = (
 # What a person or a test looks into a node with.
 INSTRUMENTS = (
     "faketime",
+    "gnuplot-nox",
     "iproute2",
     "less",
-    "librsvg2-bin",
     "man-db",
     "mosquitto-clients",
     "nftables",

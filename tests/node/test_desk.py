@@ -1,6 +1,8 @@
 """What people and other programs find on a node: help, pictures, figures for Prometheus."""
 
 import json
+import re
+import xml.etree.ElementTree as ET
 
 from testbed.bed import Node
 from testbed.broker import Broker
@@ -55,16 +57,29 @@ def test_help_is_installed(ivy_node: Node) -> None:
     assert {"dummy-procedure", "system-checks", "tenta", "thingsboard", "updater"} <= set(services)
 
 
-def test_what_was_sampled_is_exported_and_drawn(ivy_node: Node) -> None:
+def test_what_was_sampled_is_exported_and_drawn(node: Node) -> None:
     def has_samples() -> bool:
-        lines = ivy_node.run(
-            ["ivy", "messages", "--since", "-1h", "--key", "random_walk_position", "--json"]
-        ).stdout
+        lines = node.run(["ivy", "messages", "--since", "-1h", "--key", "random_walk_position", "--json"]).stdout
         return len(lines.splitlines()) >= 2
 
-    ivy_node.wait_for(has_samples, 40, "two samples")
-    first = json.loads(ivy_node.run(["ivy", "messages", "--kind", "data", "--json"]).stdout.splitlines()[0])
+    node.wait_for(has_samples, 40, "two samples")
+    first = json.loads(node.run(["ivy", "messages", "--kind", "data", "--json"]).stdout.splitlines()[0])
     assert first["message_body"]["variant"] == "data"
-    table = ivy_node.run(["ivy", "messages", "--since", "-1h", "--csv"]).stdout
+    table = node.run(["ivy", "messages", "--since", "-1h", "--csv"]).stdout
     assert table.startswith("timestamp,time_utc,timestamp_in_doubt,")
-    assert "random_walk_position  min" in ivy_node.run(["ivy", "plot", "random_walk_position"]).stdout
+    plot = ["ivy", "plot", "random_walk_position", "--since", "-1h"]
+    missing = node.run(plot, check=False)
+    assert (missing.returncode, missing.stdout) == (1, "")
+    assert missing.stderr == "ivy: drawing needs the program gnuplot: apt install gnuplot-nox\n"
+    node.run(["apt-get", "install", "--yes", "--no-install-recommends", "gnuplot-nox"], timeout=300)
+    for locale, dots in (("C.UTF-8", "[\u2801-\u28ff]"), ("C", "[*]")):
+        drawn = node.run(["env", f"LC_ALL={locale}", "TERM=xterm", "COLUMNS=60", *plot]).stdout
+        assert re.search(dots, drawn) and drawn.isascii() == (locale == "C") and "\033" not in drawn
+        assert "random_walk_position  min" in drawn and max(map(len, drawn.splitlines())) <= 60
+    node.run([*plot, "--svg", "/root/a.svg", "--png", "/root/a.png"])
+    assert "random_walk_position  min" in "".join(ET.parse(node.path("/root/a.svg")).getroot().itertext())
+    assert node.path("/root/a.png").read_bytes().startswith(b"\x89PNG")
+    terminal = node.run(
+        ["script", "--quiet", "--command", f"TERM=xterm LC_ALL=C.UTF-8 {' '.join(plot)}", "/dev/null"]
+    )
+    assert re.search("\033\\[22;36m[\u2801-\u28ff]", terminal.stdout)

@@ -25,8 +25,8 @@ BROKER, WEB = "broker.example.org", "www.example.org"
 IDENTIFIER = "4d1f…"
 USERS = {IDENTIFIER: "…", "roof-1": "correct-horse", "roof-2": "battery-staple", OPERATOR: "operator"}
 NODES = ("roof-7", "roof-1", "roof-2")
-# For what a reader would install before: man pages, pictures in PNG.
-FURTHER_PACKAGES = ("man-db", "librsvg2-bin")
+# For what a reader would install before: man pages, pictures.
+FURTHER_PACKAGES = ("man-db", "gnuplot-nox")
 COLLECTOR = "/var/lib/prometheus/node-exporter"
 EDITOR = "/root/editor"
 WANTED = "/root/wanted.json"

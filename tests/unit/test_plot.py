@@ -1,22 +1,24 @@
-"""`ivy plot`: honest about gaps and spikes, readable wherever it is drawn."""
+"""`ivy plot`: honest about gaps and spikes, readable wherever it is drawn.
+
+gnuplot is a fake here, which keeps what it is told; what the real one makes of it is in `tests/system`.
+"""
 
 import io
 import locale
 import math
+import os
 import re
-import shutil
 import sys
 import time
-import xml.etree.ElementTree as ET
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from ivy.cli import svg_chart, terminal_chart, ticks
+from ivy.cli import chart, main, paper
+from ivy.cli.paper import Paper, Terminal
 from ivy.cli.series import Series, Window
-from ivy.cli.terminal_chart import Terminal
+from tests.unit.helpers import Node
 from tests.unit.test_archive_export import NOON, Ivy, ivy, sample
 
 __all__ = ["ivy"]  # the fixture
@@ -24,7 +26,50 @@ __all__ = ["ivy"]  # the fixture
 WINDOW = Window(0, 1000, 100)
 PLAIN = Terminal(80, 24, has_unicode=False, has_colours=False)
 BRAILLE = Terminal(80, 24, has_unicode=True, has_colours=False)
-SVG = "{http://www.w3.org/2000/svg}"
+
+
+class Gnuplot:
+    """Draws what it is given, and keeps its script, arguments and environment."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self.draw(b"a picture")
+
+    def draw(self, picture: bytes, status: int = 0) -> None:
+        """Let it end so."""
+        (self._directory / "picture").write_bytes(picture)
+        program = self._directory / "gnuplot"
+        kept = f"cat > {self._directory}/script; env > {self._directory}/environment"
+        arguments = f'echo "$@" > {self._directory}/arguments'
+        program.write_text(f"#!/bin/sh\n{kept}\n{arguments}\ncat {self._directory}/picture\nexit {status}\n")
+        program.chmod(0o755)
+
+    def read(self, name: str = "script") -> str:
+        """What it was given."""
+        return (self._directory / name).read_text("ascii")
+
+    def texts(self) -> list[str]:
+        """The quoted texts of the script, as gnuplot understands them."""
+        quoted = re.findall(r'"((?:\\[0-7]{3})*)"', self.read())
+        return [bytes(int(number, 8) for number in text.split("\\")[1:]).decode() for text in quoted]
+
+    def lines(self) -> list[list[tuple[float, float]]]:
+        """The unbroken lines of all panels."""
+        found: list[list[tuple[float, float]]] = []
+        for block in re.findall(r"\$data << END\n(.*?)END\n", self.read(), re.DOTALL):
+            for line in block.strip().split("\n\n"):
+                pairs = [point.split() for point in line.splitlines()]
+                found.append([(float(when), float(value)) for when, value in pairs])
+        return found
+
+
+@pytest.fixture
+def gnuplot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Gnuplot:
+    """The only program on the PATH by that name."""
+    directory = tmp_path / "bin"
+    directory.mkdir()
+    monkeypatch.setenv("PATH", f"{directory}:/usr/bin:/bin")
+    return Gnuplot(directory)
 
 
 def series(samples: dict[float, float | int | str], window: Window = WINDOW) -> Series:
@@ -81,91 +126,137 @@ def test_a_clock_that_is_set_back_costs_nothing() -> None:
     assert made.last == 6
 
 
-@pytest.mark.parametrize(
-    ("low", "high", "labels"),
-    [
-        (0, 10, ["0", "2", "4", "6", "8", "10"]),
-        (17.1, 24.4, ["18", "20", "22", "24"]),
-        (-0.02, 0.021, ["-0.02", "-0.01", "0.00", "0.01", "0.02"]),
-        (0, 5e9, ["0", "1e+09", "2e+09", "3e+09", "4e+09", "5e+09"]),
-    ],
-)
-def test_values_have_round_ticks(low: float, high: float, labels: list[str]) -> None:
-    assert [label for _, label in ticks.of_values(low, high, 5)] == labels
+def drawn(gnuplot: Gnuplot, *panels: Series, on: Callable[[int], Paper] = BRAILLE.paper) -> str:
+    """The script for some series."""
+    chart.draw(panels, panels[0].window, on(len(panels)))
+    return gnuplot.read()
+
+
+def test_gaps_and_extremes_reach_the_picture(gnuplot: Gnuplot) -> None:
+    made = Series("key", WINDOW)
+    for number in range(100_000):
+        if not 30_000 < number < 50_000:
+            made.add(number / 100, 99.0 if number == 54_321 else number % 2)
+    drawn(gnuplot, made)
+    before, after = gnuplot.lines()
+    assert (before[0][0], before[-1][0], after[0][0], after[-1][0]) == (0, 300, 500, 999.99)
+    assert [round(when) for when, value in after if value == 99] == [545]
+    assert len(before) + len(after) <= 4 * WINDOW.bins
+
+
+@pytest.mark.parametrize("samples", [{500: 5}, {500: 5, 500.001: 5}])
+def test_a_lonely_sample_is_a_dot(gnuplot: Gnuplot, samples: dict[float, float | int | str]) -> None:
+    drawn(gnuplot, series(samples))
+    [line] = gnuplot.lines()
+    assert {value for _, value in line} == {5}
+    assert line[-1][0] - line[0][0] == pytest.approx(WINDOW.bins / 10, abs=0.01)
 
 
 @pytest.mark.parametrize(
-    ("seconds", "labels"),
+    ("low", "high", "step", "label"),
     [
-        (10, ["12:00:00", "12:00:05", "12:00:10"]),
-        (3600, ["12:00", "12:30", "13:00"]),
-        (86_400, ["12:00", "11-21", "12:00"]),
-        (10 * 86_400, ["11-23", "11-28"]),
-        (50 * 86_400, ["2026-12", "2027-01"]),
-        (1000 * 86_400, ["2028-01"]),
-        (30_000 * 86_400, ["2050-01", "2100-01"]),
+        (0, 10, 2, "%.6g"),
+        (17.1, 24.4, 2, "%.6g"),
+        (-0.02, 0.021, 0.01, "%.6g"),
+        (1e6, 1e6 + 1, 0.2, "%.8g"),
+        (0, 5e9, 1e9, "%.6g"),
+        (5, 5, 0.1, "%.6g"),
     ],
 )
-def test_times_have_round_ticks(seconds: float, labels: list[str]) -> None:
-    assert [label for _, label in ticks.of_times(NOON, NOON + seconds, 2)] == labels
+def test_values_have_round_ticks(gnuplot: Gnuplot, low: float, high: float, step: float, label: str) -> None:
+    script = drawn(gnuplot, series({0: low, 990: high}), on=lambda _: Paper("dumb", 80, 13))
+    found = re.search(r"set ytics nomirror format '(.*)' (.*)", script)
+    assert found and found[1] == label and float(found[2]) == pytest.approx(step)
 
 
-NUMBERS = st.floats(allow_nan=True, allow_infinity=True) | st.integers() | st.text(max_size=3)
-
-
-@given(
-    st.dictionaries(st.floats(0, 1000), NUMBERS, min_size=1, max_size=20), st.integers(1, 250), st.integers(1, 60)
+@pytest.mark.parametrize(
+    ("seconds", "label", "step"),
+    [
+        (10, "%H:%M:%S", 5),
+        (3600, "%H:%M", 1800),
+        (86_400, "%H:%M", 43_200),
+        (2 * 86_400, "%m-%d", 86_400),
+        (10 * 86_400, "%m-%d", 5 * 86_400),
+        (50 * 86_400, "%Y-%m", 30 * 86_400),
+        (1000 * 86_400, "%Y", 2 * 365.25 * 86_400),
+        (8000 * 365 * 86_400, "%Y", 10_000 * 365.25 * 86_400),
+    ],
 )
-def test_anything_can_be_drawn(samples: dict[float, float | int | str], columns: int, lines: int) -> None:
-    made = series({0: 1, **samples})
-    if made.count:
-        for has_unicode in (False, True):
-            text = terminal_chart.draw([made, made], WINDOW, Terminal(columns, lines, has_unicode, False))
-            assert has_unicode or text.isascii()
-            assert columns < 60 or all(len(line) <= columns for line in text.splitlines())
-        ET.fromstring(svg_chart.draw([made], WINDOW))
+def test_times_have_round_ticks(gnuplot: Gnuplot, seconds: float, label: str, step: float) -> None:
+    made = series({0: 0}, Window(0, seconds, 100))
+    script = drawn(gnuplot, made, on=Terminal(48, 24, has_unicode=True, has_colours=False).paper)
+    found = re.search(r"set xtics nomirror format '(.*)' timedate (.*)", script)
+    assert found and (found[1], float(found[2])) == (label, step)
 
 
-def test_panels_are_aligned_and_fit_into_the_terminal() -> None:
-    made = series({float(second): math.sin(second / 100) for second in range(1000)})
-    small = series({0: 1_000_000, 990: 1_000_001})
-    lines = terminal_chart.draw([made, small], WINDOW, BRAILLE).splitlines()
-    assert len(lines) <= BRAILLE.lines - 1
-    assert max(map(len, lines)) <= BRAILLE.columns
-    bars = [re.search("[│┤└]", line) for line in lines]
-    assert len({bar.start() for bar in bars if bar}) == 1
+def test_a_time_of_several_days_has_the_day(gnuplot: Gnuplot) -> None:
+    made = series({0: 0}, Window(0, 2 * 86_400, 100))
+    assert "format '%m-%d %H:%M' timedate 43200" in drawn(gnuplot, made)
 
 
-def test_a_key_can_neither_wrap_nor_steer_the_terminal() -> None:
+def test_panels_fit_into_the_terminal(gnuplot: Gnuplot) -> None:
     made = series({0: 0, 990: 1})
-    made.key = "\x1b[31m" + "long" * 50
-    title = terminal_chart.draw([made], WINDOW, BRAILLE).splitlines()[0]
-    assert "\x1b" not in title and "?[31mlonglong" in title and len(title) <= BRAILLE.columns
+    for panels, rows in ((1, 17), (2, 21), (3, 22), (9, 55)):  # few scroll rather than being too flat
+        script = drawn(gnuplot, *[made] * panels)
+        assert script.startswith(f"set terminal block braille mono size 80,{rows} noenhanced\n")
 
 
-def test_where_there_is_no_unicode_the_picture_is_ascii() -> None:
-    text = terminal_chart.draw([series({0: 0, 990: 1})], WINDOW, PLAIN)
-    assert text.isascii() and ":" in text and "+--" in text
+@pytest.mark.parametrize(
+    "key",
+    [
+        "`id`",
+        '"',
+        "'",
+        "\\",
+        "{x}^2_a",
+        "a\nsystem 'id'\n",
+        "END",
+        "%s %d",
+        "$data",
+        "@x",
+        "é温度",
+        "\\140id\\140",
+        "\0",
+    ],
+)
+def test_no_key_is_a_command(gnuplot: Gnuplot, key: str) -> None:
+    def shape(named: str) -> str:
+        made = series({0: 0, 990: 1})
+        made.key = named
+        return re.sub(r'title "[0-7\\]*"', "title", drawn(gnuplot, made))
+
+    expected = shape("key")
+    assert shape(key) == expected and key.replace("\n", "?").replace("\0", "?") in gnuplot.texts()[-1]
 
 
-def test_a_line_rises_from_the_lower_left_to_the_upper_right() -> None:
-    lines = terminal_chart.draw([series({0: 0, 1000: 1})], WINDOW, PLAIN).splitlines()
-    plots = [
-        re.sub(r"^.*?[|+]", "", line) for line in lines if re.match("[ 0-9.]*[|+]", line) and set(line) - set(" +-")
-    ]
-    first_dots = [len(plot) - len(plot.lstrip()) for plot in plots]
-    assert len(plots) == 14, lines
-    assert first_dots == sorted(first_dots, reverse=True) and first_dots[-1] == 0
+def test_a_key_can_neither_wrap_nor_steer_the_terminal(gnuplot: Gnuplot) -> None:
+    made = series({0: 0, 990: 1})
+    made.key = "\x1b[31m\ud800" + "long" * 50
+    drawn(gnuplot, made)
+    title = gnuplot.texts()[-1]
+    assert title.startswith("?[31m?longlong") and len(title) <= BRAILLE.columns - paper.BESIDE_LINES
 
 
-def test_a_picture_for_a_report() -> None:
-    made = series({float(second): 1.0 for second in range(0, 1000, 10) if not 300 < second < 500})
-    made.key = "<weird> & \x01 key"
-    picture = ET.fromstring(svg_chart.draw([made, series({5: 5})], WINDOW))
-    paths = [path.attrib["d"] for path in picture.iter(f"{SVG}path")]
-    assert len(paths) == 3 and re.fullmatch(r"M([0-9.]+,[0-9.]+) L\1", paths[2]), "a lonely sample is a dot"
-    texts = [text.text for text in picture.iter(f"{SVG}text")]
-    assert "<weird> & ? key" in texts and "1970-01-01 00:00 to 1970-01-01 00:16 UTC" in texts
+def test_where_there_is_no_unicode_the_picture_is_ascii(gnuplot: Gnuplot) -> None:
+    script = drawn(gnuplot, series({0: 0, 990: 1}), on=PLAIN.paper)
+    assert script.startswith("set terminal dumb nofeed aspect 1 mono size 80,17 noenhanced\n")
+
+
+def test_colours_are_drawn_where_there_are_some() -> None:
+    coloured = Terminal(80, 24, has_unicode=True, has_colours=True)
+    assert " ansi " in coloured.paper(1).terminal and " mono " in BRAILLE.paper(1).terminal
+    axis, blank, end = "\033[22;37m⡇", "\u2800", "\n\033[0;39;49m"
+    assert coloured.text(f"{blank}{axis}{blank}{blank}{end}".encode()) == " \033[22;39m⡇  \033[0;39;49m"
+    assert BRAILLE.text(f"{blank}\na{blank}{blank}b{blank}\n{blank}".encode()) == "a  b"
+
+
+def test_gnuplot_knows_nothing_of_its_caller(gnuplot: Gnuplot, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GNUPLOT_LIB", "/tmp")
+    drawn(gnuplot, series({0: 0}))
+    environment = dict(line.split("=", 1) for line in gnuplot.read("environment").splitlines())
+    assert environment.keys() - {"PWD", "_", "OLDPWD", "SHLVL"} == {"HOME", "LC_ALL"}
+    assert not os.path.exists(environment["HOME"])
+    assert gnuplot.read("arguments") == "--default-settings\n"
 
 
 @pytest.fixture
@@ -175,23 +266,33 @@ def samples() -> None:
         sample(time.time() - age, temperature=20 - age / 1000, humidity=50, state="ok")
 
 
-def test_what_was_sampled_is_drawn(ivy: Ivy, samples: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_was_sampled_is_drawn(
+    ivy: Ivy, samples: None, gnuplot: Gnuplot, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("COLUMNS", "100")
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setattr(locale, "setlocale", lambda category: "C.UTF-8")
-    status, output, errors = ivy("plot", "temp*", "humidity")
-    assert (status, errors) == (0, "")
-    assert "temperature  min 18.8, max 19.94, last 19.94, 20 samples" in output
-    assert output.index("humidity  min 50") < output.index("temperature  min") and "state" not in output
-    assert "\033" not in output, "no colours but on a terminal"
-    first = [line for line in output.splitlines() if "│" in line or "┤" in line][-1]
-    assert re.search("[│┤][⠀-⣿]", first), "without --since the picture begins with the first sample"
+    assert ivy("plot", "temp*", "humidity") == (0, "a picture\n", "")
+    assert "block braille mono size 100,21 " in gnuplot.read(), "no colours but on a terminal"
+    _, humidity, temperature = gnuplot.texts()
+    assert humidity == "humidity  min 50, max 50, last 50, 20 samples"
+    assert temperature == "temperature  min 18.8, max 19.94, last 19.94, 20 samples"
+    start = re.search(r"set xrange \[(.*?):", gnuplot.read())
+    assert start and float(start[1]) == gnuplot.lines()[0][0][0], "without --since it begins with the first sample"
 
 
-def test_the_time_that_was_asked_for_is_shown(ivy: Ivy) -> None:
+def test_no_character_ends_the_command(node: Node, gnuplot: Gnuplot) -> None:
+    sample(time.time(), **{"grün": 1})
+    gnuplot.draw("grün \u28ff".encode())
+    node.environment |= {"PATH": os.environ["PATH"], "PYTHONUTF8": "0", "PYTHONIOENCODING": "ascii"}
+    assert node.ivy("plot", "gr*") == (0, "gr?n ?\n", "")
+
+
+def test_the_time_that_was_asked_for_is_shown(ivy: Ivy, gnuplot: Gnuplot) -> None:
     sample(NOON, a=1)
-    output = ivy("plot", "a", "--since", "2026-11-20", "--until", "2026-11-21")[1]
-    assert output.endswith("2026-11-20 00:00 to 2026-11-21 00:00 UTC\n")
+    assert ivy("plot", "a", "--since", "2026-11-20", "--until", "2026-11-21")[0] == 0
+    assert f"set xrange [{NOON - 43_200!r}:{NOON + 43_200!r}] noextend" in gnuplot.read()
+    assert gnuplot.texts()[0] == "2026-11-20 00:00 to 2026-11-21 00:00 UTC"
 
 
 @pytest.mark.parametrize(
@@ -202,34 +303,52 @@ def test_the_time_that_was_asked_for_is_shown(ivy: Ivy) -> None:
         (["state"], "there are no numbers to draw in state"),
     ],
 )
-def test_nothing_to_draw_is_said(ivy: Ivy, samples: None, arguments: list[str], reason: str) -> None:
+def test_nothing_to_draw_is_said(
+    ivy: Ivy, samples: None, gnuplot: Gnuplot, arguments: list[str], reason: str
+) -> None:
     status, output, errors = ivy("plot", *arguments)
     assert (status, output) == (1, "") and reason in errors
 
 
-def test_pictures_are_written_into_files(
-    ivy: Ivy, samples: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    converter = tmp_path / "rsvg-convert"
-    converter.write_text(f'#!/bin/sh\necho "$@" > {tmp_path}/call\ncat > {tmp_path}/input\n')
-    converter.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
-    svg, png = tmp_path / "a.svg", tmp_path / "a.png"
-    assert ivy("plot", "temperature", "--svg", str(svg), "--png", str(png)) == (0, "", "")
-    assert ET.parse(svg).getroot().tag == f"{SVG}svg"
-    assert (tmp_path / "input").read_text() == svg.read_text()
-    assert f"--output={png}" in (tmp_path / "call").read_text()
+def test_pictures_are_written_into_files(ivy: Ivy, samples: None, gnuplot: Gnuplot, tmp_path: Path) -> None:
+    picture = bytes(range(256)) + b"\r\n"
+    gnuplot.draw(picture)
+    for kind in ("svg", "png"):
+        file = tmp_path / f"a.{kind}"
+        assert ivy("plot", "temperature", f"--{kind}", str(file)) == (0, "", "")
+        assert file.read_bytes() == picture and gnuplot.read().startswith(f"set terminal {kind} ")
+    assert ivy("plot", "temperature", "--svg", "/dev/null", "--png", str(tmp_path / "b")) == (0, "", "")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", "a.svg", "b", "bin"]
+    assert not Path("/dev/null").is_file()
 
 
-def test_a_missing_converter_is_named_with_its_package(
-    ivy: Ivy, samples: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(shutil, "which", lambda name: None)
-    monkeypatch.setattr(sys, "argv", ["ivy", "plot", "temperature", "--png", "a.png"])
-    from ivy.cli import main
-
-    with pytest.raises(SystemExit, match="needs the program rsvg-convert: apt install librsvg2-bin"):
+def main_fails(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> str:
+    """What the command says at its end."""
+    monkeypatch.setattr(sys, "argv", ["ivy", "plot", *arguments])
+    with pytest.raises(SystemExit) as ended:
         main.main()
+    return str(ended.value.code)
+
+
+@pytest.mark.parametrize("existing", [True, False])
+def test_a_gnuplot_that_fails_leaves_files_as_they_were(
+    samples: None, gnuplot: Gnuplot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, existing: bool
+) -> None:
+    gnuplot.draw(b"half of it", status=1)
+    file = tmp_path / "a.png"
+    if existing:
+        file.write_text("before")
+    assert "exited with 1: half of it" in main_fails(monkeypatch, "temperature", "--png", str(file))
+    assert [path.read_text() for path in tmp_path.glob("*a.png*")] == ["before"] * existing
+
+
+def test_a_missing_gnuplot_is_named_with_its_package(
+    samples: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    for arguments in ([], ["--svg", "a.svg"], ["--png", "a.png"]):
+        said = main_fails(monkeypatch, "temperature", *arguments)
+        assert said == "ivy: drawing needs the program gnuplot: apt install gnuplot-nox"
 
 
 @pytest.mark.parametrize(
@@ -245,8 +364,6 @@ def test_a_missing_converter_is_named_with_its_package(
 def test_colours_are_for_terminals(
     monkeypatch: pytest.MonkeyPatch, is_terminal: bool, environment: dict[str, str], has_colours: bool
 ) -> None:
-    from ivy.cli import plot
-
     class Output(io.StringIO):
         def isatty(self) -> bool:
             return is_terminal
@@ -256,7 +373,7 @@ def test_colours_are_for_terminals(
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(sys, "stdout", Output())
-    assert plot._terminal().has_colours is has_colours
+    assert paper.of_terminal().has_colours is has_colours
 
 
 @pytest.mark.parametrize(
@@ -266,8 +383,6 @@ def test_colours_are_for_terminals(
 def test_braille_is_for_locales_and_terminals_that_have_it(
     monkeypatch: pytest.MonkeyPatch, name: str, terminal: str, has_unicode: bool
 ) -> None:
-    from ivy.cli import plot
-
     monkeypatch.setenv("TERM", terminal)
     monkeypatch.setattr(locale, "setlocale", lambda category: name)
-    assert plot._terminal().has_unicode is has_unicode
+    assert paper.of_terminal().has_unicode is has_unicode
