@@ -1,6 +1,6 @@
 """Files of the data directory: written whole or not at all, and owned by the services whoever makes them.
 
-Not for whole directories (see `ivy.utils.releases`).
+Not for whole directories (see `ivy.utils.updates.releases`).
 """
 
 import contextlib

@@ -5,8 +5,7 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
-from ivy import constants
-from ivy.utils import service
+from ivy import constants, service
 from ivy.utils.functions import procedure_names
 
 _BACKEND_SUFFIX = "_backend"
@@ -20,7 +19,8 @@ def run() -> None:
     Raises:
         OSError, CommandError, sqlite3.Error: The node is in trouble; systemd tries again later.
     """
-    from ivy.utils import notify, update_pass  # not at the top: no resident service carries the updater
+    from ivy import update_pass
+    from ivy.utils import notify  # not at the top: no resident service carries the updater
 
     notify.ready()
     update_pass.run()
@@ -40,7 +40,7 @@ def run_service(name: str) -> NoReturn:
         name: One of `service_names()`.
 
     Raises:
-        SystemExit: Always: with 2 if there is no such service; else see `ivy.utils.service` for the statuses.
+        SystemExit: Always: with 2 if there is no such service; else see `ivy.service` for the statuses.
     """
     module = name.replace("-", "_")
     if name not in service_names():

@@ -10,19 +10,19 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Optional
 
 from ivy.backend.dialect import Dialect, Encoded, Publication
+from ivy.backend.flow_control import Pace
 from ivy.backend.inbox import Inbox
 from ivy.backend.link_events import Acknowledged, Connected, Disconnected, Event, Received
 from ivy.backend.link_reporter import LinkReporter
 from ivy.backend.mqtt_link import MQTTLink
-from ivy.backend.pace import Pace
-from ivy.backend.suspects import Suspects
+from ivy.backend.poison import Suspects
 from ivy.backend.window import Window
 from ivy.types.config import BackendConfig, Config, ConfigError
 from ivy.types.messages import ConfigMessageBody, MessageQueueItem
 from ivy.utils import notify
 from ivy.utils.logger import Logger
 from ivy.utils.messaging_agent import MessagingAgent
-from ivy.utils.wakeup import Listener
+from ivy.utils.storage.doorbell import Listener
 
 if TYPE_CHECKING:  # a service's own memory has no use for it
     import multiprocessing.synchronize

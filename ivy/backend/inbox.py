@@ -6,7 +6,7 @@ from typing import Any, Optional
 from ivy import constants
 from ivy.backend import offers, remote_calls
 from ivy.backend.dialect import Dialect, Limits, OfferError, Publication, Request
-from ivy.backend.pace import Bucket, Pace
+from ivy.backend.flow_control import Bucket, Pace
 from ivy.types.config import Config, ForeignConfig
 from ivy.utils.functions import procedure_names
 from ivy.utils.logger import Logger

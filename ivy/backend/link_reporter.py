@@ -4,7 +4,7 @@ import os
 import time
 from typing import Optional
 
-from ivy.utils.link_report import LinkReport
+from ivy.types.link_report import LinkReport
 from ivy.utils.logger import Logger
 
 _SECONDS_BETWEEN_RENEWALS = 60.0

@@ -9,10 +9,10 @@ from ivy.backend.dialect import OfferError
 from ivy.types.config import Config, ForeignConfig, describe
 from ivy.types.messages import ConfigMessageBody
 from ivy.types.state import State
-from ivy.utils import history
 from ivy.utils.logger import Logger
 from ivy.utils.messaging_agent import MessagingAgent
 from ivy.utils.state_interface import StateInterface
+from ivy.utils.updates import history
 
 LARGEST_PAYLOAD = 65_536
 """Bytes that an offer may have on its way here."""

@@ -31,10 +31,10 @@ from ivy.backend.dialect import (
     Request,
     pack,
 )
+from ivy.backend.identity import identity
 from ivy.types.config import Config, ForeignConfig, describe
 from ivy.types.messages import ConfigMessageBody, DataMessageBody, LogMessageBody, MessageQueueItem
 from ivy.types.model import Model
-from ivy.utils.identity import identity
 from ivy.utils.logger import Logger
 
 if TYPE_CHECKING:  # a service's own memory has no use for it

@@ -3,8 +3,8 @@
 import argparse
 
 from ivy.types.config import Config, ConfigError
-from ivy.utils import units
-from ivy.utils.commands import CommandError
+from ivy.utils.host import units
+from ivy.utils.host.commands import CommandError
 from ivy.utils.logger import Logger
 
 
@@ -32,15 +32,16 @@ def _count(unit: str) -> str:
 
 def install(_arguments: argparse.Namespace) -> int:
     """Make a release of what the package brought, and switch to it if it is newer than what runs."""
-    from ivy.utils import environment, golden, update_pass
-    from ivy.utils.releases import Releases
+    from ivy import update_pass
+    from ivy.utils.updates import bundled, environment
+    from ivy.utils.updates.releases import Releases
 
     with update_pass.automation_lock():
         try:
-            golden.install_golden()
+            bundled.install_golden()
             if (version := Releases().current()) is not None:
                 environment.fits(Releases().directory(version))  # its services ask next, and cannot keep the answer
-        except golden.ReleaseError as error:
+        except bundled.ReleaseError as error:
             # A package that cannot be configured would keep the node from all other upgrades, too.
             _tell_everybody(f"The package's version was not activated: {error}")
     return 0
@@ -48,7 +49,7 @@ def install(_arguments: argparse.Namespace) -> int:
 
 def check_updater(_arguments: argparse.Namespace) -> int:
     """See whether this version could make the next update; by exceptions if not."""
-    from ivy.utils import update_pass
+    from ivy import update_pass
 
     update_pass.check()
     return 0
@@ -56,8 +57,9 @@ def check_updater(_arguments: argparse.Namespace) -> int:
 
 def _tell_everybody(text: str) -> None:
     """The admin at the terminal or by the journal, and the operator, by the config that runs."""
+    from ivy import update_pass
     from ivy.cli.progress import Progress
-    from ivy.utils import journal, update_pass
+    from ivy.utils.host import journal
 
     subject, _, details = text.partition("\n")
     journal.record("ERROR", subject, details, "updater")

@@ -68,7 +68,7 @@ def _add_node_commands(commands: Any) -> None:
     logs.add_argument("-f", "--follow", action="store_true", help="go on showing what comes")
     queue = _add(commands, "queue", "queue:show", "show what waits to be sent, and what was dropped")
     queue.add_argument("--json", action="store_true", help="print JSON")
-    doctor = _add(commands, "doctor", "doctor:show", "check what nodes fail on, and say what to do")
+    doctor = _add(commands, "doctor", "doctor.command:show", "check what nodes fail on, and say what to do")
     doctor.add_argument("--json", action="store_true", help="print JSON")
     run = _add(commands, "run", "services:run", "run one service in the foreground, as its unit does")
     run.add_argument("name", metavar="NAME", help="e.g. dummy-procedure, system-checks, tenta or thingsboard")
@@ -76,7 +76,7 @@ def _add_node_commands(commands: Any) -> None:
 
 
 def _add_archive_commands(commands: Any) -> None:
-    messages = _add(commands, "messages", "messages:show", "show or export the message archive")
+    messages = _add(commands, "messages", "archive.messages:show", "show or export the message archive")
     messages.add_argument("--date", metavar="YYYY-MM-DD", help="of this UTC day; default: today")
     _add_times(messages)
     messages.add_argument("--kind", choices=("data", "log", "config"), help="only these")
@@ -84,7 +84,7 @@ def _add_archive_commands(commands: Any) -> None:
     messages.add_argument("--follow", action="store_true", help="go on showing what comes")
     messages.add_argument("--json", action="store_true", help="print one JSON object per line")
     messages.add_argument("--csv", action="store_true", help="print a table with a column per key")
-    plot = _add(commands, "plot", "plot:show", "draw what was sampled, here or for a report")
+    plot = _add(commands, "plot", "plot.command:show", "draw what was sampled, here or for a report")
     plot.add_argument("key", metavar="KEY", nargs="+", help="of the data, e.g. 'temp*'")
     _add_times(plot)
     plot.add_argument("--svg", metavar="FILE", help="draw into this file instead")
@@ -97,7 +97,7 @@ def _add_times(command: argparse.ArgumentParser) -> None:
 
 
 def _moment(text: str) -> float:
-    from ivy.cli import times  # as above
+    from ivy.cli.archive import times  # as above
 
     return times.parse(text)
 

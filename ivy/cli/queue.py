@@ -9,9 +9,9 @@ import time
 from typing import Any
 
 from ivy.cli.words import duration
-from ivy.utils import queue_bounds, queue_salvage
 from ivy.utils.messaging_agent import ACTIVE_QUEUE_FILE, LARGEST_EXACT_LENGTH, MessagingAgent
-from ivy.utils.queue_schema import IS_CONFIG, IS_LOG
+from ivy.utils.storage import bounds, salvage
+from ivy.utils.storage.schema import IS_CONFIG, IS_LOG
 
 
 def show(arguments: argparse.Namespace) -> int:
@@ -32,7 +32,7 @@ def _collect() -> dict[str, Any]:
     messaging_agent = MessagingAgent()
     database = messaging_agent.database
     length, oldest = messaging_agent.get_queue_length(), messaging_agent.get_oldest_timestamp()
-    size = queue_bounds.measure(database)
+    size = bounds.measure(database)
     # These two have indexes; the others need not be counted.
     [[logs]] = database.execute(f"SELECT COUNT(*) FROM QUEUE WHERE {IS_LOG}")
     [[configs]] = database.execute(f"SELECT COUNT(*) FROM QUEUE WHERE {IS_CONFIG}")
@@ -46,7 +46,7 @@ def _collect() -> dict[str, Any]:
         "bytes": size.used,
         "file_bytes": size.file,
         "dropped": {variant: dropped.get(variant, 0) for variant in ("data", "log", "config")},
-        "damaged_files": queue_salvage.damaged_files(ACTIVE_QUEUE_FILE),
+        "damaged_files": salvage.damaged_files(ACTIVE_QUEUE_FILE),
     }
 
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from ivy.types.config import ConfigError, ForeignConfig
 from ivy.types.updates import Decision
-from ivy.utils import history
-from ivy.utils.releases import GOLDEN, Releases, version_of
+from ivy.utils.updates import history
+from ivy.utils.updates.releases import GOLDEN, Releases, version_of
 from ivy.version import Version
 
 _SHOWN_DECISIONS = 10

@@ -31,7 +31,7 @@ def info(_arguments: argparse.Namespace) -> int:
 
 def _package() -> str:
     """The version of the Debian package, with its epoch."""
-    from ivy.utils import commands
+    from ivy.utils.host import commands
 
     with contextlib.suppress(commands.CommandError):
         return commands.run(["dpkg-query", "--show", "--showformat=${Version}", constants.NAME], timeout=10)
@@ -75,7 +75,7 @@ def is_running(_arguments: argparse.Namespace) -> int:
 
 def logs(arguments: argparse.Namespace) -> NoReturn:
     """Become `journalctl`."""
-    from ivy.utils import units
+    from ivy.utils.host import units
 
     unit = units.name_of(arguments.name) if arguments.name else "ivy-*.service"
     following = ["--follow"] if arguments.follow else []

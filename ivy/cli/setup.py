@@ -9,7 +9,8 @@ from typing import Any, Optional
 
 import pydantic
 
-from ivy.cli import checks_network, update
+from ivy.cli import update
+from ivy.cli.doctor import checks_network
 from ivy.types.config import Config, ConfigError, ForeignConfig, MQTTBrokerConfig, as_text, describe
 
 _WRONG_USE = 2

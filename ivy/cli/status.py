@@ -10,9 +10,9 @@ from typing import Any, Optional
 from ivy import constants
 from ivy.cli.words import duration
 from ivy.types.config import Config, ConfigError
-from ivy.utils import mounts, units, vitals
-from ivy.utils.commands import CommandError
-from ivy.utils.link_report import LinkReport
+from ivy.types.link_report import LinkReport
+from ivy.utils.host import mounts, units, vitals
+from ivy.utils.host.commands import CommandError
 from ivy.utils.messaging_agent import ACTIVE_QUEUE_FILE, MessagingAgent
 
 _FULL_DISK = 95.0  # per cent

@@ -11,13 +11,15 @@ from typing import Optional
 
 import pydantic
 
+from ivy import update_pass
 from ivy.cli.progress import Progress
 from ivy.types.config import ConfigError, ForeignConfig
 from ivy.types.updates import Source
-from ivy.utils import confined, history, units, update_pass
-from ivy.utils.releases import Releases
-from ivy.utils.update_plan import Offer
+from ivy.utils.host import units
 from ivy.utils.updater import Updater
+from ivy.utils.updates import history, sandbox
+from ivy.utils.updates.policy import Offer
+from ivy.utils.updates.releases import Releases
 from ivy.version import Version
 
 _WRONG_USE = 2
@@ -108,7 +110,7 @@ def _perform(config: ForeignConfig, source: Source = "admin") -> int:
     units.control("stop", "ivy-rollback.service")
     try:
         with update_pass.automation_lock():
-            confined.stop_all()  # what the pass had begun would be in the way
+            sandbox.stop_all()  # what the pass had begun would be in the way
             # From here on a pass waits for the lock: whatever ends this command, that one goes on.
             _start_passes()
             _updater().trials.abandon("the admin wants something else")

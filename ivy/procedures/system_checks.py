@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Union
 
 from ivy import constants, files
+from ivy.procedures._housekeeping import SECONDS_BETWEEN_ROUNDS, Housekeeper
 from ivy.types.config import Config
 from ivy.types.messages import DataMessageBody
-from ivy.utils import clock, mounts, notify, vitals
+from ivy.utils import notify
 from ivy.utils.functions import get_time_to_next_datapoint
-from ivy.utils.housekeeping import SECONDS_BETWEEN_ROUNDS, Housekeeper
+from ivy.utils.host import clock, mounts, vitals
 from ivy.utils.logger import Logger
 from ivy.utils.messaging_agent import MessagingAgent
 from ivy.utils.state_interface import StateInterface
@@ -30,7 +31,7 @@ def run(config: Config, logger: Logger) -> None:
     messaging_agent = MessagingAgent()
     chores = [Housekeeper(config, logger, messaging_agent.database).work]
     if config.metrics.textfile_directory is not None:
-        from ivy.utils.metrics_file import MetricsFile  # not at the top: few nodes want it
+        from ivy.procedures._metrics import MetricsFile  # not at the top: few nodes want it
 
         chores.append(MetricsFile(config, config.metrics.textfile_directory, logger, messaging_agent).write)
     disk_was_full = False

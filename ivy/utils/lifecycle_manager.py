@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Literal, Union
 
 from ivy.types.config import Config
-from ivy.utils import units
+from ivy.utils.host import units
 from ivy.utils.logger import Logger
 
 _PARAMETERS = {"procedure": 2, "backend": 3}

@@ -6,8 +6,8 @@ from typing import Literal, Optional
 
 from ivy.types.config import Config
 from ivy.types.messages import LogMessageBody
-from ivy.utils import journal
 from ivy.utils.functions import log_level_is_visible
+from ivy.utils.host import journal
 from ivy.utils.messaging_agent import MessagingAgent
 
 _Level = Literal["DEBUG", "INFO", "WARNING", "ERROR", "EXCEPTION"]

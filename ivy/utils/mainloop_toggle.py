@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 from ivy import constants
-from ivy.utils import units
+from ivy.utils.host import units
 
 SCRIPT_PATH: str = os.path.join(constants.PROJECT_DIR, "ivy", "__main__.py")
 """The program that the units run."""

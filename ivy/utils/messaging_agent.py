@@ -18,10 +18,11 @@ from ivy.types.messages import (
     MessageArchiveItem,
     MessageQueueItem,
 )
-from ivy.utils import clock, journal, message_archive, queue_errors, queue_schema, signals
-from ivy.utils.queue_database import QueueDatabase
-from ivy.utils.shelter import Row, Shelter
-from ivy.utils.wakeup import Doorbell
+from ivy.utils.host import clock, journal, signals
+from ivy.utils.storage import archive, errors, schema
+from ivy.utils.storage.database import QueueDatabase
+from ivy.utils.storage.doorbell import Doorbell
+from ivy.utils.storage.memory_buffer import Row, Shelter
 
 ACTIVE_QUEUE_FILE: str = os.path.join(constants.IVY_DATA_DIR, "active-message-queue.sqlite3")
 """The SQLite database with the messages that the broker has not acknowledged yet."""
@@ -45,7 +46,7 @@ class MessagingAgent:
        takes nothing, or another process replaces a damaged database, it survives in memory only, if it is among the
        newest; the journal says when that begins.
     2. It leaves the queue by `remove_messages`: when the broker acknowledged it, or has no word for it, or surely
-       breaks the connection over it (see `ivy.backend.suspects`); it must never block the others. Or when the queue
+       breaks the connection over it (see `ivy.backend.poison`); it must never block the others. Or when the queue
        is full (see `queue_bounds`), which is counted and reported.
     3. `get_n_latest_messages` returns the newest, oldest first among them: after an outage the operator sees
        live data while the backlog drains. Newest is what was added last, whatever the clock said.
@@ -65,12 +66,12 @@ class MessagingAgent:
         self._doorbell = Doorbell()
         self._lock = threading.RLock()
         self.database = QueueDatabase(ACTIVE_QUEUE_FILE)
-        self._queue = Shelter("the queue", self._write_to_queue, queue_errors.is_disk_trouble)
+        self._queue = Shelter("the queue", self._write_to_queue, errors.is_disk_trouble)
         self._archive = Shelter("the archive", self._write_to_archive, lambda error: isinstance(error, OSError))
         try:
             self.get_oldest_timestamp()
         except (OSError, sqlite3.Error) as error:
-            if not queue_errors.is_disk_trouble(error):
+            if not errors.is_disk_trouble(error):
                 self.teardown()
                 raise
             journal.send("ERROR", f"{ACTIVE_QUEUE_FILE} cannot be opened yet: {error}")
@@ -109,7 +110,7 @@ class MessagingAgent:
         """
         rows = [_row(body) for body in message_bodies]
         with signals.deferred(), self._lock:
-            if not self.database.transaction(lambda connection: queue_schema.add_once(connection, key, rows)):
+            if not self.database.transaction(lambda connection: schema.add_once(connection, key, rows)):
                 return
             self._doorbell.ring()
             for row in rows:
@@ -122,7 +123,7 @@ class MessagingAgent:
         """
         lost = self._queue.take_lost()
         try:
-            self.database.transaction(lambda connection: queue_schema.count_dropped(connection, lost))
+            self.database.transaction(lambda connection: schema.count_dropped(connection, lost))
         except (OSError, sqlite3.Error) as error:
             self._queue.put_lost_back(lost)
             journal.send("ERROR", f"what the queue lost is counted later: {error}")
@@ -136,7 +137,7 @@ class MessagingAgent:
 
     def _write_to_archive(self, row: Row) -> None:
         date = datetime.datetime.fromtimestamp(row[0], datetime.UTC).date()
-        message_archive.append(message_archive.file_of(MESSAGE_ARCHIVE_DIR, date), MESSAGE_ARCHIVE_DIR_LOCK, *row)
+        archive.append(archive.file_of(MESSAGE_ARCHIVE_DIR, date), MESSAGE_ARCHIVE_DIR_LOCK, *row)
 
     def get_n_latest_messages(
         self,
@@ -216,14 +217,14 @@ class MessagingAgent:
             return self.database.run(work)
         except OSError as error:  # for who uses the queue, it is all one
             failure = sqlite3.OperationalError(str(error))
-            if queue_errors.is_disk_trouble(error):
+            if errors.is_disk_trouble(error):
                 failure.sqlite_errorcode = sqlite3.SQLITE_CANTOPEN
             raise failure from error
 
     @staticmethod
     def get_message_archive_file() -> str:
         """The path of the archive file for the current UTC day."""
-        return message_archive.file_of(MESSAGE_ARCHIVE_DIR, datetime.datetime.now(datetime.UTC).date())
+        return archive.file_of(MESSAGE_ARCHIVE_DIR, datetime.datetime.now(datetime.UTC).date())
 
     @staticmethod
     def load_message_archive(date: datetime.date) -> list[MessageArchiveItem]:
@@ -237,7 +238,7 @@ class MessagingAgent:
         Raises:
             OSError: The archive cannot be read.
         """
-        return message_archive.load(message_archive.file_of(MESSAGE_ARCHIVE_DIR, date))
+        return archive.load(archive.file_of(MESSAGE_ARCHIVE_DIR, date))
 
     def teardown(self) -> None:
         """Close the queue."""
@@ -260,7 +261,7 @@ def _newest(connection: sqlite3.Connection, n: int, excluded: str) -> list[tuple
         (excluded, n),
     ).fetchall()
     if any(newer[0] <= older[0] for newer, older in itertools.pairwise(rows)):
-        raise queue_errors.damage("rows are out of order")
+        raise errors.damage("rows are out of order")
     return rows
 
 
@@ -273,4 +274,4 @@ def _remove(connection: sqlite3.Connection, identifiers: list[int]) -> None:
         # As many as may be on their way.
         newest = "(SELECT internal_id FROM QUEUE ORDER BY internal_id DESC LIMIT 10000)"
         if connection.execute(f"SELECT 1 FROM {newest} WHERE +internal_id IN {wanted}", (listed,)).fetchone():
-            raise queue_errors.damage("rows are listed but not found")
+            raise errors.damage("rows are listed but not found")

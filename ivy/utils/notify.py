@@ -9,7 +9,7 @@ import time
 import sdnotify
 
 from ivy import constants
-from ivy.utils import signals
+from ivy.utils.host import signals
 
 _watchdog_seconds = int(os.environ.get("WATCHDOG_USEC", "0")) / 1e6 or constants.WATCHDOG_SECONDS
 

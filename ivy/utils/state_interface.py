@@ -12,8 +12,8 @@ import pydantic
 from ivy import constants, files
 from ivy.types.config import describe
 from ivy.types.state import State
-from ivy.utils import journal
-from ivy.utils.locks import file_lock
+from ivy.utils.host import journal
+from ivy.utils.host.locks import file_lock
 
 STATE_FILE: str = os.path.join(constants.IVY_DATA_DIR, "state.json")
 """The file with the state."""

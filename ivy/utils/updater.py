@@ -14,25 +14,16 @@ from ivy import constants
 from ivy.files import sync
 from ivy.types.config import Config, ForeignConfig, as_text
 from ivy.types.updates import History
-from ivy.utils import (
-    commands,
-    confined,
-    environment,
-    golden,
-    history,
-    ownership,
-    patience,
-    releases,
-    update_plan,
-)
-from ivy.utils.golden import ReleaseError
+from ivy.utils.host import commands
 from ivy.utils.logger import Logger
-from ivy.utils.releases import GOLDEN, Releases
-from ivy.utils.source import Source
 from ivy.utils.state_interface import StateInterface
-from ivy.utils.trials import Trials
-from ivy.utils.update_errors import NetworkTrouble, Rejected
-from ivy.utils.update_plan import Offer
+from ivy.utils.updates import bundled, environment, history, ownership, policy, releases, retry, sandbox
+from ivy.utils.updates.bundled import ReleaseError
+from ivy.utils.updates.errors import NetworkTrouble, Rejected
+from ivy.utils.updates.policy import Offer
+from ivy.utils.updates.releases import GOLDEN, Releases
+from ivy.utils.updates.source import Source
+from ivy.utils.updates.trial import Trials
 from ivy.version import Version
 
 _FREE_BYTES = 100_000_000
@@ -58,7 +49,7 @@ class Updater:
         Args:
             config: The active config: its section `updater` says where versions come from.
         """
-        self._settings = config.updater or update_plan.UPDATER_DEFAULTS
+        self._settings = config.updater or policy.UPDATER_DEFAULTS
         self._updater = config.updater
         self._logger = self.make_logger(config, "updater")
         self._releases = Releases()
@@ -76,7 +67,7 @@ class Updater:
         Raises:
             OSError, CommandError, sqlite3.Error: The node is in trouble. The next pass goes on.
         """
-        self.perform(update_plan.of_backend(foreign_config))
+        self.perform(policy.of_backend(foreign_config))
 
     def perform(self, offer: Offer) -> Optional[str]:
         """Take an offer to its verdict, which is reported.
@@ -88,7 +79,7 @@ class Updater:
         """
         self._logger.info(f"Deciding about config revision {offer.revision} for version {offer.version}")
         try:
-            plan = update_plan.decide(self._releases.active_config(), offer, self._updater, constants.VERSION)
+            plan = policy.decide(self._releases.active_config(), offer, self._updater, constants.VERSION)
             if plan.is_version_change:
                 self._prepare(offer)
         except (Rejected, ReleaseError) as error:
@@ -137,11 +128,11 @@ class Updater:
                 raise Rejected(str(trouble))
 
         what = f"the source of version {offer.version}"
-        patience.fetch(what, lambda: self._make_release(offer.version), give_up, self._logger)
+        retry.fetch(what, lambda: self._make_release(offer.version), give_up, self._logger)
 
     def _check_newest(self, offer: Offer) -> None:
         pending = StateInterface.load().pending_configs
-        newest, _ = update_plan.choose(pending, History(decided_revision=offer.revision))
+        newest, _ = policy.choose(pending, History(decided_revision=offer.revision))
         if newest is not None:
             raise Rejected(f"superseded by revision {newest.revision}, while its source could not be fetched")
 
@@ -172,7 +163,7 @@ class Updater:
         """
         unfinished = self._releases.unfinished(version)
         if _is_golden(version):
-            return golden.copy_release(GOLDEN, unfinished)
+            return bundled.copy_release(GOLDEN, unfinished)
         self._logger.info(f"Fetching version {version}")
         self._source.fetch(version)
         self._source.check_signature(version)
@@ -217,7 +208,7 @@ class Updater:
             *_WARNINGS_ARE_NO_FAILURES,
         ]  # the operator reads the last lines only
         try:
-            said = confined.run(
+            said = sandbox.run(
                 "test",
                 [*pytest, *map(str, marked)],
                 timeout=_SECONDS_TO_TEST,

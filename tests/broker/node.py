@@ -31,7 +31,7 @@ _CONNECTION_KEYS = ("host", "client_id", "username", "password", "tls")
 _WRITER = """
 import json, sys
 from ivy.types.messages import MessageQueueItem
-from ivy.utils import clock
+from ivy.utils.host import clock
 from ivy.utils.messaging_agent import MessagingAgent
 clock._last_answer = True  # whatever this machine's clock is
 agent = MessagingAgent()

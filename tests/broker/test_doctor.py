@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 from testbed.broker import Broker, Tls
 
-from ivy.cli import checks_network
-from ivy.cli.finding import Finding
+from ivy.cli.doctor import checks_network
+from ivy.cli.doctor.finding import Finding
+from ivy.types import link_report
 from ivy.types.config import Config, MQTTBrokerConfig
-from ivy.utils import link_report
-from ivy.utils.link_report import LinkReport
+from ivy.types.link_report import LinkReport
 from tests.broker.conftest import free_port
 from tests.broker.node import PASSWORD, SENSOR
 from tests.broker.test_link import openssl

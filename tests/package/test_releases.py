@@ -10,9 +10,9 @@ import pytest
 
 from ivy import constants
 from ivy.types.config import Config
-from ivy.utils import history
-from ivy.utils.golden import ReleaseError, install_golden
-from ivy.utils.releases import Releases
+from ivy.utils.updates import history
+from ivy.utils.updates.bundled import ReleaseError, install_golden
+from ivy.utils.updates.releases import Releases
 from ivy.version import Version
 from tests.killing import killed_at
 

@@ -9,7 +9,8 @@ import pytest
 
 from ivy import constants
 from ivy.types.config import BackendConfig
-from ivy.utils import package_manager, switching
+from ivy.utils.host import package_manager
+from ivy.utils.updates import activation
 
 PROJECT = Path(__file__).parents[2]
 UNITS = PROJECT / "units"
@@ -83,7 +84,7 @@ def test_the_last_resort_is_the_packages_own_and_outlives_the_target() -> None:
     assert "PartOf" not in rollback
     assert settings(UNITS / "ivy-rollback.service.d" / "20-supervision.conf") == {}
     # Which of them are the package's own, the code, the generator and this test must agree upon.
-    assert set(switching.PACKAGE_ONLY) == PACKAGE_ONLY - {"report@"}
+    assert set(activation.PACKAGE_ONLY) == PACKAGE_ONLY - {"report@"}
 
 
 def test_the_updater_and_the_last_resort_are_in_the_same_sandbox() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ivy.types.messages import DataMessageBody
-from ivy.utils import message_archive
+from ivy.utils.storage import archive
 from tests.node.conftest import read_config, wait_until_connected, write_config
 from tests.readme.conftest import Started
 from tests.readme.desk import Desk
@@ -110,7 +110,7 @@ def plant_samples(site: Site) -> None:
     for number in range(10):
         body = DataMessageBody(data={"temperature_celsius": number / 2, "humidity": 60 + number})
         path, lock = messages / "2026-11-05.csv", messages / "lock"
-        message_archive.append(str(path), str(lock), taken + 60 * number, body.model_dump_json())
+        archive.append(str(path), str(lock), taken + 60 * number, body.model_dump_json())
     (messages / "lock").unlink()
 
 

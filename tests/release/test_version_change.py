@@ -17,9 +17,9 @@ from ivy.types.config import Config
 from ivy.types.messages import MessageQueueItem
 from ivy.types.state import State
 from ivy.types.updates import History
-from ivy.utils import history
 from ivy.utils.messaging_agent import ACTIVE_QUEUE_FILE
 from ivy.utils.state_interface import STATE_FILE
+from ivy.utils.updates import history
 
 pytestmark = pytest.mark.version_change
 

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ivy.cli import chart, paper
-from ivy.cli.paper import Terminal
-from ivy.cli.series import Series, Window
+from ivy.cli.plot import chart, paper
+from ivy.cli.plot.paper import Terminal
+from ivy.cli.plot.series import Series, Window
 
 WINDOW = Window(0, 1000, paper.FILE_BINS)
 SVG = "{http://www.w3.org/2000/svg}"

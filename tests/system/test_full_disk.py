@@ -21,7 +21,7 @@ from ivy.utils.messaging_agent import MessagingAgent
 data, fill_first = os.environ["IVY_DATA_DIR"], sys.argv[1] == "first"
 subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", data], check=True)
 clock._was_synchronised = True
-reserve.SIZE = 4_000_000
+ballast.SIZE = 4_000_000
 
 def fill():
     with open(f"{data}/filler", "ab", buffering=0) as filler:

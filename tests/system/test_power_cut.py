@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from ivy.utils import environment
+from ivy.utils.updates import environment
 from tests.node import strace
 from tests.unit.helpers import give_libraries
 
@@ -26,7 +26,7 @@ LIBRARY = "a_dependency.py"
 REPAIR = f"""
 import os, sys
 from pathlib import Path
-from ivy.utils import confined, environment
+from ivy.utils.updates import environment, sandbox
 from tests.unit.helpers import give_libraries
 
 def install(release):
@@ -34,7 +34,7 @@ def install(release):
     [packages] = (release / ".venv" / "lib").glob("*/site-packages")
     (packages / "{LIBRARY}").write_text("VALUE = 'new'\\n")
 
-confined.USER = "root"
+sandbox.USER = "root"
 os.chown = lambda *arguments, **how: None
 environment.install_dependencies = install
 if "fast" in sys.argv:

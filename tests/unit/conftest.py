@@ -9,7 +9,7 @@ import pytest
 
 from ivy import constants
 from ivy.types.config import Config
-from ivy.utils import clock
+from ivy.utils.host import clock
 from ivy.utils.logger import Logger
 from ivy.utils.messaging_agent import MessagingAgent
 from tests.unit.helpers import Node, NotifySocket

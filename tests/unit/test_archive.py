@@ -1,4 +1,4 @@
-"""`ivy.utils.message_archive`: one CSV file per UTC day that a power cut costs one line at most."""
+"""`ivy.utils.storage.archive`: one CSV file per UTC day that a power cut costs one line at most."""
 
 import datetime
 import os
@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from ivy.types.messages import DataMessageBody
-from ivy.utils import locks, message_archive
+from ivy.utils.host import locks
 from ivy.utils.messaging_agent import MESSAGE_ARCHIVE_DIR, MESSAGE_ARCHIVE_DIR_LOCK, MessagingAgent
+from ivy.utils.storage import archive
 from tests.unit.helpers import ARCHIVE_DIR, Node, all_go
 
 BODY = '{"variant":"data","data":{"a":1}}'
@@ -23,7 +24,7 @@ def path(tmp_path: Path) -> Path:
 
 def append(path: Path, timestamp: float = 1.5) -> None:
     """Append a message."""
-    message_archive.append(str(path), str(path.parent.parent / "lock"), timestamp, BODY)
+    archive.append(str(path), str(path.parent.parent / "lock"), timestamp, BODY)
 
 
 def test_the_format_is_the_predecessors(path: Path) -> None:
@@ -39,7 +40,7 @@ def test_the_format_is_the_predecessors(path: Path) -> None:
 def test_where_it_is(data_dir: Path) -> None:
     assert f"{data_dir}/messages" == MESSAGE_ARCHIVE_DIR
     assert f"{data_dir}/messages.lock" == MESSAGE_ARCHIVE_DIR_LOCK
-    assert message_archive.file_of("/m", datetime.date(2024, 2, 9)) == "/m/2024-02-09.csv"
+    assert archive.file_of("/m", datetime.date(2024, 2, 9)) == "/m/2024-02-09.csv"
 
 
 @pytest.mark.parametrize("zone", ["UTC", "Pacific/Kiritimati", "Etc/GMT+12"])
@@ -83,7 +84,7 @@ def test_a_torn_line_costs_itself_only(path: Path, torn: str, capfd: pytest.Capt
         file.write(torn)
     append(path, 2)
     append(path, 3)
-    assert [item.timestamp for item in message_archive.load(str(path))] == [1, 2, 3]
+    assert [item.timestamp for item in archive.load(str(path))] == [1, 2, 3]
     assert f"{path}: left out a line that is no message" in capfd.readouterr().err
 
 
@@ -91,7 +92,7 @@ def test_a_line_that_lost_only_its_end_is_read(path: Path) -> None:
     append(path, 1)
     path.write_bytes(path.read_bytes().removesuffix(b"\n"))
     append(path, 2)
-    assert [item.timestamp for item in message_archive.load(str(path))] == [1, 2]
+    assert [item.timestamp for item in archive.load(str(path))] == [1, 2]
 
 
 @pytest.mark.parametrize("torn", ["", "timest"])
@@ -99,17 +100,17 @@ def test_a_torn_header_costs_no_message(path: Path, torn: str) -> None:
     path.parent.mkdir()
     path.write_text(torn)
     append(path, 1)
-    assert [item.timestamp for item in message_archive.load(str(path))] == [1]
+    assert [item.timestamp for item in archive.load(str(path))] == [1]
 
 
 def test_without_an_archive_there_are_no_messages(path: Path) -> None:
-    assert message_archive.load(str(path)) == []
+    assert archive.load(str(path)) == []
     assert MessagingAgent.load_message_archive(datetime.date(2000, 1, 1)) == []
 
 
 APPEND = """
 import sys
-from ivy.utils.message_archive import append
+from ivy.utils.storage.archive import append
 print("ready", flush=True)
 input()
 _, path, lock, writer = sys.argv
@@ -126,7 +127,7 @@ def test_many_processes_append_whole_lines_below_one_header(node: Node, path: Pa
     all_go(processes)
     lines = path.read_text().splitlines()
     assert [number for number, line in enumerate(lines) if line.startswith("timestamp")] == [0]
-    timestamps = [item.timestamp for item in message_archive.load(str(path))]
+    timestamps = [item.timestamp for item in archive.load(str(path))]
     assert len(timestamps) == len(lines) - 1
     assert set(timestamps) == {float(f"{writer}{number}") for writer in (1, 2, 3, 4) for number in range(100)}
     for writer in "1234":  # each one's in its order
@@ -136,29 +137,29 @@ def test_many_processes_append_whole_lines_below_one_header(node: Node, path: Pa
 
 def test_a_line_is_written_under_the_lock(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Else two processes that find a new file would both begin it with a header."""
-    real = message_archive._write
+    real = archive._write
 
     def write(descriptor: int, text: str) -> None:
         with pytest.raises(TimeoutError), locks.file_lock(str(tmp_path / "lock"), timeout=0):
             pass
         real(descriptor, text)
 
-    monkeypatch.setattr(message_archive, "_write", write)
+    monkeypatch.setattr(archive, "_write", write)
     append(path)
-    assert len(message_archive.load(str(path))) == 1
+    assert len(archive.load(str(path))) == 1
 
 
 def test_a_hanging_holder_of_the_lock_does_not_stop_the_others(
     node: Node, path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lock = str(tmp_path / "lock")
-    code = f"from ivy.utils.locks import *\nwith file_lock({lock!r}, 0): print('held', flush=True); input()"
+    code = f"from ivy.utils.host.locks import *\nwith file_lock({lock!r}, 0): print('held', flush=True); input()"
     holder = node.start("-c", code)
     assert holder.stdout and holder.stdout.readline() == "held\n"
     real = locks.file_lock
-    monkeypatch.setattr(message_archive, "file_lock", lambda path, timeout: real(path, timeout / 100))
+    monkeypatch.setattr(archive, "file_lock", lambda path, timeout: real(path, timeout / 100))
     append(path)
-    assert len(message_archive.load(str(path))) == 1
+    assert len(archive.load(str(path))) == 1
 
 
 def test_an_archive_is_not_for_others(path: Path) -> None:

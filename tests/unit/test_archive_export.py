@@ -15,9 +15,10 @@ from typing import Any
 
 import pytest
 
-from ivy.cli import main, times
-from ivy.cli.selection import Selection
-from ivy.cli.table import write_csv
+from ivy.cli import main
+from ivy.cli.archive import times
+from ivy.cli.archive.selection import Selection
+from ivy.cli.archive.table import write_csv
 from ivy.types.messages import DataMessageBody, LogMessageBody
 from ivy.utils.messaging_agent import MessagingAgent
 from tests.unit.helpers import ARCHIVE_DIR, Node

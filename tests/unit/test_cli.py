@@ -9,9 +9,9 @@ import pytest
 from ivy import constants, main
 from ivy.cli.words import duration
 from ivy.types.config import Config
+from ivy.types.link_report import LinkReport
 from ivy.types.messages import ConfigMessageBody, DataMessageBody, LogMessageBody
-from ivy.utils import clock
-from ivy.utils.link_report import LinkReport
+from ivy.utils.host import clock
 from ivy.utils.messaging_agent import ACTIVE_QUEUE_FILE, MessagingAgent
 from tests.unit.helpers import ARCHIVE_DIR, BACKEND, UPDATER, Node
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from ivy.utils import history, verdicts
-from ivy.utils.releases import Releases
+from ivy.utils.updates import decisions, history
+from ivy.utils.updates.releases import Releases
 from ivy.version import Version
 from tests.unit.helpers import CONFIG, Node
 from tests.unit.test_update_plan import foreign
@@ -131,8 +131,8 @@ def test_a_rejected_edit_is_not_lost(node: Node, release: Releases, tmp_path: Pa
 def test_releases_for_programs(node: Node, release: Releases) -> None:
     release.begin_probation()
     release.activate(Version("1.1.0"))
-    verdicts.record(offer(4), "no\nbecause")
-    verdicts.record(offer(5), None)
+    decisions.record(offer(4), "no\nbecause")
+    decisions.record(offer(5), None)
     with history.update() as past:
         past.last_good = foreign(3)
     status, output, errors = ivy(node, SOMEBODY, "releases", "--json")
@@ -140,13 +140,13 @@ def test_releases_for_programs(node: Node, release: Releases) -> None:
     found = json.loads(output)
     assert [(r["version"], r["config_revision"]) for r in found["releases"]] == [("1.0.0", 3), ("1.1.0", 3)]
     assert [r["roles"][:2] for r in found["releases"]] == [["before the trial", "for ivy rollback"], ["runs"]]
-    decisions = [(d["config_revision"], d["version"], d["accepted"], d["reason"]) for d in found["decisions"]]
-    assert decisions == [(4, "1.0.0", False, "no\nbecause"), (5, "1.0.0", True, "")]
+    said = [(d["config_revision"], d["version"], d["accepted"], d["reason"]) for d in found["decisions"]]
+    assert said == [(4, "1.0.0", False, "no\nbecause"), (5, "1.0.0", True, "")]
     assert found["on_trial"] is None
 
 
 def test_releases_for_people(node: Node, release: Releases) -> None:
-    verdicts.record(offer(4), "no\nbecause")
+    decisions.record(offer(4), "no\nbecause")
     status, output, _ = ivy(node, SOMEBODY, "releases")
     runs, other, decision = output.splitlines()
     assert status == 0
@@ -162,5 +162,5 @@ def test_a_release_whose_config_is_broken_is_shown(node: Node, release: Releases
 
 
 def test_a_rejection_without_a_reason_is_shown(node: Node, release: Releases) -> None:
-    verdicts.record(offer(4), "")
+    decisions.record(offer(4), "")
     assert "rejected" in ivy(node, SOMEBODY, "releases")[1]

@@ -1,15 +1,15 @@
-"""`ivy.utils.clock`: whether anybody has set the clock."""
+"""`ivy.utils.host.clock`: whether anybody has set the clock."""
 
 from pathlib import Path
 
 import pytest
 
 from ivy import constants
-from ivy.utils import clock
+from ivy.utils.host import clock
 from tests.unit.helpers import Node
 
 ASK = """
-from ivy.utils import clock
+from ivy.utils.host import clock
 clock._kernel_says = lambda: None
 print(clock.is_synchronised())
 """
@@ -80,6 +80,8 @@ def test_the_kernel_answers() -> None:
 def test_no_library_is_loaded_late_to_ask_the_kernel(node: Node) -> None:
     """While Debian is upgraded under a service, it is another's than the Python's that runs: that crashes."""
     node.fake("timedatectl", {"*": "exit 1"})
-    code = "import sys\nfrom ivy.utils import clock, commands\nbefore = set(sys.modules)\nclock.is_synchronised()"
+    code = (
+        "import sys\nfrom ivy.utils.host import clock, commands\nbefore = set(sys.modules)\nclock.is_synchronised()"
+    )
     late = node.python("-c", f"{code}\nprint(*(str(sys.modules[name]) for name in set(sys.modules) - before))")
     assert ".so" not in late and "ctypes" not in late

@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 
 from ivy import constants
-from ivy.cli import checks_network, checks_node
+from ivy.cli.doctor import checks_network, checks_node
 from ivy.types.config import UpdaterConfig
-from ivy.utils import clock, environment, source
-from ivy.utils.releases import Releases
+from ivy.utils.host import clock
+from ivy.utils.updates import environment, source
+from ivy.utils.updates.releases import Releases
 from ivy.version import Version
 from tests.unit.helpers import CONFIG, UPDATER, Node, give_libraries, make_config
 

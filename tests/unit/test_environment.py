@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from ivy.utils import commands, confined, environment, ownership
-from ivy.utils.update_errors import NetworkTrouble, Rejected
+from ivy.utils.host import commands
+from ivy.utils.updates import environment, ownership, sandbox
+from ivy.utils.updates.errors import NetworkTrouble, Rejected
 from tests.unit.helpers import Node, give_libraries
 
 NEEDED = ["filelock", "paho", "psutil", "pydantic", "pydantic_core", "sdnotify", "systemd"]
@@ -21,7 +22,7 @@ HASHED = "wheel==1.0 --hash=sha256:00\n"
 def path(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     """Fake programs are found first; and no file changes its owner, which only root could see to."""
     monkeypatch.setenv("PATH", node.environment["PATH"])
-    monkeypatch.setattr(confined, "USER", "root")
+    monkeypatch.setattr(sandbox, "USER", "root")
     monkeypatch.setattr(os, "chown", lambda *_arguments, **_how: None)
 
 

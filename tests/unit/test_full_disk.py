@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from ivy.types.messages import DataMessageBody, LogMessageBody
-from ivy.utils import queue_database, queue_schema, reserve, shelter
 from ivy.utils.messaging_agent import MessagingAgent
+from ivy.utils.storage import ballast, database, memory_buffer, schema
 
 OUT_OF_ROOM = OSError(28, "No space left on device")
 
@@ -112,7 +112,7 @@ def test_each_message_keeps_its_time(agent: MessagingAgent, disk: Disk, monkeypa
 def test_the_newest_survive_and_logs_go_first(
     agent: MessagingAgent, disk: Disk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shelter, "MOST_ROWS", 5)
+    monkeypatch.setattr(memory_buffer, "MOST_ROWS", 5)
     disk.is_full = True
     add(agent, 1)
     agent.add_message(LogMessageBody(level="INFO", subject="gone", body=""))
@@ -127,7 +127,7 @@ def test_the_newest_survive_and_logs_go_first(
 def test_what_was_lost_is_counted_when_the_disk_really_takes_it(
     agent: MessagingAgent, disk: Disk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shelter, "MOST_ROWS", 5)
+    monkeypatch.setattr(memory_buffer, "MOST_ROWS", 5)
     disk.is_full = True
     add(agent, *range(1, 9))
     disk.is_full = False
@@ -159,12 +159,12 @@ def test_each_message_is_one_try(agent: MessagingAgent, disk: Disk) -> None:
 def test_the_reserve_is_given_back_first(
     agent: MessagingAgent, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    reserve.keep(free=4 * reserve.SIZE)
+    ballast.keep(free=4 * ballast.SIZE)
     connection: Any = agent.database.connection
 
     class UntilThereIsRoom:
         def execute(self, *arguments: Any) -> Any:
-            if Path(reserve.RESERVE_FILE).exists():
+            if Path(ballast.RESERVE_FILE).exists():
                 raise full()
             return connection.execute(*arguments)
 
@@ -173,14 +173,14 @@ def test_the_reserve_is_given_back_first(
 
     monkeypatch.setattr(agent.database, "connection", UntilThereIsRoom())
     add(agent, 1)
-    assert queued(agent) == [1] and not Path(reserve.RESERVE_FILE).exists()
+    assert queued(agent) == [1] and not Path(ballast.RESERVE_FILE).exists()
     assert capfd.readouterr().err == ""
 
 
 def test_a_queue_that_cannot_be_opened_yet_is_opened_later(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    real = queue_schema.connect
+    real = schema.connect
     tries = 0
 
     def connect(*_: object) -> sqlite3.Connection:
@@ -188,12 +188,12 @@ def test_a_queue_that_cannot_be_opened_yet_is_opened_later(
         tries += 1
         raise full()
 
-    monkeypatch.setattr(queue_schema, "connect", connect)
+    monkeypatch.setattr(schema, "connect", connect)
     agent = MessagingAgent()
     add(agent, 1, 2)
     assert tries == 1  # no hot loop: the salvage of a damaged file may be part of it
-    monkeypatch.setattr(queue_schema, "connect", real)
-    monkeypatch.setattr(queue_database, "_SECONDS_BETWEEN_TRIES", 0)
+    monkeypatch.setattr(schema, "connect", real)
+    monkeypatch.setattr(database, "_SECONDS_BETWEEN_TRIES", 0)
     agent.database._next_try = 0
     add(agent, 3)
     assert queued(agent) == [1, 2, 3] == archived()

@@ -1,4 +1,4 @@
-"""`ivy.utils.functions` and `ivy.utils.locks`: what procedures and backends share."""
+"""`ivy.utils.functions` and `ivy.utils.host.locks`: what procedures and backends share."""
 
 import time
 from pathlib import Path
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from ivy.types.config import LogLevel
 from ivy.utils.functions import get_time_to_next_datapoint, log_level_is_visible, with_automation_lock
-from ivy.utils.locks import file_lock
+from ivy.utils.host.locks import file_lock
 from tests.unit.helpers import Node
 
 LEVELS: tuple[LogLevel, ...] = get_args(LogLevel)
@@ -60,7 +60,7 @@ def test_the_installation_is_changed_by_one_at_a_time(node: Node) -> None:
 
 def test_a_lock_ends_with_its_holder(node: Node, tmp_path: Path) -> None:
     path = str(tmp_path / "lock")
-    holder = node.start("-c", HOLD.format("ivy.utils.locks", f"file_lock({path!r}, 0)"))
+    holder = node.start("-c", HOLD.format("ivy.utils.host.locks", f"file_lock({path!r}, 0)"))
     assert holder.stdout and holder.stdout.readline() == "held\n"
     with pytest.raises(TimeoutError, match=path), file_lock(path, timeout=0.05):
         pass

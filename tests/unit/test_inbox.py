@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from ivy.backend import tenta_backend, thingsboard_backend
+from ivy.backend.flow_control import Pace
 from ivy.backend.inbox import Inbox
-from ivy.backend.pace import Pace
 from ivy.utils.logger import Logger
 from ivy.utils.messaging_agent import MessagingAgent
 from ivy.utils.state_interface import StateInterface

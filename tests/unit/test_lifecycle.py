@@ -10,8 +10,9 @@ import pytest
 from ivy import constants
 from ivy.backend import tenta_backend
 from ivy.procedures import dummy_procedure
-from ivy.utils import commands, mainloop_toggle
-from ivy.utils.commands import CommandError
+from ivy.utils import mainloop_toggle
+from ivy.utils.host import commands
+from ivy.utils.host.commands import CommandError
 from ivy.utils.lifecycle_manager import LifecycleManager
 from ivy.utils.mainloop_toggle import SCRIPT_PATH, MainloopToggle
 from tests.unit.helpers import Node, NotifySocket, make_config
@@ -202,7 +203,7 @@ def test_a_command_that_takes_long_goes_on_with_heartbeats(node: Node, notify_so
     waits = "import sys, time; time.sleep(1.5); print(sys.stdin.read())"
     code = f"""
 import sys
-from ivy.utils import commands
+from ivy.utils.host import commands
 print(commands.run([sys.executable, "-c", {waits!r}], timeout=60, input="given"), end="")
 """
     assert node.python("-c", code) == "given\n"

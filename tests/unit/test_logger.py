@@ -1,4 +1,4 @@
-"""`ivy.utils.logger` and `ivy.utils.journal`: each line where its level is wanted, and never an exception."""
+"""`ivy.utils.logger` and `ivy.utils.host.journal`: each line where its level is wanted, and never an exception."""
 
 import contextlib
 import datetime
@@ -13,7 +13,7 @@ import pytest
 
 from ivy.types.config import Config, LogLevel
 from ivy.types.messages import LogMessageBody
-from ivy.utils import journal
+from ivy.utils.host import journal
 from ivy.utils.logger import Logger
 from ivy.utils.messaging_agent import ACTIVE_QUEUE_FILE, MessagingAgent
 from tests.unit.helpers import ARCHIVE_DIR, BACKEND, Node, make_config

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from ivy.types.config import ForeignConfig
 from ivy.types.messages import ConfigMessageBody, DataMessageBody, LogMessageBody, MessageArchiveItem, MessageBody
-from ivy.utils import message_archive
 from ivy.utils.messaging_agent import MessagingAgent
+from ivy.utils.storage import archive
 from tests.unit.helpers import ARCHIVE_DIR, BACKEND, UPDATER, make_config
 
 FOREIGN = make_config(backend=BACKEND, updater=UPDATER).to_foreign_config()
@@ -120,7 +120,7 @@ def test_any_message_survives_queue_and_archive(
         agent.add_message(body)
     queued = agent.get_n_latest_messages(100)
     [file] = ARCHIVE_DIR.iterdir()
-    archived = message_archive.load(str(file))
+    archived = archive.load(str(file))
     for items in (queued, archived):
         assert len(items) == len(sent)
         for item, body in zip(items, sent, strict=True):
@@ -135,7 +135,7 @@ def test_any_archive_is_plain_csv(tmp_path: Path, sent: list[LogMessageBody]) ->
     path = tmp_path / "archive.csv"
     path.unlink(missing_ok=True)
     for number, body in enumerate([LogMessageBody(level="INFO", subject="first", body=""), *sent]):
-        message_archive.append(str(path), str(tmp_path / "lock"), number + 0.25, body.model_dump_json())
+        archive.append(str(path), str(tmp_path / "lock"), number + 0.25, body.model_dump_json())
     with path.open(newline="", encoding="utf-8") as file:
         header, *rows = csv.reader(file)
     assert header == ["timestamp", "message_body"]

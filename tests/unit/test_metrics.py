@@ -13,15 +13,15 @@ from hypothesis import strategies as st
 
 from ivy import constants
 from ivy.backend.link_reporter import LinkReporter
+from ivy.procedures._metrics import MetricsFile
+from ivy.procedures._prometheus import Metric, render
 from ivy.types.config import MetricsConfig
+from ivy.types.link_report import LinkReport
 from ivy.types.messages import DataMessageBody
-from ivy.utils import clock, mounts, units
-from ivy.utils.commands import CommandError
-from ivy.utils.link_report import LinkReport
+from ivy.utils.host import clock, mounts, units
+from ivy.utils.host.commands import CommandError
 from ivy.utils.logger import Logger
 from ivy.utils.messaging_agent import MessagingAgent
-from ivy.utils.metrics_file import MetricsFile
-from ivy.utils.prometheus import Metric, render
 from tests.unit.helpers import BACKEND, CONFIG, Node, make_config, wait_until
 from tests.validators.prometheus import Parsed, parse
 

@@ -1,4 +1,4 @@
-"""`ivy.utils.mounts`: what a boot loses, by tables of mounts as machines have them."""
+"""`ivy.utils.host.mounts`: what a boot loses, by tables of mounts as machines have them."""
 
 import os
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from ivy import constants
-from ivy.utils import mounts
+from ivy.utils.host import mounts
 
 DATA = "/var/lib/ivy/data"
 

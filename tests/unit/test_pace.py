@@ -5,7 +5,7 @@ import time
 import pytest
 
 from ivy.backend.dialect import Limits, Publication
-from ivy.backend.pace import Bucket, Pace
+from ivy.backend.flow_control import Bucket, Pace
 
 
 def _publications(*points: int) -> list[Publication]:

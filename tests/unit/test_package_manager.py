@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from ivy import constants
-from ivy.utils import environment, notify, package_manager, switching, update_pass
-from ivy.utils.releases import Releases
+from ivy import constants, update_pass
+from ivy.utils import notify
+from ivy.utils.host import package_manager
+from ivy.utils.updates import activation, environment
+from ivy.utils.updates.releases import Releases
 from ivy.version import Version
 from tests.unit.helpers import BACKEND, CONFIG, Node
 
@@ -160,7 +162,7 @@ def test_what_is_stopped_is_not_started(systemd: Node, monkeypatch: pytest.Monke
     update_pass.run()
     assert restarted(systemd) == ["ivy-system-checks.service"]
     answer(systemd, dummy="failed 78", system="activating", tenta="failed 9")
-    switching.renew("ivy-tenta.service")
+    activation.renew("ivy-tenta.service")
     assert restarted(systemd)[1:] == ["ivy-dummy-procedure.service", "ivy-system-checks.service"]
 
 

@@ -15,9 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from ivy.cli import chart, main, paper
-from ivy.cli.paper import Paper, Terminal
-from ivy.cli.series import Series, Window
+from ivy.cli import main
+from ivy.cli.plot import chart, paper
+from ivy.cli.plot.paper import Paper, Terminal
+from ivy.cli.plot.series import Series, Window
 from tests.unit.helpers import Node
 from tests.unit.test_archive_export import NOON, Ivy, ivy, sample
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from ivy import constants
-from ivy.utils import probation
-from ivy.utils.link_report import LinkReport
-from ivy.utils.probation import Terms, Watch
+from ivy.types.link_report import LinkReport
+from ivy.utils.updates import probation
+from ivy.utils.updates.probation import Terms, Watch
 from tests.unit.helpers import Node
 
 PROCEDURE, BACKEND = "ivy-wind.service", "ivy-tenta.service"

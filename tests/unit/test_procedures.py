@@ -11,8 +11,9 @@ import pytest
 
 from ivy.procedures import system_checks
 from ivy.types.messages import DataMessageBody, LogMessageBody
-from ivy.utils import notify, vitals
-from ivy.utils.locks import file_lock
+from ivy.utils import notify
+from ivy.utils.host import vitals
+from ivy.utils.host.locks import file_lock
 from ivy.utils.messaging_agent import MessagingAgent
 from ivy.utils.state_interface import STATE_FILE_LOCK, StateInterface
 from tests.unit.helpers import BACKEND, Node, wait_until
@@ -167,7 +168,7 @@ def test_system_checks_keep_what_others_wrote_into_the_state(
 def test_a_full_disk_is_told_once(
     start: Callable[..., subprocess.Popen[str]], agent: MessagingAgent, disk: int, warned: int
 ) -> None:
-    start("system-checks", f"from ivy.utils import vitals; vitals.disk_percent = lambda: {disk}")
+    start("system-checks", f"from ivy.utils.host import vitals; vitals.disk_percent = lambda: {disk}")
     wait_until(lambda: len(samples(agent)) >= 5)
     assert log_lines(agent) == ["system-checks - WARNING - The disk is 91 % full"] * warned
 
@@ -175,7 +176,7 @@ def test_a_full_disk_is_told_once(
 def test_that_a_boot_loses_the_data_is_told_once_between_two_boots(
     start: Callable[..., subprocess.Popen[str]], agent: MessagingAgent
 ) -> None:
-    on_tmpfs = "from ivy.utils import mounts; mounts.lost_places = lambda: ['/data (tmpfs)']"
+    on_tmpfs = "from ivy.utils.host import mounts; mounts.lost_places = lambda: ['/data (tmpfs)']"
     for _ in range(2):
         seen = len(samples(agent))
         process = start("system-checks", on_tmpfs)
@@ -189,7 +190,7 @@ def test_that_a_boot_loses_the_data_is_told_once_between_two_boots(
 def test_where_nobody_was_told_that_a_boot_loses_the_data_it_is_told_later(
     node: Node, agent: MessagingAgent
 ) -> None:
-    on_tmpfs = "from ivy.utils import mounts; mounts.lost_places = lambda: ['/data (tmpfs)']"
+    on_tmpfs = "from ivy.utils.host import mounts; mounts.lost_places = lambda: ['/data (tmpfs)']"
     for sections in ({}, {"backend": BACKEND}):
         node.write_config(**sections)
         seen = len(samples(agent))

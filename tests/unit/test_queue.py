@@ -15,9 +15,11 @@ from typing import Any
 import pytest
 
 from ivy.types.messages import DataMessageBody
-from ivy.utils import clock, notify, queue_database
+from ivy.utils import notify
+from ivy.utils.host import clock
 from ivy.utils.messaging_agent import ACTIVE_QUEUE_FILE, MessagingAgent
-from ivy.utils.wakeup import Listener
+from ivy.utils.storage import database as queue_database
+from ivy.utils.storage.doorbell import Listener
 from tests.unit.helpers import ARCHIVE_DIR, DATA_DIR, Node, all_go, wait_until
 
 

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from ivy.procedures import _housekeeping
+from ivy.procedures._housekeeping import Housekeeper
 from ivy.types.config import QueueConfig
 from ivy.types.messages import DataMessageBody
-from ivy.utils import housekeeping, queue_bounds, reserve
-from ivy.utils.housekeeping import Housekeeper
 from ivy.utils.logger import Logger
 from ivy.utils.messaging_agent import MessagingAgent
-from ivy.utils.queue_bounds import Size, limit
+from ivy.utils.storage import ballast, bounds
+from ivy.utils.storage.bounds import Size, limit
 from tests.unit.helpers import ARCHIVE_DIR, BACKEND, make_config
 
 MEGABYTE = 1_000_000
@@ -58,19 +59,19 @@ def test_how_large_the_queue_may_be(file: int, free: int, expected: int) -> None
 
 def test_a_queue_within_its_bounds_loses_nothing(agent: MessagingAgent) -> None:
     fill(agent, 1000)
-    assert queue_bounds.enforce(QueueConfig(), agent.database, PLENTY) == {}
+    assert bounds.enforce(QueueConfig(), agent.database, PLENTY) == {}
     assert agent.get_queue_length() == 1000
 
 
 def test_a_small_queue_loses_nothing_on_a_disk_that_others_filled(agent: MessagingAgent) -> None:
     fill(agent, 1000)
-    assert queue_bounds.enforce(QueueConfig(), agent.database, 0) == {}
+    assert bounds.enforce(QueueConfig(), agent.database, 0) == {}
     assert agent.get_queue_length() == 1000
 
 
 def test_logs_go_before_data_and_the_oldest_first(agent: MessagingAgent) -> None:
     fill(agent, 9000)
-    dropped = queue_bounds.enforce(QueueConfig(max_megabytes=2), agent.database, PLENTY)
+    dropped = bounds.enforce(QueueConfig(max_megabytes=2), agent.database, PLENTY)
     logs, data = left(agent, "log"), left(agent, "data")
     assert dropped == {"log": 3000 - len(logs), "data": 5999 - len(data)}
     assert len(logs) <= 1 and 0 < dropped["data"] < 5999
@@ -81,38 +82,38 @@ def test_logs_go_before_data_and_the_oldest_first(agent: MessagingAgent) -> None
 def test_only_as_many_logs_go_as_must(agent: MessagingAgent) -> None:
     fill(agent, 9000, length=400)
     agent._execute('DELETE FROM QUEUE WHERE message_body LIKE \'{"variant":"data"%\'')
-    queue_bounds.enforce(QueueConfig(max_megabytes=1), agent.database, PLENTY)
+    bounds.enforce(QueueConfig(max_megabytes=1), agent.database, PLENTY)
     logs = left(agent, "log")
     assert 100 < len(logs) < 3000 and logs[-1] == max(logs) >= 8999
 
 
 def test_a_full_queue_stays_within_its_bound_and_has_room_for_more(agent: MessagingAgent) -> None:
     fill(agent, 20_000)
-    queue_bounds.enforce(QueueConfig(max_megabytes=2), agent.database, PLENTY)
-    assert queue_bounds.measure(agent.database).used <= 1.5 * MEGABYTE
+    bounds.enforce(QueueConfig(max_megabytes=2), agent.database, PLENTY)
+    assert bounds.measure(agent.database).used <= 1.5 * MEGABYTE
 
 
 def test_the_newest_row_always_stays(agent: MessagingAgent, monkeypatch: pytest.MonkeyPatch) -> None:
     """Else the next message would get its number, and be removed when the other is acknowledged."""
     fill(agent, 10)
-    monkeypatch.setattr(queue_bounds, "limit", lambda *_: 0)
-    queue_bounds.enforce(QueueConfig(), agent.database, PLENTY)
+    monkeypatch.setattr(bounds, "limit", lambda *_: 0)
+    bounds.enforce(QueueConfig(), agent.database, PLENTY)
     assert agent._execute("SELECT internal_id FROM QUEUE") == [(10,)]
 
 
 def test_room_is_given_back_to_the_disk(agent: MessagingAgent) -> None:
     fill(agent, 60_000)
-    before = queue_bounds.measure(agent.database).file
+    before = bounds.measure(agent.database).file
     agent.remove_messages(list(range(1, 60_000)))
-    queue_bounds.enforce(QueueConfig(), agent.database, PLENTY)
+    bounds.enforce(QueueConfig(), agent.database, PLENTY)
     agent._execute("PRAGMA wal_checkpoint(TRUNCATE)")
     assert before > 15 * MEGABYTE
-    assert queue_bounds.measure(agent.database).file < 5 * MEGABYTE
+    assert bounds.measure(agent.database).file < 5 * MEGABYTE
 
 
 def test_dropping_logs_does_not_read_the_whole_queue(agent: MessagingAgent) -> None:
     plan = agent._execute(
-        f"EXPLAIN QUERY PLAN SELECT internal_id FROM QUEUE WHERE {queue_bounds._ORDER['log']}"
+        f"EXPLAIN QUERY PLAN SELECT internal_id FROM QUEUE WHERE {bounds._ORDER['log']}"
         " AND internal_id < 7 ORDER BY internal_id LIMIT 5"
     )
     assert ["QUEUE_LOGS" in row[3] for row in plan] == [True]
@@ -121,7 +122,7 @@ def test_dropping_logs_does_not_read_the_whole_queue(agent: MessagingAgent) -> N
 def test_drops_are_counted_with_the_deletion(agent: MessagingAgent) -> None:
     for _ in range(2):
         fill(agent, 9000)
-        queue_bounds.enforce(QueueConfig(max_megabytes=1), agent.database, PLENTY)
+        bounds.enforce(QueueConfig(max_megabytes=1), agent.database, PLENTY)
     [[counted]] = agent._execute("SELECT SUM(count) FROM DROPPED")
     assert counted == 18_000 - agent.get_queue_length() > 9000
 
@@ -206,7 +207,7 @@ def test_a_clock_that_jumps_costs_the_archive_nothing(
 ) -> None:
     for years in (-1, 1):
         today = datetime.datetime.now(datetime.UTC).date() + datetime.timedelta(365 * years)
-        monkeypatch.setattr(housekeeping, "_today", lambda today=today: today)
+        monkeypatch.setattr(_housekeeping, "_today", lambda today=today: today)
         keep(agent, Heard(), archive={"max_days": 6}, queue={"min_free_megabytes": 0}).work()
         assert kept() == days
 
@@ -214,7 +215,7 @@ def test_a_clock_that_jumps_costs_the_archive_nothing(
 def test_when_room_is_short_the_oldest_days_go_until_it_is_not(
     agent: MessagingAgent, days: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(housekeeping, "_free", lambda: 600 * MEGABYTE - 50 * MEGABYTE * len(kept()))
+    monkeypatch.setattr(_housekeeping, "_free", lambda: 600 * MEGABYTE - 50 * MEGABYTE * len(kept()))
     logger = Heard()
     keep(agent, logger).work()
     assert kept() == days[-2:]
@@ -224,7 +225,7 @@ def test_when_room_is_short_the_oldest_days_go_until_it_is_not(
 
 
 def test_today_is_never_removed(agent: MessagingAgent, days: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(housekeeping, "_free", lambda: 0)
+    monkeypatch.setattr(_housekeeping, "_free", lambda: 0)
     keep(agent, Heard()).work()
     assert kept() == days[-1:]
 
@@ -235,7 +236,7 @@ def test_a_disk_that_fails_is_told_once_and_stops_nothing(
     def fail() -> int:
         raise OSError("no such disk")
 
-    monkeypatch.setattr(housekeeping, "_free", fail)
+    monkeypatch.setattr(_housekeeping, "_free", fail)
     housekeeper = keep(agent, Heard())
     for _ in range(3):
         housekeeper.work()
@@ -262,24 +263,24 @@ def test_one_duty_that_fails_does_not_stop_the_others(
     housekeeper = keep(agent, Heard(), archive={"max_days": 1}, queue={"max_megabytes": 1})
     for _ in range(3):
         housekeeper.work()
-    assert queue_bounds.measure(agent.database).used <= MEGABYTE
-    assert Path(reserve.RESERVE_FILE).exists()
+    assert bounds.measure(agent.database).used <= MEGABYTE
+    assert Path(ballast.RESERVE_FILE).exists()
     assert capfd.readouterr().out.count("could not be kept: no\n") == 1
 
 
 def test_a_reserve_that_was_cut_short_is_completed(data_dir: Path) -> None:
-    Path(reserve.RESERVE_FILE).write_bytes(b"short")
-    reserve.keep(free=4 * reserve.SIZE)
-    assert Path(reserve.RESERVE_FILE).stat().st_size == reserve.SIZE
+    Path(ballast.RESERVE_FILE).write_bytes(b"short")
+    ballast.keep(free=4 * ballast.SIZE)
+    assert Path(ballast.RESERVE_FILE).stat().st_size == ballast.SIZE
 
 
 def test_the_reserve_is_taken_when_there_is_plenty_only(data_dir: Path) -> None:
-    reserve.keep(free=3 * reserve.SIZE)
-    assert not Path(reserve.RESERVE_FILE).exists() and not reserve.release()
-    reserve.keep(free=4 * reserve.SIZE)
-    status = Path(reserve.RESERVE_FILE).stat()
-    assert status.st_size == reserve.SIZE and status.st_blocks * 512 >= reserve.SIZE
-    assert reserve.release() and not Path(reserve.RESERVE_FILE).exists()
+    ballast.keep(free=3 * ballast.SIZE)
+    assert not Path(ballast.RESERVE_FILE).exists() and not ballast.release()
+    ballast.keep(free=4 * ballast.SIZE)
+    status = Path(ballast.RESERVE_FILE).stat()
+    assert status.st_size == ballast.SIZE and status.st_blocks * 512 >= ballast.SIZE
+    assert ballast.release() and not Path(ballast.RESERVE_FILE).exists()
 
 
 def test_a_queue_of_the_predecessor_is_bounded_too() -> None:
@@ -293,6 +294,6 @@ def test_a_queue_of_the_predecessor_is_bounded_too() -> None:
     agent = MessagingAgent()
     fill(agent, 9000)
     agent.add_message(DataMessageBody(data={"number": 1}))
-    dropped = queue_bounds.enforce(QueueConfig(max_megabytes=1), agent.database, PLENTY)
-    assert dropped["log"] >= 2999 and queue_bounds.measure(agent.database).used <= MEGABYTE
+    dropped = bounds.enforce(QueueConfig(max_megabytes=1), agent.database, PLENTY)
+    assert dropped["log"] >= 2999 and bounds.measure(agent.database).used <= MEGABYTE
     agent.teardown()

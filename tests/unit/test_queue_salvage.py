@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from ivy.types.messages import DataMessageBody, LogMessageBody, MessageQueueItem
-from ivy.utils import page_scan, queue_bounds, queue_database, queue_salvage, queue_schema, reserve
-from ivy.utils.locks import file_lock
+from ivy.utils.host.locks import file_lock
 from ivy.utils.messaging_agent import ACTIVE_QUEUE_FILE, MessagingAgent
+from ivy.utils.storage import ballast, bounds, database, page_scan, salvage, schema
 from tests.unit.helpers import DATA_DIR, Node
 
 QUEUE = Path(ACTIVE_QUEUE_FILE)
@@ -141,7 +141,7 @@ def test_it_is_reported_and_the_damaged_file_kept(
 ) -> None:
     text = f"The message queue was damaged: {len(damaged)} messages salvaged"
     assert logs(agent.get_n_latest_messages(10_000)) == [f"queue - ERROR - {text}"]
-    [kept] = queue_salvage.damaged_files(ACTIVE_QUEUE_FILE)
+    [kept] = salvage.damaged_files(ACTIVE_QUEUE_FILE)
     assert Path(kept).read_bytes().startswith(b"no database")
     errors = capfd.readouterr().err
     assert errors.count("is damaged: reading what can be read") == errors.count("messages salvaged") == 1
@@ -152,9 +152,9 @@ def test_what_was_dropped_is_still_known(agent: MessagingAgent) -> None:
     agent._execute("INSERT INTO DROPPED VALUES ('data', 7, 3)")
     agent.database.close()  # with what it remembers
     with QUEUE.open("r+b") as file:  # the first page and the tables' roots are needed to know it
-        file.truncate(QUEUE.stat().st_size - queue_schema.PAGE_SIZE)
+        file.truncate(QUEUE.stat().st_size - schema.PAGE_SIZE)
     drain(agent)
-    assert queue_salvage.damaged_files(ACTIVE_QUEUE_FILE)
+    assert salvage.damaged_files(ACTIVE_QUEUE_FILE)
     assert agent._execute("SELECT * FROM DROPPED") == [("data", 7, 3)]
 
 
@@ -171,15 +171,15 @@ def test_only_the_newest_damaged_files_are_kept(agent: MessagingAgent) -> None:
         agent.database.close()
         destroy()
     agent.get_oldest_timestamp()
-    assert len(queue_salvage.damaged_files(ACTIVE_QUEUE_FILE)) == 3
+    assert len(salvage.damaged_files(ACTIVE_QUEUE_FILE)) == 3
 
 
 def test_others_that_hold_the_old_file_go_on_with_the_new_one(agent: MessagingAgent) -> None:
     other = MessagingAgent()
     other.add_message(DataMessageBody(data={"number": 1}))
     agent._execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    queue_salvage.begin(ACTIVE_QUEUE_FILE)  # what one of them does when it finds damage
-    queue_salvage.finish(ACTIVE_QUEUE_FILE, "damage")
+    salvage.begin(ACTIVE_QUEUE_FILE)  # what one of them does when it finds damage
+    salvage.finish(ACTIVE_QUEUE_FILE, "damage")
     other.add_message(DataMessageBody(data={"number": 2}))
     other.teardown()  # must not take the new file's log along
     assert queued(agent) == [1, 2]
@@ -216,15 +216,15 @@ def test_many_processes_one_of_which_salvages(node: Node, agent: MessagingAgent)
         assert process.returncode == 0, errors
     expected = {-1} | {100 * number + count for number in range(4) for count in range(20)}
     assert set(queued(agent)) == expected
-    assert len(queue_salvage.damaged_files(ACTIVE_QUEUE_FILE)) <= 1
+    assert len(salvage.damaged_files(ACTIVE_QUEUE_FILE)) <= 1
 
 
 def test_nobody_waits_for_the_salvage_of_another_process(
     agent: MessagingAgent, damaged: list[int], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(queue_database, "_SECONDS_FOR_A_SALVAGE", 0.1)
-    queue_salvage.begin(ACTIVE_QUEUE_FILE)
-    with file_lock(queue_database.lock_path(ACTIVE_QUEUE_FILE), 1):
+    monkeypatch.setattr(database, "_SECONDS_FOR_A_SALVAGE", 0.1)
+    salvage.begin(ACTIVE_QUEUE_FILE)
+    with file_lock(database.lock_path(ACTIVE_QUEUE_FILE), 1):
         other = MessagingAgent()
         for number in (-2, -1):
             other.add_message(DataMessageBody(data={"number": number}))
@@ -241,12 +241,12 @@ def test_nobody_waits_for_the_salvage_of_another_process(
 def test_who_has_the_damaged_file_open_does_not_wait_either(
     agent: MessagingAgent, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(queue_database, "_SECONDS_FOR_A_SALVAGE", 0.1)
+    monkeypatch.setattr(database, "_SECONDS_FOR_A_SALVAGE", 0.1)
     fill(agent, random.Random(1))
     agent._execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    with file_lock(queue_database.lock_path(ACTIVE_QUEUE_FILE), 1):
-        queue_salvage.begin(ACTIVE_QUEUE_FILE)
-        Path(queue_database.salvaging_path(ACTIVE_QUEUE_FILE)).write_bytes(b"no database" * 1000)
+    with file_lock(database.lock_path(ACTIVE_QUEUE_FILE), 1):
+        salvage.begin(ACTIVE_QUEUE_FILE)
+        Path(database.salvaging_path(ACTIVE_QUEUE_FILE)).write_bytes(b"no database" * 1000)
         agent.add_message(DataMessageBody(data={"number": -1}))
     agent.database._next_try = 0
     agent.add_message(DataMessageBody(data={"number": -2}))
@@ -258,17 +258,17 @@ def test_evidence_makes_room_for_a_salvage(
 ) -> None:
     for number in (1, 2):
         Path(f"{ACTIVE_QUEUE_FILE}.damaged-100000000{number}").touch()
-    reserve.keep(free=4 * reserve.SIZE)
+    ballast.keep(free=4 * ballast.SIZE)
     size = QUEUE.stat().st_size
 
     def free(_: str) -> int:
-        return int(size * (1.3 - 0.1 * len(queue_salvage.damaged_files(ACTIVE_QUEUE_FILE))))
+        return int(size * (1.3 - 0.1 * len(salvage.damaged_files(ACTIVE_QUEUE_FILE))))
 
-    monkeypatch.setattr(queue_bounds, "free_bytes", free)
+    monkeypatch.setattr(bounds, "free_bytes", free)
     assert queued(agent) == damaged
-    kept = queue_salvage.damaged_files(ACTIVE_QUEUE_FILE)
+    kept = salvage.damaged_files(ACTIVE_QUEUE_FILE)
     assert len(kept) == 2 and kept[0].endswith(".damaged-1000000002")
-    assert Path(reserve.RESERVE_FILE).exists()
+    assert Path(ballast.RESERVE_FILE).exists()
 
 
 def test_what_an_interrupted_salvage_wrote_makes_room_too(
@@ -277,7 +277,7 @@ def test_what_an_interrupted_salvage_wrote_makes_room_too(
     half_written = Path(f"{ACTIVE_QUEUE_FILE}.salvaged")
     half_written.touch()
     size = QUEUE.stat().st_size
-    monkeypatch.setattr(queue_bounds, "free_bytes", lambda _: size * (0.5 if half_written.exists() else 1.5))
+    monkeypatch.setattr(bounds, "free_bytes", lambda _: size * (0.5 if half_written.exists() else 1.5))
     assert queued(agent) == damaged
 
 
@@ -293,10 +293,10 @@ def test_where_there_is_no_room_for_all_the_oldest_go(
     )
     agent.database.close()
     destroy()
-    reserve.keep(free=4 * reserve.SIZE)
+    ballast.keep(free=4 * ballast.SIZE)
     size = QUEUE.stat().st_size
-    monkeypatch.setattr(queue_bounds, "free_bytes", lambda _: size // 2)
-    connect = queue_schema.connect
+    monkeypatch.setattr(bounds, "free_bytes", lambda _: size // 2)
+    connect = schema.connect
     tries: list[sqlite3.Connection] = []
 
     def connect_to_little(path: str, timeout: float) -> sqlite3.Connection:
@@ -307,14 +307,14 @@ def test_where_there_is_no_room_for_all_the_oldest_go(
                 database.execute("PRAGMA max_page_count = 50").fetchall()
         return database
 
-    monkeypatch.setattr(queue_schema, "connect", connect_to_little)
+    monkeypatch.setattr(schema, "connect", connect_to_little)
     numbers = queued(agent)
     left = 0.45 if is_estimated_well else 0.225
     assert len(numbers) == pytest.approx(10_000 * left, abs=200)
     assert numbers == list(range(10_001 - len(numbers), 10_001))
     assert agent._execute("SELECT variant, count FROM DROPPED") == [("data", 10_000 - len(numbers))]
     assert "oldest dropped for lack of room" in logs(agent.get_n_latest_messages(1))[0]
-    assert not Path(reserve.RESERVE_FILE).exists()
+    assert not Path(ballast.RESERVE_FILE).exists()
 
 
 @pytest.mark.parametrize("place", range(5))
@@ -338,7 +338,7 @@ def test_a_salvage_that_was_interrupted_is_finished(
     monkeypatch.setattr(os, "rename", real)
     agent.database.close()
     assert queued(agent) == damaged
-    assert len(queue_salvage.damaged_files(ACTIVE_QUEUE_FILE)) == 1
+    assert len(salvage.damaged_files(ACTIVE_QUEUE_FILE)) == 1
     assert {path.name.partition(".sqlite3")[2].partition("-1")[0] for path in DATA_DIR.glob(f"{QUEUE.name}*")} <= {
         *("", "-wal", "-shm", ".lock", ".damaged")
     }
@@ -366,8 +366,8 @@ def test_what_was_added_behind_damage_in_the_log_is_salvaged(agent: MessagingAge
     with open(f"{ACTIVE_QUEUE_FILE}-wal", "r+b") as log:
         log.seek(os.path.getsize(log.name) // 2)
         log.write(b"noise" * 100)
-    queue_salvage.begin(ACTIVE_QUEUE_FILE)
-    queue_salvage.finish(ACTIVE_QUEUE_FILE, "damage")
+    salvage.begin(ACTIVE_QUEUE_FILE)
+    salvage.finish(ACTIVE_QUEUE_FILE, "damage")
     assert sorted(queued(agent)) == list(range(100))
 
 
@@ -381,7 +381,7 @@ def test_two_messages_of_the_same_number_are_both_salvaged(agent: MessagingAgent
         page = page.replace(old, new)
     QUEUE.write_bytes(page)
     assert sorted(queued(agent)) == [0, 1, 2]
-    assert queue_salvage.damaged_files(ACTIVE_QUEUE_FILE)
+    assert salvage.damaged_files(ACTIVE_QUEUE_FILE)
 
 
 def rot(old: bytes, new: bytes) -> None:
@@ -422,7 +422,7 @@ def test_a_name_that_rotted_is_damage_too(agent: MessagingAgent) -> None:
     rot(b"indexQUEUE_LOGS", b"index" + b"\xff" * 10)
     rot(b"CREATE INDEX QUEUE_LOGS", b"\xff" * 23)
     assert queued(agent) == [1]
-    assert queue_salvage.damaged_files(ACTIVE_QUEUE_FILE)
+    assert salvage.damaged_files(ACTIVE_QUEUE_FILE)
 
 
 def test_counts_that_rotted_stop_no_salvage(agent: MessagingAgent) -> None:
@@ -431,8 +431,8 @@ def test_counts_that_rotted_stop_no_salvage(agent: MessagingAgent) -> None:
     agent._execute("PRAGMA wal_checkpoint(TRUNCATE)")
     agent.database.close()
     rot(b"\x04\x15\x02\x01data", b"\x04\x15\x00\x03data")  # the count is NULL
-    queue_salvage.begin(ACTIVE_QUEUE_FILE)
-    queue_salvage.finish(ACTIVE_QUEUE_FILE, "damage")
+    salvage.begin(ACTIVE_QUEUE_FILE)
+    salvage.finish(ACTIVE_QUEUE_FILE, "damage")
     assert queued(agent) == [1]
 
 
@@ -450,7 +450,7 @@ def test_a_salvage_that_fails_ends_in_an_empty_queue(
     other.teardown()
     assert "OverflowError" in agent.get_n_latest_messages(2)[0].message_body.model_dump_json()
     assert "going on with an empty queue" in capfd.readouterr().err
-    [kept] = queue_salvage.damaged_files(ACTIVE_QUEUE_FILE)
+    [kept] = salvage.damaged_files(ACTIVE_QUEUE_FILE)
     assert Path(kept).read_bytes().startswith(b"no database")
 
 

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from ivy import files
-from ivy.utils import history
-from ivy.utils.releases import Releases
 from ivy.utils.state_interface import StateInterface
+from ivy.utils.updates import history
+from ivy.utils.updates.releases import Releases
 from ivy.version import Version
 
 

@@ -1,4 +1,4 @@
-"""`ivy.utils.service` and `ivy.utils.notify`: what a service and systemd say to each other."""
+"""`ivy.service` and `ivy.utils.notify`: what a service and systemd say to each other."""
 
 import os
 import signal
@@ -11,14 +11,16 @@ import pytest
 import sdnotify
 
 from ivy.types.messages import LogMessageBody
-from ivy.utils import notify, signals
+from ivy.utils import notify
+from ivy.utils.host import signals
 from ivy.utils.messaging_agent import MessagingAgent
 from tests.unit.helpers import BACKEND, Node, NotifySocket
 
 PROCEDURE = """
 from ivy import constants
 constants.WATCHDOG_SECONDS = 0.2  # so that nobody waits for a quarter of a minute
-from ivy.utils import notify, service
+from ivy import service
+from ivy.utils import notify
 def run(config, logger):
     {}
 service.run_procedure(run, "example")
@@ -28,7 +30,7 @@ import os, sys
 sys.unraisablehook = lambda what: os._exit(3)
 """
 BACKEND_CODE = """
-from ivy.utils import service
+from ivy import service
 def run(config, logger, teardown_indicator):
     {}
 service.run_backend(run, "example")
@@ -163,7 +165,7 @@ def test_sigterm_may_come_while_a_backend_looks_at_its_indicator(node: Node, ste
 
 def test_sigterm_wakes_a_backend_that_waits_for_messages(node: Node, notify_socket: NotifySocket) -> None:
     work = (
-        "import select; from ivy.utils.wakeup import Listener; listener = Listener()\n"
+        "import select; from ivy.utils.storage.doorbell import Listener; listener = Listener()\n"
         "    from ivy.utils import notify; notify.status('waiting')\n"
         "    while not teardown_indicator.is_set(): select.select([listener], [], [], 1000)"
     )

@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 
 from ivy.types.config import UpdaterConfig
-from ivy.utils import fetch_errors, ownership, source
-from ivy.utils.commands import CommandError
-from ivy.utils.source import Source
-from ivy.utils.update_errors import NetworkTrouble, Rejected
+from ivy.utils.host.commands import CommandError
+from ivy.utils.updates import fetch_errors, ownership, source
+from ivy.utils.updates.errors import NetworkTrouble, Rejected
+from ivy.utils.updates.source import Source
 from ivy.version import Version
 from tests.unit.helpers import UPDATER, Node
 

@@ -1,6 +1,6 @@
 """Which message is to blame for connections that break."""
 
-from ivy.backend.suspects import Suspects
+from ivy.backend.poison import Suspects
 from ivy.types.messages import DataMessageBody, MessageQueueItem
 
 MOST = 100

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 
 from ivy.types.config import UpdaterConfig, as_text
-from ivy.utils import history, probation
 from ivy.utils.logger import Logger
-from ivy.utils.releases import Releases
-from ivy.utils.trials import Trials
-from ivy.utils.update_plan import Offer
+from ivy.utils.updates import history, probation
+from ivy.utils.updates.policy import Offer
+from ivy.utils.updates.releases import Releases
+from ivy.utils.updates.trial import Trials
 from ivy.version import Version
 from tests.unit.helpers import CONFIG, UPDATER, Node, make_config
 from tests.unit.test_update_plan import foreign

@@ -11,17 +11,18 @@ from typing import Any
 
 import pytest
 
-from ivy import constants
+from ivy import constants, update_pass
 from ivy.types.config import ForeignConfig
 from ivy.types.messages import ConfigMessageBody
-from ivy.utils import environment, golden, history, notify, repair, update_pass, verdicts
+from ivy.utils import notify
 from ivy.utils.logger import Logger
 from ivy.utils.messaging_agent import MessagingAgent
-from ivy.utils.releases import Releases
 from ivy.utils.state_interface import StateInterface
-from ivy.utils.update_errors import NetworkTrouble, Rejected
-from ivy.utils.update_plan import UPDATER_DEFAULTS, Offer
 from ivy.utils.updater import Updater
+from ivy.utils.updates import bundled, decisions, environment, history, repair
+from ivy.utils.updates.errors import NetworkTrouble, Rejected
+from ivy.utils.updates.policy import UPDATER_DEFAULTS, Offer
+from ivy.utils.updates.releases import Releases
 from ivy.version import Version
 from tests.unit.helpers import BACKEND, CONFIG, UPDATER, Node, make_config
 from tests.unit.test_update_plan import foreign
@@ -132,8 +133,8 @@ class Performed:
 
         def perform(_updater: Updater, offer: Offer) -> str | None:
             self.revisions.append(offer.revision)
-            verdicts.record(offer, None)
-            verdicts.report()
+            decisions.record(offer, None)
+            decisions.report()
             return None
 
         monkeypatch.setattr(Updater, "perform", perform)
@@ -163,7 +164,7 @@ def test_what_was_decided_is_not_decided_again(monkeypatch: pytest.MonkeyPatch) 
         past.decided_revision = 8
     pend(7, 8)
     assert not update_pass._decide_about_newest()
-    verdicts.report()  # as each pass does
+    decisions.report()  # as each pass does
     assert performed.revisions == [] and StateInterface.load().pending_configs == []
 
 
@@ -333,7 +334,7 @@ def golden_release(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "golden" / "ivy").mkdir(parents=True)
     (tmp_path / "golden" / "config").mkdir()
     (tmp_path / "golden" / "pyproject.toml").write_text('[project]\nversion = "0.9.0"\n')
-    monkeypatch.setattr(golden, "stand_in", functools.partial(golden.stand_in, golden=tmp_path / "golden"))
+    monkeypatch.setattr(bundled, "stand_in", functools.partial(bundled.stand_in, golden=tmp_path / "golden"))
     return tmp_path / "golden"
 
 

@@ -7,9 +7,9 @@ import pytest
 
 from ivy.types.config import Config, ForeignConfig, UpdaterConfig
 from ivy.types.updates import History, Source
-from ivy.utils import update_plan
-from ivy.utils.update_errors import Rejected
-from ivy.utils.update_plan import Offer, Plan
+from ivy.utils.updates import policy
+from ivy.utils.updates.errors import Rejected
+from ivy.utils.updates.policy import Offer, Plan
 from ivy.version import Version
 from tests.unit.helpers import CONFIG, UPDATER, make_config
 
@@ -25,7 +25,7 @@ def foreign(revision: int = 4, version: str = "1.0.0", **sections: Any) -> Forei
 def decide(config: ForeignConfig, source: Source = "backend", **updater: Any) -> Plan:
     """Decide about an offer for a node of revision 3 and version 1.0.0, whose section `updater` is given."""
     active = make_config(updater={**UPDATER, **updater})
-    return update_plan.decide(active.to_foreign_config(), Offer(config, source, "x"), active.updater, OWN)
+    return policy.decide(active.to_foreign_config(), Offer(config, source, "x"), active.updater, OWN)
 
 
 @pytest.mark.parametrize("version", ["1.1.0", "0.9.0", "1.0.0-rc.1", "99.0.0"])
@@ -59,15 +59,15 @@ def test_a_config_for_another_version_is_not_judged_by_this_ones_schema() -> Non
 def test_where_the_packages_updater_stands_in_it_does_not_judge_the_schema_of_another_version() -> None:
     current = foreign(3, "2.0.0")
     offer = Offer(foreign(4, "2.0.0", surprise={}), "backend", "x")
-    assert not update_plan.decide(current, offer, None, OWN).is_version_change
+    assert not policy.decide(current, offer, None, OWN).is_version_change
 
 
 @pytest.mark.parametrize("source", ["backend", "admin", "rollback"])
 def test_without_a_section_updater_there_are_no_other_versions(source: Source) -> None:
     current = make_config().to_foreign_config()
     with pytest.raises(Rejected, match="updater: is null"):
-        update_plan.decide(current, Offer(foreign(version="1.1.0"), source, "x"), None, OWN)
-    assert not update_plan.decide(current, Offer(foreign(), source, "x"), None, OWN).is_version_change
+        policy.decide(current, Offer(foreign(version="1.1.0"), source, "x"), None, OWN)
+    assert not policy.decide(current, Offer(foreign(), source, "x"), None, OWN).is_version_change
 
 
 @pytest.mark.parametrize("version", ["0.9.9", "1.0.0-rc.1", "0.10.0"])
@@ -113,7 +113,7 @@ def test_a_backend_may_not_leave_the_section_out_to_get_rid_of_the_oldest_versio
 def test_a_backend_may_not_loosen_the_default_where_the_node_has_no_section() -> None:
     offer = Offer(foreign(updater={**UPDATER, "require_signed_tags": False}), "backend", "x")
     with pytest.raises(Rejected, match="only the admin"):
-        update_plan.decide(make_config().to_foreign_config(), offer, None, OWN)
+        policy.decide(make_config().to_foreign_config(), offer, None, OWN)
 
 
 @pytest.mark.parametrize(
@@ -149,7 +149,7 @@ def test_the_settings_are_those_of_the_active_config() -> None:
 
 
 def _choose(revisions: list[int], decided: int) -> tuple[int | None, list[int]]:
-    newest, replaced = update_plan.choose(
+    newest, replaced = policy.choose(
         [foreign(revision) for revision in revisions], History(decided_revision=decided)
     )
     return newest.revision if newest else None, [offer.revision for offer in replaced]
@@ -174,14 +174,14 @@ def test_the_newest_undecided_offer_is_chosen(
 
 
 def test_an_offer_of_a_backend_is_known_by_its_revision_and_its_content() -> None:
-    offer = update_plan.of_backend(foreign(7))
+    offer = policy.of_backend(foreign(7))
     assert re.fullmatch("revision-7-[0-9a-f]{8}", offer.identifier)
-    assert update_plan.of_backend(foreign(7)).identifier == offer.identifier
-    assert update_plan.of_backend(foreign(7, more=1)).identifier != offer.identifier
+    assert policy.of_backend(foreign(7)).identifier == offer.identifier
+    assert policy.of_backend(foreign(7, more=1)).identifier != offer.identifier
     assert offer.version == OWN
 
 
 def test_the_defaults_guard() -> None:
-    assert update_plan.UPDATER_DEFAULTS.require_signed_tags
+    assert policy.UPDATER_DEFAULTS.require_signed_tags
     assert UpdaterConfig.model_fields["require_signed_tags"].default is True
     assert Config.model_fields["updater"].default is None

@@ -10,11 +10,11 @@ import pytest
 from ivy import constants
 from ivy.types.messages import ConfigMessageBody, LogMessageBody
 from ivy.types.updates import Source
-from ivy.utils import history, verdicts
-from ivy.utils.history import HISTORY_FILE
 from ivy.utils.messaging_agent import ACTIVE_QUEUE_FILE, MessagingAgent
 from ivy.utils.state_interface import StateInterface
-from ivy.utils.update_plan import Offer, of_backend
+from ivy.utils.updates import decisions, history
+from ivy.utils.updates.history import HISTORY_FILE
+from ivy.utils.updates.policy import Offer, of_backend
 from tests.killing import killed_at
 from tests.unit.test_update_plan import foreign
 
@@ -64,7 +64,7 @@ def test_a_damaged_history_is_moved_aside_and_reported(
     Path(HISTORY_FILE).write_bytes(content)
     assert history.decided_revision() == -1  # the backend only looks
     assert Path(HISTORY_FILE).read_bytes() == content
-    verdicts.record(offer(4), None)
+    decisions.record(offer(4), None)
     [aside] = root_dir.glob("updates.json.damaged-*")
     assert aside.read_bytes() == content
     assert f"{HISTORY_FILE} is damaged: moved to {aside}" in capfd.readouterr().err
@@ -72,14 +72,14 @@ def test_a_damaged_history_is_moved_aside_and_reported(
 
 
 def test_the_history_is_for_the_services_to_read_and_for_nobody_else() -> None:
-    verdicts.record(offer(4), None)
+    decisions.record(offer(4), None)
     status = os.stat(HISTORY_FILE)
     assert stat.S_IMODE(status.st_mode) == 0o640
     assert status.st_gid == os.stat(constants.IVY_DATA_DIR).st_gid
 
 
 def test_nothing_is_written_if_the_change_fails() -> None:
-    verdicts.record(offer(4), None)
+    decisions.record(offer(4), None)
     before = Path(HISTORY_FILE).read_bytes()
     with pytest.raises(ZeroDivisionError), history.update() as past:
         past.decided_revision = 99
@@ -89,33 +89,33 @@ def test_nothing_is_written_if_the_change_fails() -> None:
 
 def test_fields_of_another_version_are_kept() -> None:
     Path(HISTORY_FILE).write_text(json.dumps({"decided_revision": 3, "of_another_version": [1]}))
-    verdicts.record(offer(4), None)
+    decisions.record(offer(4), None)
     assert json.loads(Path(HISTORY_FILE).read_text())["of_another_version"] == [1]
 
 
 def test_a_decision_stands() -> None:
-    verdicts.record(offer(4), "no")
-    verdicts.record(offer(4), None)
+    decisions.record(offer(4), "no")
+    decisions.record(offer(4), None)
     [decision] = history.load().decisions
     assert (decision.accepted, decision.reason) == (False, "no")
-    verdicts.record(offer(2), None)  # an older one does not lower what was decided
+    decisions.record(offer(2), None)  # an older one does not lower what was decided
     assert history.decided_revision() == 4
 
 
 def test_the_admin_may_let_a_platform_count_anew() -> None:
-    verdicts.record(offer(9), None)
-    verdicts.record(offer(2, "rollback"), None)
+    decisions.record(offer(9), None)
+    decisions.record(offer(2, "rollback"), None)
     assert history.decided_revision() == 9
-    verdicts.record(Offer(foreign(2), "admin", "admin-2"), "no")
+    decisions.record(Offer(foreign(2), "admin", "admin-2"), "no")
     assert history.decided_revision() == 9
-    verdicts.record(offer(2, "admin"), None)
+    decisions.record(offer(2, "admin"), None)
     assert history.decided_revision() == 2
 
 
 def test_what_is_reported_is_kept_without_its_secrets() -> None:
-    verdicts.record(offer(4), "no\nbecause")
+    decisions.record(offer(4), "no\nbecause")
     assert "hidden" in Path(HISTORY_FILE).read_text()
-    verdicts.report()
+    decisions.report()
     assert "hidden" not in Path(HISTORY_FILE).read_text()
     assert queued() == [
         ("rejected", 4),
@@ -125,7 +125,7 @@ def test_what_is_reported_is_kept_without_its_secrets() -> None:
 
 def test_of_many_decisions_the_newest_stay() -> None:
     for revision in range(1, 60):
-        verdicts.record(offer(revision), None)
+        decisions.record(offer(revision), None)
     kept = [decision.offer.general.config_revision for decision in history.load().decisions]
     assert kept == list(range(10, 60))
 
@@ -140,12 +140,12 @@ def test_the_flag_goes_with_the_last_offer_whatever_it_is(what: str) -> None:
         (FLAG / "inner").mkdir(parents=True)
     elif what == "link":
         FLAG.symlink_to("nowhere")
-    verdicts.record(offer(4), None)
-    verdicts.report()
+    decisions.record(offer(4), None)
+    decisions.report()
     assert os.path.lexists(FLAG) is (what != "nothing")
     assert [config.general.config_revision for config in StateInterface.load().pending_configs] == [5]
-    verdicts.record(offer(5), None)
-    verdicts.report()
+    decisions.record(offer(5), None)
+    decisions.report()
     assert not os.path.lexists(FLAG)
     assert StateInterface.load().pending_configs == []
 
@@ -154,9 +154,9 @@ def test_killed_at_any_step_each_decision_is_told_once() -> None:
     """Two decisions, one with a reason: the pass is killed at each of its steps, and another one follows."""
 
     def a_pass() -> None:
-        verdicts.record(offer(4), "no")
-        verdicts.record(offer(5), None)
-        verdicts.report()
+        decisions.record(offer(4), "no")
+        decisions.record(offer(5), None)
+        decisions.report()
 
     told: list[tuple[str, int]] = []
     step = 0
@@ -200,13 +200,13 @@ def test_messages_added_once_are_in_the_archive(agent: MessagingAgent) -> None:
 
 
 def test_what_was_rejected_stays_so_whatever_the_admin_lets_the_platform_count() -> None:
-    verdicts.record(of_backend(foreign(7)), "no")
-    verdicts.record(offer(5, "admin"), None)
+    decisions.record(of_backend(foreign(7)), "no")
+    decisions.record(offer(5, "admin"), None)
     assert history.decided_revision() == 5
     assert history.is_decided(foreign(7))
     other = foreign(7, other={"than": "before"})
     assert not history.is_decided(other)
     with StateInterface.update() as state:
         state.pending_configs = [foreign(7), other]
-    verdicts.report()
+    decisions.report()
     assert StateInterface.load().pending_configs == [other]

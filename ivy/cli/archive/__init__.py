@@ -1,0 +1,1 @@
+"""`ivy messages`: what was sampled, from the archive."""

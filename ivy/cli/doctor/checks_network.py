@@ -1,0 +1,149 @@
+"""`ivy doctor`: the way to the broker and to the source of new versions. Names, TLS, login, tags, signatures."""
+
+import datetime
+import socket
+import ssl
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from ivy.cli.doctor.finding import Finding
+from ivy.types.config import Config, MQTTBrokerConfig, UpdaterConfig
+from ivy.types.link_report import LinkReport
+from ivy.utils.host.commands import CommandError
+from ivy.utils.updates import source
+from ivy.utils.updates.errors import NetworkTrouble, Rejected
+from ivy.utils.updates.releases import Releases
+
+_SECONDS_TO_ANSWER = 20.0
+_DAYS_TO_RENEW = 14
+
+
+def backend(config: Config) -> Iterator[Finding]:
+    """Whether the broker can be reached and entered."""
+    if config.backend is None:
+        yield Finding("backend", "none is configured: messages are kept on this node")
+        return
+    broker = config.backend.mqtt_connection
+    resolved = _resolve(broker.host)
+    yield resolved
+    if not resolved.ok:
+        return
+    if broker.tls.enabled:
+        yield _tls(broker)
+    yield _login(broker)
+
+
+def updates(updater: UpdaterConfig | None) -> Iterator[Finding]:
+    """Whether another version could be fetched, and would be believed."""
+    if updater is None:
+        yield Finding("updates", "updater is null: this node takes no other version")
+        return
+    yield _resolve(updater.provider_host.partition(":")[0])
+    yield _repository(updater)
+    yield signatures(updater)
+
+
+def login(broker: MQTTBrokerConfig) -> str | None:
+    """Try to log in at a broker. Whoever is logged in with the same names is thrown out.
+
+    Returns: Why it is not possible; None if it is.
+    """
+    from ivy.backend.link_events import Connected, Disconnected
+    from ivy.backend.mqtt_link import MQTTLink
+
+    link = MQTTLink(broker, ())
+    nobody, other_end = socket.socketpair()
+    deadline = time.monotonic() + _SECONDS_TO_ANSWER
+    try:
+        while (rest := deadline - time.monotonic()) > 0:
+            for event in link.wait(nobody, rest):
+                if isinstance(event, Connected):
+                    return None
+                if isinstance(event, Disconnected):
+                    return event.reason
+        return f"no answer from {link.address} within {_SECONDS_TO_ANSWER:.0f} s"
+    finally:
+        link.close()
+        nobody.close()
+        other_end.close()
+
+
+def _resolve(host: str) -> Finding:
+    try:
+        addresses = sorted({str(found[4][0]) for found in socket.getaddrinfo(host, None)})
+    except (OSError, UnicodeError) as error:
+        remedy = "is the name right? resolvectl query, or cat /etc/resolv.conf; is there a network: ip address"
+        return Finding("dns", f"{host} has no address: {error}", remedy)
+    return Finding("dns", f"{host} is {', '.join(addresses[:3])}")
+
+
+def _tls(broker: MQTTBrokerConfig) -> Finding:
+    try:
+        context = ssl.create_default_context(cafile=broker.tls.ca_file)
+        if broker.tls.certificate_file and broker.tls.key_file:
+            context.load_cert_chain(broker.tls.certificate_file, broker.tls.key_file)
+        address = (broker.host, broker.port)
+        with (
+            socket.create_connection(address, _SECONDS_TO_ANSWER) as plain,
+            context.wrap_socket(plain, server_hostname=broker.host) as encrypted,
+        ):
+            return _expiry(encrypted.getpeercert() or {})
+    except OSError as error:  # also ssl.SSLError, and certificate files that are not there
+        remedy = "check backend.mqtt_connection.tls, its files, port, and the node's clock"
+        return Finding("tls", f"{broker.host}:{broker.port}: {error}", remedy)
+
+
+def _expiry(certificate: Mapping[str, object]) -> Finding:
+    until = ssl.cert_time_to_seconds(str(certificate.get("notAfter", "Jan  1 00:00:00 2100 GMT")))
+    date = datetime.datetime.fromtimestamp(until, datetime.UTC).date()
+    if until - time.time() < _DAYS_TO_RENEW * 86_400:
+        return Finding("tls", f"the broker's certificate ends on {date}", "the broker's admin must renew it")
+    return Finding("tls", f"the broker's certificate is good until {date}")
+
+
+def _login(broker: MQTTBrokerConfig) -> Finding:
+    """By the service's own word: another login would throw it out."""
+    report = LinkReport.load()
+    if report is not None and report.connected and report.broker == f"{broker.host}:{broker.port}":
+        return Finding("login", f"the backend is connected to {report.broker}")
+    reason = login(broker)
+    if reason is None:
+        return Finding("login", f"{broker.host}:{broker.port} lets this node in; the backend will be back soon")
+    return Finding("login", reason, "check backend.mqtt_connection: host, port, client_id, username, password, tls")
+
+
+def _repository(updater: UpdaterConfig) -> Finding:
+    try:
+        tags = source.Source(updater, Releases().root).list_tags()
+    except (Rejected, NetworkTrouble, CommandError, OSError, LookupError) as error:
+        return Finding(
+            "repository", str(error).replace("\n", "; "), "check updater and the network; run this as root"
+        )
+    newest = f", the newest is {tags[-1]}" if tags else ""
+    if not tags:
+        return Finding("repository", "it has no tag of the form v1.2.3", "tag a release")
+    return Finding("repository", f"{len(tags)} versions can be fetched{newest}")
+
+
+def signatures(updater: UpdaterConfig) -> Finding:
+    """Whether only versions of known people are believed."""
+    if not updater.require_signed_tags:
+        remedy = "set updater.require_signed_tags to true, and list the maintainers' keys in " + str(
+            source.ALLOWED_SIGNERS
+        )
+        return Finding("signatures", "any tag is believed, whoever made it", remedy)
+    return _signers_in(source.ALLOWED_SIGNERS)
+
+
+def _signers_in(path: Path) -> Finding:
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError as error:
+        return Finding(
+            "signatures", f"no version can be believed: {error}", f"list the maintainers' keys in {path}"
+        )
+    keys = [line for line in lines if line.strip() and not line.lstrip().startswith("#")]
+    if not any(" ssh-" in line or " ecdsa-" in line or " sk-" in line for line in keys):
+        return Finding("signatures", f"{path} holds no key", "see ssh-keygen(1), ALLOWED SIGNERS")
+    return Finding("signatures", f"{len(keys)} keys may sign a version")

@@ -1,0 +1,1 @@
+"""The machine: programs, units, journal, signals, locks, clock, disk."""

@@ -1,0 +1,1 @@
+"""What the node stores: the queue and the archive."""

@@ -1,0 +1,123 @@
+"""Keeps the queue within its bounds: bytes, and room on the disk. Whoever is not in a hurry calls it now and then.
+
+When the queue is full, logs go before data, and configs last; of each, the oldest first. The newest row always
+stays: its number must not be given to another while a backend has it on its way.
+"""
+
+import os
+import sqlite3
+from dataclasses import dataclass
+
+from ivy.types.config import QueueConfig
+from ivy.utils import notify
+from ivy.utils.storage import schema
+from ivy.utils.storage.database import QueueDatabase
+from ivy.utils.storage.schema import IS_CONFIG, IS_LOG
+
+_ROWS_AT_ONCE = 200  # other processes wait meanwhile
+_PAGES_AT_ONCE = 256
+_SLACK = 1_000_000
+"""Bytes that a full queue has free for what comes until the next time."""
+_LEAST = 16_000_000
+"""Bytes up to which the queue may grow into the room that it should leave free, half of what is left at most."""
+_LITTLE = 1_000_000
+"""Bytes that the queue may have anyhow: dropping so few messages makes no room for more than wait in memory."""
+_MOST_UNUSED = 4_000_000
+"""Bytes that the file may keep for later; what is more is given back to the disk."""
+
+_ORDER = {"log": IS_LOG, "data": f"NOT ({IS_LOG}) AND NOT ({IS_CONFIG})", "config": IS_CONFIG}
+
+
+@dataclass(frozen=True)
+class Size:
+    """Bytes of the queue's file, and how many of them hold messages."""
+
+    file: int
+    used: int
+
+
+def measure(database: QueueDatabase) -> Size:
+    """Ask how large the queue is.
+
+    Raises:
+        sqlite3.Error, OSError: The database cannot be read.
+    """
+    [[page], [count], [unused]] = (
+        database.execute(f"PRAGMA {name}")[0] for name in ("page_size", "page_count", "freelist_count")
+    )
+    return Size(file=page * count, used=page * (count - unused))
+
+
+def limit(config: QueueConfig, size: Size, free: int) -> int:
+    """The bytes that the queue's file may have.
+
+    It does not grow into the room that it should leave free, but for a first few megabytes; nor does it shrink when
+    others take that room: what is queued here would be lost for nothing. A small one drops nothing for their sake.
+
+    Args:
+        config: The bounds.
+        size: The present size.
+        free: The bytes that are free on the disk.
+    """
+    growth = max(0, free - 1_000_000 * config.min_free_megabytes, min(free // 2, _LEAST - size.file))
+    return min(1_000_000 * config.max_megabytes, max(_LITTLE, size.file + growth))
+
+
+def enforce(config: QueueConfig, database: QueueDatabase, free: int) -> dict[str, int]:
+    """Drop messages if the queue is larger than it may be, and give room that it does not need back to the disk.
+
+    Args:
+        config: The bounds.
+        database: The queue's.
+        free: The bytes that are free on the disk.
+
+    Returns: How many messages of each variant were dropped.
+
+    Raises:
+        sqlite3.Error, OSError: The database cannot be read or written.
+    """
+    size = measure(database)
+    most = limit(config, size, free)
+    aim = most - min(_SLACK, most // 4)
+    dropped: dict[str, int] = {}
+    for variant, condition in _ORDER.items():
+        while measure(database).used > aim and (count := _drop(database, variant, condition)):
+            dropped[variant] = dropped.get(variant, 0) + count
+            notify.heartbeat()
+    _give_back(database)
+    return dropped
+
+
+def _drop(database: QueueDatabase, variant: str, condition: str) -> int:
+    """Drop and count some of the oldest messages of a variant."""
+
+    def work(connection: sqlite3.Connection) -> int:
+        count = connection.execute(
+            "DELETE FROM QUEUE WHERE internal_id IN (SELECT internal_id FROM QUEUE"
+            f" WHERE {condition} AND internal_id < (SELECT MAX(internal_id) FROM QUEUE)"
+            " ORDER BY internal_id LIMIT ?)",
+            (_ROWS_AT_ONCE,),
+        ).rowcount
+        if count:
+            schema.count_dropped(connection, {variant: count})
+        return count
+
+    return database.transaction(work)
+
+
+def _give_back(database: QueueDatabase) -> None:
+    """Return unused pages to the disk. (A file of the predecessor keeps them, for messages to come.)"""
+    while True:
+        size = measure(database)
+        if size.file - size.used <= _MOST_UNUSED:
+            return
+        database.execute(f"PRAGMA incremental_vacuum({_PAGES_AT_ONCE})")
+        notify.heartbeat()
+        if measure(database).file == size.file:
+            return
+
+
+def free_bytes(path: str) -> int:
+    """The bytes that services may still use on the file system of a path."""
+    status = os.statvfs(path)
+    return status.f_bavail * status.f_frsize

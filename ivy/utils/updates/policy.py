@@ -1,0 +1,118 @@
+"""Decides what an offered config asks for, and whether it may. Pure: looks at nothing but its arguments."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, Optional
+
+import pydantic
+
+from ivy.types.config import Config, ConfigError, ForeignConfig, UpdaterConfig, describe
+from ivy.types.updates import History, Source, identifier_of
+from ivy.utils.updates.errors import Rejected
+from ivy.version import Version
+
+
+@dataclasses.dataclass(frozen=True)
+class Offer:
+    """A config that somebody wants this node to use."""
+
+    config: ForeignConfig
+    source: Source
+    identifier: str
+    """Unique on this node: what was decided about it is remembered under this name."""
+
+    @property
+    def revision(self) -> int:
+        """The number of the config."""
+        return self.config.general.config_revision
+
+    @property
+    def version(self) -> Version:
+        """The version that the config is for."""
+        return self.config.general.software_version
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What to do about an offer."""
+
+    offer: Offer
+    is_version_change: bool
+    updater: UpdaterConfig
+    """How to do it; the current config's, as the offered one is not trusted yet."""
+
+
+def of_backend(config: ForeignConfig) -> Offer:
+    """An offer of the backend."""
+    return Offer(config, "backend", identifier_of(config))
+
+
+def choose(pending: Sequence[ForeignConfig], past: History) -> tuple[Optional[Offer], list[Offer]]:
+    """Choose what to deal with: the newest offer, as that is what the operator wants now.
+
+    Args:
+        pending: All offers of the backend.
+        past: Which of them were decided about.
+
+    Returns: The newest that is undecided, if any; and the others, which it replaces.
+    """
+    undecided = [config for config in pending if not past.is_decided(config)]
+    offers = sorted(map(of_backend, undecided), key=lambda offer: offer.revision)
+    return (offers[-1], offers[:-1]) if offers else (None, [])
+
+
+def decide(current: ForeignConfig, offer: Offer, updater: Optional[UpdaterConfig], own_version: Version) -> Plan:
+    """Decide about an offer.
+
+    Args:
+        current: The config that is active.
+        offer: The offer.
+        updater: The section of the active config; None where that has none, or none that can be read.
+        own_version: The version whose schema is at hand.
+
+    Raises:
+        Rejected: The offer is not acceptable.
+    """
+    if offer.source == "backend":
+        _check_bounds(updater or UPDATER_DEFAULTS, _section(offer.config, "updater"))
+    if offer.version == current.general.software_version:
+        if offer.version == own_version:
+            _check_schema(offer.config)
+        return Plan(offer, False, updater or UPDATER_DEFAULTS)
+    if updater is None:
+        raise Rejected("updater: is null in the active config, so this node takes no other version")
+    if updater.oldest_version is not None and offer.version < updater.oldest_version:
+        raise Rejected(f"version {offer.version} is older than updater.oldest_version, {updater.oldest_version}")
+    return Plan(offer, True, updater)
+
+
+def _check_schema(config: ForeignConfig) -> None:
+    try:
+        Config.load_from_string(config.model_dump_json())
+    except ConfigError as error:
+        raise Rejected(str(error)) from None
+
+
+def _check_bounds(bounds: UpdaterConfig, offered: dict[str, Any]) -> None:
+    """Whoever has the broker must not have the node: what guards updates is loosened by the node's admin only."""
+    hint = "only the admin may loosen this, with ivy config apply"
+    if bounds.require_signed_tags and offered.get("require_signed_tags", True) is not True:
+        raise Rejected(f"updater.require_signed_tags: {hint}")
+    if bounds.oldest_version is not None:
+        try:
+            oldest: Optional[Version] = pydantic.TypeAdapter(Optional[Version]).validate_python(
+                offered.get("oldest_version")
+            )
+        except pydantic.ValidationError as error:
+            raise Rejected(f"updater.oldest_version: {describe(error)}") from None
+        if oldest is None or oldest < bounds.oldest_version:
+            raise Rejected(f"updater.oldest_version: {hint}")
+
+
+def _section(config: ForeignConfig, name: str) -> dict[str, Any]:
+    section = (config.model_extra or {}).get(name)
+    return section if isinstance(section, dict) else {}
+
+
+UPDATER_DEFAULTS = UpdaterConfig(repository="none/none", provider="github", provider_host="github.com")
+"""For a config without that section, and so without other versions: times, and what guards updates."""

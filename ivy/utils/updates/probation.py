@@ -1,0 +1,127 @@
+"""Watches services after a change: whether they run well, and the operator can still be reached."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Optional
+
+from ivy.types.link_report import LinkReport
+from ivy.utils import notify
+from ivy.utils.host import units
+
+_SECONDS_BETWEEN_LOOKS = 0.5
+_MOST_RESTARTS = 3
+_SECONDS_WITHOUT_LINK = 86_400.0
+_SECONDS_OF_CALM = 2.0
+_LINES_OF_JOURNAL = 10
+_PROPERTIES = (
+    "LoadState",
+    "ActiveState",
+    "SubState",
+    "NRestarts",
+    "ActiveEnterTimestampMonotonic",
+    "Result",
+    "InvocationID",
+)
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What must hold, and for how long it may not."""
+
+    services: Sequence[str]
+    """All units that must run."""
+    backend: Optional[str]
+    """The unit among them that must be connected, if any."""
+    seconds: float
+    """How long each must have run without an end."""
+    most_seconds: float
+    """After that, what does not hold fails the probation."""
+    link_was_down: bool = False
+    """There was no connection before, so that the lack of one proves nothing for a long time."""
+
+
+@dataclass
+class Watch:
+    """A probation that is under way."""
+
+    terms: Terms
+    say: Callable[[str], None]
+    began: float = field(default_factory=time.monotonic)
+    doubt: str = ""
+    doubted: float = 0.0
+    said: str = ""
+
+    def run(self) -> Optional[str]:
+        """Watch until it is over. Returns why the change must be undone; None if it is good.
+
+        Raises:
+            CommandError: There is no systemd to ask.
+        """
+        connected = ", and the backend be connected" if self.terms.backend else ""
+        self.say(f"On probation: for {self.terms.seconds:.0f} s all services must run well{connected}")
+        while True:
+            notify.heartbeat()
+            failure, doubt = self.look()
+            if failure or not doubt:
+                return failure
+            self._say_what_lasts(doubt)
+            time.sleep(_SECONDS_BETWEEN_LOOKS)
+
+    def _say_what_lasts(self, doubt: str) -> None:
+        """That services need some time is no news."""
+        if doubt != self.doubt:
+            self.doubt, self.doubted = doubt, time.monotonic()
+        elif doubt != self.said and time.monotonic() - self.doubted > self.terms.seconds + _SECONDS_OF_CALM:
+            patience = "; there was none before, so this may take days" if self.terms.link_was_down else ""
+            self.say(f"Still waiting: {doubt}{patience if 'no connection' in doubt else ''}")
+            self.said = doubt
+
+    def look(self) -> tuple[Optional[str], Optional[str]]:
+        """Look once. Returns what fails it for good, and else what does not hold yet."""
+        found = units.show_each(self.terms.services, *_PROPERTIES)
+        for unit in self.terms.services:
+            if failure := _failure(unit, found.get(unit, {})):
+                return failure, None
+        doubts = [doubt for unit in self.terms.services if (doubt := self._doubt(unit, found[unit]))]
+        link_doubt = self._link_doubt(found)
+        if not doubts and not link_doubt:
+            return None, None
+        doubt = doubts[0] if doubts else str(link_doubt)
+        is_patient = self.terms.link_was_down and not doubts
+        most = max(self.terms.most_seconds, _SECONDS_WITHOUT_LINK) if is_patient else self.terms.most_seconds
+        if time.monotonic() - self.began > most:
+            return f"after {most:.0f} s {doubt}", None
+        return None, doubt
+
+    def _doubt(self, unit: str, found: dict[str, str]) -> Optional[str]:
+        if found["ActiveState"] != "active":
+            return f"{unit} is {found['ActiveState']} ({found['SubState']})"
+        seconds = time.clock_gettime(time.CLOCK_MONOTONIC) - int(found["ActiveEnterTimestampMonotonic"]) / 1e6
+        return f"{unit} has not run for {self.terms.seconds:.0f} s yet" if seconds < self.terms.seconds else None
+
+    def _link_doubt(self, found: dict[str, dict[str, str]]) -> Optional[str]:
+        if self.terms.backend is None:
+            return None
+        report = LinkReport.load()
+        invocation = found[self.terms.backend]["InvocationID"]
+        if report is None or report.invocation not in ("", invocation):
+            return f"{self.terms.backend} has said nothing of its connection"
+        return None if report.connected else f"there is no connection: {report.reason}"
+
+
+def _failure(unit: str, found: dict[str, str]) -> Optional[str]:
+    """What no patience will mend: each second of it may cost samples."""
+    restarts = int(found.get("NRestarts") or 0)
+    if found.get("LoadState") != "loaded":
+        return f"{unit} cannot be loaded ({found.get('LoadState', 'there is no such unit')})"
+    if found["ActiveState"] in ("failed", "inactive"):
+        return _with_journal(unit, f"{unit} failed ({found['Result']})")
+    if restarts >= _MOST_RESTARTS:
+        return _with_journal(unit, f"{unit} ended {restarts} times ({found['Result']})")
+    return None
+
+
+def _with_journal(unit: str, reason: str) -> str:
+    said = units.journal(unit, _LINES_OF_JOURNAL)
+    return f"{reason}; its journal ends with:\n{said}" if said else reason

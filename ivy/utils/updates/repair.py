@@ -1,0 +1,79 @@
+"""Mends a release whose environment cannot run it, as after an upgrade of Debian, or a power cut.
+
+Until that is done /usr/bin/ivy runs the package's code, with the release's config: this code.
+"""
+
+import time
+from pathlib import Path
+from typing import Optional
+
+from ivy.types.config import Config, ConfigError
+from ivy.utils.logger import Logger
+from ivy.utils.state_interface import StateInterface
+from ivy.utils.updates import activation, bundled, environment, history, policy, retry
+from ivy.utils.updates.errors import NetworkTrouble, Rejected
+from ivy.utils.updates.releases import Releases
+
+_SECONDS_WITHOUT_SAMPLES = 600.0
+
+
+def repair(releases: Releases, config: Config, logger: Logger) -> bool:
+    """Make the current release's environment anew, if it does not fit.
+
+    If that is impossible, and the package's code cannot use the config either, so that nothing is sampled or sent,
+    the package's release becomes the current one.
+
+    Args:
+        releases: Those of the node.
+        config: As much of the active config as this code can read.
+        logger: What to tell of it to.
+
+    Returns: Whether the services were restarted.
+
+    Raises:
+        OSError, CommandError: It could not be done. The next pass goes on.
+    """
+    version = releases.current()
+    trouble = _trouble(releases.directory(version)) if version else None
+    if version is None or trouble is None:
+        return False
+    logger.warning(f"The environment of version {version} cannot run it: making it anew", details=trouble)
+    is_served = _is_valid(releases.read_config(version))
+    try:
+        _make_anew(releases.directory(version), is_served, logger)
+    except (Rejected, NetworkTrouble) as error:
+        logger.error(f"Version {version} cannot run with this Python", details=str(error))
+        if is_served:
+            return False
+        bundled.stand_in(releases, config)
+        logger.error(f"The package's version {releases.current()} runs, with what it can read of the config")
+        activation.switch(activation.backend_unit(releases.active_config()))
+        return True
+    activation.renew(activation.backend_unit(releases.active_config()))
+    return True
+
+
+def _trouble(release: Path) -> Optional[str]:
+    """Why an environment does not fit. Asked twice, because the first thing that follows is to remove it."""
+    return environment.why_not(release) and environment.why_not(release)
+
+
+def _make_anew(release: Path, is_served: bool, logger: Logger) -> None:
+    deadline = time.monotonic() + _SECONDS_WITHOUT_SAMPLES
+
+    def give_up(trouble: NetworkTrouble) -> None:
+        newest, _ = policy.choose(StateInterface.load().pending_configs, history.load())
+        if newest is not None or (not is_served and time.monotonic() > deadline):
+            raise trouble
+
+    what = f"the dependencies of version {release.name}"
+    retry.fetch(what, lambda: environment.make_anew(release), give_up, logger)
+    environment.check(release)
+
+
+def _is_valid(config: str) -> bool:
+    try:
+        Config.load_from_string(config)
+    except ConfigError:
+        return False
+    return True

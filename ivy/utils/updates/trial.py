@@ -1,0 +1,200 @@
+"""The trial of an offer: from just before its activation until the verdict is carried out. Prepares nothing.
+
+Killed at any instant, the next pass goes on: what is on trial is watched again, and what failed is undone. The
+release that is known to work does all of that, not the one on trial.
+"""
+
+from typing import Optional
+
+from ivy.types.config import UpdaterConfig, as_text
+from ivy.types.link_report import LinkReport
+from ivy.types.updates import Trial
+from ivy.utils import notify
+from ivy.utils.host import commands
+from ivy.utils.logger import Logger
+from ivy.utils.updates import activation, decisions, environment, history, probation, releases
+from ivy.utils.updates.policy import Offer
+from ivy.utils.updates.releases import Releases
+
+_SECONDS_TO_START = 60
+_SECONDS_TO_RESTART = 10
+_MOST_INTERRUPTIONS = 3
+
+
+class Trials:
+    """All that happens on trial. To be used by whoever holds the automation lock."""
+
+    def __init__(self, releases: Releases, settings: UpdaterConfig, logger: Logger) -> None:
+        """Touches nothing.
+
+        Args:
+            releases: Those of the node.
+            settings: How long a probation takes that begins now.
+            logger: What to tell of the progress to.
+        """
+        self._releases = releases
+        self._settings = settings
+        self._logger = logger
+
+    def begin(self, offer: Offer) -> Trial:
+        """Keep what runs now, and remember what is about to be activated.
+
+        Raises:
+            OSError: It cannot be written; nothing has changed.
+        """
+        report = LinkReport.load()
+        trial = Trial(
+            identifier=offer.identifier,
+            offer=offer.config,
+            source=offer.source,
+            digest=releases.digest(as_text(offer.config)),
+            link_was_down=report is not None and not report.connected and self._backend() is not None,
+            seconds_of_probation=self._settings.seconds_of_probation,
+            max_seconds_of_probation=self._settings.max_seconds_of_probation,
+        )
+        self._releases.begin_probation()
+        with history.update() as past:
+            past.trial = trial
+        return trial
+
+    def watch(self, trial: Trial) -> Optional[str]:
+        """Let the services be those on trial, see how they are, and keep or undo what was activated.
+
+        Returns: Why it was undone; None if it was kept.
+
+        Raises:
+            OSError, CommandError, sqlite3.Error: The node is in trouble. `resume` goes on.
+        """
+        notify.status("watching what was activated")
+        services = activation.switch(self._backend())
+        terms = probation.Terms(
+            services=services,
+            backend=self._backend(),
+            seconds=trial.seconds_of_probation,
+            # Otherwise nothing could be accepted any more, not even what corrects the two.
+            most_seconds=max(trial.max_seconds_of_probation, 2 * trial.seconds_of_probation + _SECONDS_TO_RESTART),
+            # A node whose power fails every night must not wait for ever, each day anew.
+            link_was_down=trial.link_was_down and trial.interruptions < _MOST_INTERRUPTIONS,
+        )
+        failure = self._updater_failure() or probation.Watch(terms, self._logger.info).run()
+        if failure is not None:
+            return self._undo(trial, failure)
+        return self.conclude(_offer_of(trial), None)
+
+    def resume(self) -> None:
+        """Go on with a trial that was interrupted.
+
+        Raises:
+            As `watch`.
+        """
+        trial = history.load().trial
+        if trial is None:
+            if self._releases.previous() is not None:
+                self._put_back("What was on trial is not known any more")
+                self._releases.end_probation()
+            return
+        offer = _offer_of(trial)
+        if history.load().find(trial.identifier) is not None:
+            self._end_trial(offer)
+        elif trial.failure is not None:
+            self._undo(trial, trial.failure)
+        elif self._is_on_trial(trial):
+            self._logger.warning("The trial was interrupted, it begins anew")
+            self.watch(self._interrupted(trial))
+        elif self._releases.previous() is None:
+            self.conclude(offer, "the updater itself failed during the trial, so it was undone")
+        elif self._releases.previous() == self._releases.current():
+            self._forget_trial()  # nothing was activated: the offer is still pending
+        else:
+            self.conclude(offer, "another release was installed meanwhile")
+
+    def _interrupted(self, trial: Trial) -> Trial:
+        with history.update() as past:
+            past.trial = trial.model_copy(update={"interruptions": trial.interruptions + 1})
+            return past.trial
+
+    def abandon(self, reason: str) -> None:
+        """Undo what is on trial, if anything is.
+
+        Raises:
+            As `watch`.
+        """
+        trial = history.load().trial
+        if trial is not None and trial.failure is None and self._is_on_trial(trial):
+            self._undo(trial, reason)
+        else:
+            self.resume()
+
+    def _updater_failure(self) -> Optional[str]:
+        """Whether the next update could still be done."""
+        version = self._releases.current()
+        if version is None:
+            return "the current release is gone"
+        check = [environment.python_of(self._releases.directory(version)), "-P", "-m", "ivy", "check-updater"]
+        try:
+            commands.run(check, timeout=_SECONDS_TO_START)
+        except commands.CommandError as error:
+            return f"its updater cannot start: {error}"
+        return None
+
+    def _undo(self, trial: Trial, failure: str) -> str:
+        with history.update() as past:
+            past.trial = trial.model_copy(update={"failure": failure})
+        self._put_back(failure)
+        self.conclude(_offer_of(trial), failure)
+        return failure
+
+    def _put_back(self, reason: str) -> None:
+        self._logger.warning(f"Going back to what ran before: {reason.splitlines()[0]}")
+        self._releases.go_back()
+        activation.switch(self._backend())
+
+    def conclude(self, offer: Offer, failure: Optional[str]) -> Optional[str]:
+        """Say what became of an offer, and put away what was needed until then.
+
+        Args:
+            offer: The offer, on trial or not.
+            failure: Why it is rejected; None accepts it. It is returned.
+
+        Raises:
+            OSError, sqlite3.Error: It could not be written. `resume`, or the next decision, goes on.
+        """
+        if failure is None:
+            self._remember_good()
+        decisions.record(offer, failure)
+        self._end_trial(offer)
+        return failure
+
+    def _remember_good(self) -> None:
+        before = self._releases.config_before()
+        with history.update() as past:
+            past.last_good = before or past.last_good
+
+    def _end_trial(self, offer: Offer) -> None:
+        self._forget_trial()
+        decisions.report()
+        decision = history.load().find(offer.identifier)
+        if decision is not None and decision.accepted:
+            self._logger.info(f"Accepted config revision {offer.revision} for version {offer.version}")
+        elif decision is not None:
+            text = f"Rejected config revision {offer.revision} for version {offer.version}"
+            self._logger.without_messages().error(text, details=decision.reason)
+
+    def _forget_trial(self) -> None:
+        self._releases.end_probation()
+        with history.update() as past:
+            past.trial = None
+
+    def _is_on_trial(self, trial: Trial) -> bool:
+        version = self._releases.current()
+        if version is None or self._releases.previous() is None:
+            return False
+        is_its_version = version == trial.offer.general.software_version
+        return is_its_version and releases.digest(self._releases.read_config(version)) == trial.digest
+
+    def _backend(self) -> Optional[str]:
+        return activation.backend_unit(self._releases.active_config())
+
+
+def _offer_of(trial: Trial) -> Offer:
+    return Offer(trial.offer, trial.source, trial.identifier)
