@@ -1,7 +1,4 @@
-"""The import graph is the architecture: an arrow may only point left.
-
-constants <- types <- utils <- procedures, backend <- main <- cli
-"""
+"""The import graph is the architecture: an arrow may only point down, see `tests.support.import_graph`."""
 
 import ast
 from pathlib import Path
@@ -9,56 +6,39 @@ from pathlib import Path
 import pytest
 
 from ivy import constants, main
+from tests.support.import_graph import PACKAGE, arrows, circles, imports_of, is_up, modules, name_of, room_of
 from tests.unit.helpers import BACKEND, Node, NotifySocket
 
-PACKAGE = Path(constants.PROJECT_DIR, "ivy")
-# `version` and `files` stand below all, because everything may use them.
-LAYERS = {
-    "version": 0,
-    "files": 0,
-    "constants": 1,
-    "types": 2,
-    "utils": 3,
-    "procedures": 4,
-    "backend": 4,
-    "main": 5,
-    "cli": 6,
-    "__main__": 7,
-}
-MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
-
-
-def layer_of(module: Path) -> str:
-    """The part of ivy that a module belongs to."""
-    return module.relative_to(PACKAGE).parts[0].removesuffix(".py")
-
-
-def imports(module: Path) -> set[str]:
-    """All that a module imports, wherever in it, by full names."""
-    found = set[str]()
-    for node in ast.walk(ast.parse(module.read_text())):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0 and node.module, f"{module}: relative imports hide the layer"
-            found |= {f"{node.module}.{alias.name}" for alias in node.names}
-    return found
-
-
-def imported_layers(module: Path) -> set[str]:
-    """The parts of ivy that a module imports."""
-    return {name.split(".")[1] for name in imports(module) if name.startswith("ivy.")}
+MODULES = modules()
+SPECIFIED = {"functions", "lifecycle_manager", "logger", "mainloop_toggle", "messaging_agent", "state_interface"}
+ROOMS_OF_UTILS = {"host", "storage", "updates"}
 
 
 @pytest.mark.parametrize("module", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_a_module_imports_from_its_own_layer_and_those_below(module: Path) -> None:
-    own = layer_of(module)
-    for other in imported_layers(module):
-        assert other == own or LAYERS[other] < LAYERS[own], f"{own} must not import {other}"
+def test_a_module_imports_from_its_own_room_and_from_floors_below(module: Path) -> None:
+    own = name_of(module)
+    wrong = [other for other in arrows()[own] if is_up(own, other)]
+    assert not wrong, f"ivy.{own} must not import {wrong}: see FLOORS in tests/support/import_graph.py"
 
 
-def test_every_module_has_a_layer() -> None:
-    assert {layer_of(module) for module in MODULES} == set(LAYERS)
+def test_every_module_is_in_a_room() -> None:
+    for module in MODULES:
+        room_of(name_of(module))
+
+
+def test_somebody_who_adds_a_folder_is_told_what_to_do() -> None:
+    with pytest.raises(LookupError, match=r"FLOORS in tests/support/import_graph\.py"):
+        room_of("hardware.valve")
+
+
+def test_no_modules_import_each_other() -> None:
+    assert circles(arrows()) == []
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == [["b", "c"]]
+
+
+def test_utils_holds_what_the_specification_names_and_notify() -> None:
+    found = {path.stem for path in (PACKAGE / "utils").iterdir() if path.suffix == ".py" or path.is_dir()}
+    assert found - {"__init__", "__pycache__"} == {*SPECIFIED, "updater", "notify", *ROOMS_OF_UTILS}
 
 
 def test_packages_do_nothing_when_imported() -> None:
@@ -71,7 +51,7 @@ def _using(library: str) -> set[str]:
     return {
         str(module.relative_to(PACKAGE))
         for module in MODULES
-        if any(name.split(".")[0] == library for name in imports(module))
+        if any(name.split(".")[0] == library for name in imports_of(module))
     }
 
 
@@ -80,10 +60,10 @@ def _using(library: str) -> set[str]:
     [
         ("paho", "backend/mqtt_link.py"),
         ("sdnotify", "utils/notify.py"),
-        ("systemd", "utils/journal.py"),
-        ("psutil", "utils/vitals.py"),
+        ("systemd", "utils/host/journal.py"),
+        ("psutil", "utils/host/vitals.py"),
         ("filelock", "utils/functions.py"),
-        ("subprocess", "utils/commands.py"),
+        ("subprocess", "utils/host/commands.py"),
     ],
 )
 def test_one_module_knows_each_library(library: str, module: str) -> None:
