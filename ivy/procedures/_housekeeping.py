@@ -102,7 +102,7 @@ class Housekeeper:
 
 
 def _free() -> int:
-    return bounds.free_bytes(constants.IVY_DATA_DIR)
+    return ballast.free_bytes(constants.IVY_DATA_DIR)
 
 
 def _today() -> datetime.date:

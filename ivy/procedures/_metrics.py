@@ -14,7 +14,7 @@ from ivy.utils.host import clock, mounts, units
 from ivy.utils.host.commands import CommandError
 from ivy.utils.logger import Logger
 from ivy.utils.messaging_agent import MessagingAgent
-from ivy.utils.storage import bounds
+from ivy.utils.storage import ballast, bounds
 
 NAME = "ivy.prom"
 
@@ -121,7 +121,7 @@ def _restarts(blocks: _Blocks) -> Metric:
 
 def _machine() -> list[Metric]:
     synchronised = clock.is_synchronised()
-    free = bounds.free_bytes(constants.IVY_DATA_DIR)
+    free = ballast.free_bytes(constants.IVY_DATA_DIR)
     return [
         Metric(
             "ivy_clock_synchronised",

@@ -15,7 +15,8 @@ PROJECT = Path(__file__).parents[2]
 WORK = """
 import datetime, json, os, subprocess, sys
 from ivy.types.messages import DataMessageBody
-from ivy.utils import clock, queue_bounds, reserve
+from ivy.utils.host import clock
+from ivy.utils.storage import ballast
 from ivy.utils.messaging_agent import MessagingAgent
 
 data, fill_first = os.environ["IVY_DATA_DIR"], sys.argv[1] == "first"
@@ -42,14 +43,14 @@ def seen(items):
 if fill_first:
     fill()
 agent = MessagingAgent()
-reserve.keep(queue_bounds.free_bytes(data))
-had_reserve = os.path.exists(reserve.RESERVE_FILE)
+ballast.keep(ballast.free_bytes(data))
+had_reserve = os.path.exists(ballast.RESERVE_FILE)
 add(range(20))
 fill()
 add(range(20, 1500))
 late = MessagingAgent()  # as when a service is started now
 late.add_message(DataMessageBody(data={"number": -1}))
-has_reserve = os.path.exists(reserve.RESERVE_FILE)
+has_reserve = os.path.exists(ballast.RESERVE_FILE)
 os.unlink(f"{data}/filler")
 agent.database._next_try = late.database._next_try = 0  # else up to ten seconds later
 add([1500])

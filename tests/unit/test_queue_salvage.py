@@ -14,7 +14,7 @@ import pytest
 from ivy.types.messages import DataMessageBody, LogMessageBody, MessageQueueItem
 from ivy.utils.host.locks import file_lock
 from ivy.utils.messaging_agent import ACTIVE_QUEUE_FILE, MessagingAgent
-from ivy.utils.storage import ballast, bounds, database, page_scan, salvage, schema
+from ivy.utils.storage import ballast, database, page_scan, salvage, schema
 from tests.unit.helpers import DATA_DIR, Node
 
 QUEUE = Path(ACTIVE_QUEUE_FILE)
@@ -224,7 +224,7 @@ def test_nobody_waits_for_the_salvage_of_another_process(
 ) -> None:
     monkeypatch.setattr(database, "_SECONDS_FOR_A_SALVAGE", 0.1)
     salvage.begin(ACTIVE_QUEUE_FILE)
-    with file_lock(database.lock_path(ACTIVE_QUEUE_FILE), 1):
+    with file_lock(schema.lock_path(ACTIVE_QUEUE_FILE), 1):
         other = MessagingAgent()
         for number in (-2, -1):
             other.add_message(DataMessageBody(data={"number": number}))
@@ -244,9 +244,9 @@ def test_who_has_the_damaged_file_open_does_not_wait_either(
     monkeypatch.setattr(database, "_SECONDS_FOR_A_SALVAGE", 0.1)
     fill(agent, random.Random(1))
     agent._execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    with file_lock(database.lock_path(ACTIVE_QUEUE_FILE), 1):
+    with file_lock(schema.lock_path(ACTIVE_QUEUE_FILE), 1):
         salvage.begin(ACTIVE_QUEUE_FILE)
-        Path(database.salvaging_path(ACTIVE_QUEUE_FILE)).write_bytes(b"no database" * 1000)
+        Path(schema.salvaging_path(ACTIVE_QUEUE_FILE)).write_bytes(b"no database" * 1000)
         agent.add_message(DataMessageBody(data={"number": -1}))
     agent.database._next_try = 0
     agent.add_message(DataMessageBody(data={"number": -2}))
@@ -264,7 +264,7 @@ def test_evidence_makes_room_for_a_salvage(
     def free(_: str) -> int:
         return int(size * (1.3 - 0.1 * len(salvage.damaged_files(ACTIVE_QUEUE_FILE))))
 
-    monkeypatch.setattr(bounds, "free_bytes", free)
+    monkeypatch.setattr(ballast, "free_bytes", free)
     assert queued(agent) == damaged
     kept = salvage.damaged_files(ACTIVE_QUEUE_FILE)
     assert len(kept) == 2 and kept[0].endswith(".damaged-1000000002")
@@ -277,7 +277,7 @@ def test_what_an_interrupted_salvage_wrote_makes_room_too(
     half_written = Path(f"{ACTIVE_QUEUE_FILE}.salvaged")
     half_written.touch()
     size = QUEUE.stat().st_size
-    monkeypatch.setattr(bounds, "free_bytes", lambda _: size * (0.5 if half_written.exists() else 1.5))
+    monkeypatch.setattr(ballast, "free_bytes", lambda _: size * (0.5 if half_written.exists() else 1.5))
     assert queued(agent) == damaged
 
 
@@ -295,7 +295,7 @@ def test_where_there_is_no_room_for_all_the_oldest_go(
     destroy()
     ballast.keep(free=4 * ballast.SIZE)
     size = QUEUE.stat().st_size
-    monkeypatch.setattr(bounds, "free_bytes", lambda _: size // 2)
+    monkeypatch.setattr(ballast, "free_bytes", lambda _: size // 2)
     connect = schema.connect
     tries: list[sqlite3.Connection] = []
 

@@ -4,7 +4,6 @@ When the queue is full, logs go before data, and configs last; of each, the olde
 stays: its number must not be given to another while a backend has it on its way.
 """
 
-import os
 import sqlite3
 from dataclasses import dataclass
 
@@ -115,9 +114,3 @@ def _give_back(database: QueueDatabase) -> None:
         notify.heartbeat()
         if measure(database).file == size.file:
             return
-
-
-def free_bytes(path: str) -> int:
-    """The bytes that services may still use on the file system of a path."""
-    status = os.statvfs(path)
-    return status.f_bavail * status.f_frsize

@@ -125,7 +125,7 @@ class QueueDatabase:
     def _open_now(self) -> sqlite3.Connection:
         files.make_directory(os.path.dirname(self._path))
         with _alone(self._path, _SECONDS_FOR_A_SALVAGE if self._failure is None else 0):
-            if os.path.exists(salvaging_path(self._path)):
+            if os.path.exists(schema.salvaging_path(self._path)):
                 self._finish_salvage()
             # Only if there is none yet: closing a descriptor of the database that is not SQLite's own would release
             # the locks of this process's other connections (see "How To Corrupt An SQLite Database File", 2.2).
@@ -136,14 +136,14 @@ class QueueDatabase:
 
     def _replace(self, error: Exception) -> bool:
         """Put what can be read into a new file, unless another process does. Returns whether this one did."""
-        from ivy.utils.storage import salvage  # hardly ever wanted
+        from ivy.utils.storage import salvage  # not at the top: hardly ever wanted
 
         with contextlib.suppress(TimeoutError), self._lock, self._as_owner():
             with _alone(self._path, _SECONDS_FOR_A_SALVAGE):
                 if not self._was_replaced():
                     salvage.begin(self._path)
                 self.close()
-                if os.path.exists(salvaging_path(self._path)):
+                if os.path.exists(schema.salvaging_path(self._path)):
                     salvage.finish(self._path, str(error))
             return True
         return False
@@ -163,19 +163,9 @@ def _alone(path: str, patience: float) -> Generator[None, None, None]:
     """
     with contextlib.ExitStack() as held:
         try:
-            held.enter_context(file_lock(lock_path(path), min(patience, notify.SECONDS_BETWEEN_HEARTBEATS)))
+            held.enter_context(file_lock(schema.lock_path(path), min(patience, notify.SECONDS_BETWEEN_HEARTBEATS)))
         except TimeoutError as error:
-            if os.path.exists(salvaging_path(path)):
+            if os.path.exists(schema.salvaging_path(path)):
                 raise errors.salvage_elsewhere() from error
             raise
         yield
-
-
-def lock_path(path: str) -> str:
-    """Whoever opens or replaces the database at a path holds the lock on this file."""
-    return f"{path}.lock"
-
-
-def salvaging_path(path: str) -> str:
-    """Where a damaged database stands until what can be read is in a new one."""
-    return f"{path}.salvaging"

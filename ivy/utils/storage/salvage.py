@@ -17,8 +17,7 @@ from ivy import files
 from ivy.types.messages import LogMessageBody
 from ivy.utils import notify
 from ivy.utils.host import journal
-from ivy.utils.storage import ballast, bounds, errors, page_scan, schema
-from ivy.utils.storage.database import salvaging_path
+from ivy.utils.storage import ballast, errors, page_scan, schema
 from ivy.utils.storage.memory_buffer import variant_of
 
 _SUFFIXES = ("", "-wal", "-shm")
@@ -50,7 +49,7 @@ def begin(path: str) -> None:
     """
     journal.send("ERROR", f"{path} is damaged: reading what can be read")
     for suffix in _SUFFIXES:
-        _move(path + suffix, salvaging_path(path) + suffix)
+        _move(path + suffix, schema.salvaging_path(path) + suffix)
 
 
 def finish(path: str, reason: str) -> None:
@@ -63,7 +62,7 @@ def finish(path: str, reason: str) -> None:
     Raises:
         OSError, sqlite3.Error: The new one cannot be written; to be tried again.
     """
-    old, new = salvaging_path(path), f"{path}.salvaged"
+    old, new = schema.salvaging_path(path), f"{path}.salvaged"
     kept = _unused_name(path)
     if not os.path.exists(path):
         for suffix in _SUFFIXES[1:]:  # where `begin` was interrupted
@@ -94,7 +93,7 @@ def _unused_name(path: str) -> str:
 
 def _copy_or_give_up(path: str, new: str, details: str) -> int:
     """Copy the rows into a new file; none if that fails by more than the disk: it would fail at every start."""
-    old = salvaging_path(path)
+    old = schema.salvaging_path(path)
     _remove(new)  # of a salvage that was interrupted: it takes the room that this one needs
     try:
         return _copy_what_fits(old, new, _share_that_fits(path), details)
@@ -107,7 +106,7 @@ def _copy_or_give_up(path: str, new: str, details: str) -> int:
 
 def _share_that_fits(path: str) -> float:
     """What part of the damaged database there is room for beside it, once all that may go has gone."""
-    size = os.path.getsize(salvaging_path(path))
+    size = os.path.getsize(schema.salvaging_path(path))
     for evidence in damaged_files(path):
         if _room(path) >= size:
             return 1.0
@@ -118,7 +117,7 @@ def _share_that_fits(path: str) -> float:
 
 
 def _room(path: str) -> float:
-    return 0.9 * bounds.free_bytes(os.path.dirname(path))
+    return 0.9 * ballast.free_bytes(os.path.dirname(path))
 
 
 def _copy_what_fits(old: str, new: str, share: float, details: str) -> int:

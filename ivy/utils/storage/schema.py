@@ -72,3 +72,13 @@ def connect(path: str, timeout: float) -> sqlite3.Connection:
         database.close()
         raise
     return database
+
+
+def lock_path(path: str) -> str:
+    """Whoever opens or replaces the database at a path holds the lock on this file."""
+    return f"{path}.lock"
+
+
+def salvaging_path(path: str) -> str:
+    """Where a damaged database stands until what can be read is in a new one."""
+    return f"{path}.salvaging"
