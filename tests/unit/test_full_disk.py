@@ -30,6 +30,7 @@ class Disk:
         self.is_full = False
         self.room: int | None = None  # statements until it is full
         self.tries = 0
+        is_torn = False
         run, write = agent.database.run, os.write
 
         def run_if_room(work: Callable[[sqlite3.Connection], object]) -> object:
@@ -42,9 +43,11 @@ class Disk:
             return run(work)
 
         def write_if_room(descriptor: int, data: bytes) -> int:
+            nonlocal is_torn
+            is_torn = self.is_full and not is_torn
+            if is_torn:
+                return write(descriptor, data[:20])  # what still fits
             if self.is_full:
-                if len(data) > 20:
-                    return write(descriptor, data[:20])  # what still fits
                 raise OUT_OF_ROOM
             return write(descriptor, data)
 
