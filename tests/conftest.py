@@ -22,5 +22,16 @@ for variable in ("JOURNAL_STREAM", "NOTIFY_SOCKET"):
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """What tests of nodes may be asked for."""
+    """What tests may be asked for."""
     parser.addoption("--sweep", action="store_true", help="make many more faults, on more nodes")
+    parser.addoption("--share", metavar="K/N", help="run only each Nth test, beginning with the Kth")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave tests to others that run at once."""
+    if share := config.getoption("--share"):
+        first, step = map(int, share.split("/"))
+        mine = items[first - 1 :: step]
+        config.hook.pytest_deselected(items=[item for item in items if item not in mine])
+        items[:] = mine

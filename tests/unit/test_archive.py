@@ -119,6 +119,7 @@ for number in range(100):
 """
 
 
+@pytest.mark.slow
 def test_many_processes_append_whole_lines_below_one_header(node: Node, path: Path, tmp_path: Path) -> None:
     lock = str(tmp_path / "lock")
     processes = [node.start("-c", APPEND, str(path), lock, writer) for writer in "1234"]

@@ -205,6 +205,7 @@ def test_special_numbers_and_doubts_in_a_table(ivy: Ivy) -> None:
     assert (first["timestamp_in_doubt"], second["timestamp_in_doubt"]) == ("0", "1")
 
 
+@pytest.mark.slow
 def test_a_long_archive_is_not_loaded_into_memory() -> None:
     for day in range(20):
         for second in range(500):

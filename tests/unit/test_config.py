@@ -400,6 +400,7 @@ valid_configs = st.fixed_dictionaries(
 )
 
 
+@pytest.mark.slow
 @given(valid_configs, st.booleans())
 def test_any_valid_config_survives_dump_and_load(root_dir: Path, content: dict[str, Any], ascii_only: bool) -> None:
     config = Config.load_from_string(json.dumps(content, ensure_ascii=ascii_only))

@@ -51,6 +51,7 @@ def test_well_services(node: Node) -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("check", "changes"),
     [

@@ -44,6 +44,7 @@ def new_procedure(checkout: Path, name: str) -> subprocess.CompletedProcess[str]
     return python(checkout, "-I", "-S", "packaging/new-procedure", name)
 
 
+@pytest.mark.slow
 def test_its_own_test_passes_at_once(checkout: Path) -> None:
     made = new_procedure(checkout, "wind-speed")
     assert made.returncode == 0, made.stderr

@@ -48,6 +48,7 @@ def _damaged(root_dir: Path) -> list[str]:
     return [path.name for path in root_dir.glob("data/state.json.damaged*")]
 
 
+@pytest.mark.slow
 @given(st.lists(_JSON, max_size=4))
 def test_what_is_stored_can_be_read_again(root_dir: Path, anything: list[Any]) -> None:
     (root_dir / "data" / "state.json").unlink(missing_ok=True)

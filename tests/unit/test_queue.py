@@ -99,6 +99,7 @@ while True:
 """
 
 
+@pytest.mark.slow
 def test_a_message_survives_kill_9(node: Node, agent: MessagingAgent) -> None:
     for _ in range(3):
         process = node.start("-c", ADD)
@@ -249,6 +250,7 @@ for thread in threads: thread.join()
 """
 
 
+@pytest.mark.slow
 def test_many_writers_lose_nothing_and_never_find_it_locked(node: Node, agent: MessagingAgent) -> None:
     processes = [node.start("-c", WRITE, str(400 * number)) for number in range(4)]
     for process in processes:
@@ -257,6 +259,7 @@ def test_many_writers_lose_nothing_and_never_find_it_locked(node: Node, agent: M
     assert sorted(numbers(agent)) == list(range(1600)) == sorted(archived())
 
 
+@pytest.mark.slow
 def test_many_processes_may_open_a_new_queue_at_once(node: Node) -> None:
     code = "input(); from ivy.utils.messaging_agent import MessagingAgent; MessagingAgent()"
     processes = [node.start("-c", code) for _ in range(8)]

@@ -87,6 +87,7 @@ def test_only_as_many_logs_go_as_must(agent: MessagingAgent) -> None:
     assert 100 < len(logs) < 3000 and logs[-1] == max(logs) >= 8999
 
 
+@pytest.mark.slow
 def test_a_full_queue_stays_within_its_bound_and_has_room_for_more(agent: MessagingAgent) -> None:
     fill(agent, 20_000)
     bounds.enforce(QueueConfig(max_megabytes=2), agent.database, PLENTY)
@@ -101,6 +102,7 @@ def test_the_newest_row_always_stays(agent: MessagingAgent, monkeypatch: pytest.
     assert agent._execute("SELECT internal_id FROM QUEUE") == [(10,)]
 
 
+@pytest.mark.slow
 def test_room_is_given_back_to_the_disk(agent: MessagingAgent) -> None:
     fill(agent, 60_000)
     before = bounds.measure(agent.database).file

@@ -200,6 +200,7 @@ for line in sys.stdin:
 """
 
 
+@pytest.mark.slow
 def test_many_processes_one_of_which_salvages(node: Node, agent: MessagingAgent) -> None:
     processes = [node.start("-c", ADD) for _ in range(4)]
     agent.add_message(DataMessageBody(data={"number": -1}))

@@ -44,6 +44,7 @@ for _ in range(25):
 """
 
 
+@pytest.mark.slow
 def test_no_update_of_many_processes_is_lost(node: Node) -> None:
     processes = [node.start("-c", COUNT) for _ in range(6)]
     for process in processes:

@@ -150,6 +150,7 @@ def test_the_flag_goes_with_the_last_offer_whatever_it_is(what: str) -> None:
     assert StateInterface.load().pending_configs == []
 
 
+@pytest.mark.slow
 def test_killed_at_any_step_each_decision_is_told_once() -> None:
     """Two decisions, one with a reason: the pass is killed at each of its steps, and another one follows."""
 
