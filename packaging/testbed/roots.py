@@ -11,6 +11,7 @@ import re
 import shlex
 import shutil
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from email.utils import formatdate
 from pathlib import Path
@@ -28,6 +29,7 @@ POOL_VERSION = 3  # the same, for node roots
 POOL = "srv/debian"  # in a node root: the packages that `apt install` finds without network
 UPGRADE_POOL = "srv/upgrade"  # in the layer of `upgrade_layer`: those that `apt full-upgrade` finds
 UNUSED_DAYS = 14
+UNUSED_DAYS_OF_A_LAYER = 1
 BUILDER = "builder"  # the user in a build or lint root
 BUILDER_ID = 1000
 ADD_BUILDER = f'chroot "$1" useradd --uid {BUILDER_ID} --home-dir /nonexistent {BUILDER}'
@@ -208,6 +210,28 @@ def _build_dependencies() -> tuple[str, ...]:
     )
 
 
+def kept_layer(kind: str, of: bytes, make: Callable[[], Path]) -> Path:
+    """A layer that is made once on this machine, and by one process while others wait for it.
+
+    Args:
+        kind: What it is, in a word.
+        of: What it is made of. When that changes, it is made again.
+        make: Makes it anywhere.
+
+    Returns: Where it is kept; or where it was made, if that is on another disk than the roots.
+    """
+    kept = CACHE / "layers" / f"{kind}-{hashlib.sha256(of).hexdigest()[:12]}"
+    with locked(kept.parent):
+        if not kept.exists():
+            _remove_unused(kept.parent / kind, UNUSED_DAYS_OF_A_LAYER)
+            made = make()
+            if made.stat().st_dev != kept.parent.stat().st_dev:
+                return made
+            made.rename(kept)
+        os.utime(kept)
+    return kept
+
+
 def control_field(name: str, control: Path = PROJECT / "debian/control") -> str:
     """All values of a field in debian/control, in one line; empty if there is no such file or field."""
     if not control.exists():
@@ -228,7 +252,7 @@ def _cached(recipe: Recipe) -> Path:
     with locked(CACHE):
         if not recipe.path.exists():
             ensure_tools(["mmdebstrap"])
-            _remove_unused(recipe.kind)
+            _remove_unused(CACHE / recipe.kind)
             _make(recipe)
         os.utime(recipe.path)
     return recipe.path
@@ -325,9 +349,9 @@ def _index_entry(archive: Path) -> str:
     return f"{control}\nFilename: ./{archive.name}\nSize: {archive.stat().st_size}\nSHA256: {digest}\n"
 
 
-def _remove_unused(kind: str) -> None:
-    """Earlier roots of this kind, if nothing is mounted on them and nobody asked for them for two weeks."""
-    for root in CACHE.glob(f"{kind}-*"):
+def _remove_unused(kind: Path, most_days: float = UNUSED_DAYS) -> None:
+    """Earlier ones of this kind, if nothing is mounted on them and nobody asked for them for so long."""
+    for root in kind.parent.glob(f"{kind.name}-*"):
         unused_days = (time.time() - root.stat().st_mtime) / 86400
-        if unused_days > UNUSED_DAYS and not is_lower_layer(root):
+        if unused_days > most_days and not is_lower_layer(root):
             remove_tree(root)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from testbed import roots
 from testbed.bed import Bed, Node, Snapshot
 from testbed.broker import Broker
 
@@ -34,11 +35,22 @@ def bed() -> Generator[Bed, None, None]:
 
 @pytest.fixture(scope="session")
 def installed(bed: Bed, package: Path) -> Snapshot:
-    """The disk of a node right after `apt install`, powered off; other nodes start from it in a second."""
-    node = bed.node("installer")
-    node.boot()
-    install(node, package)
-    return node.snapshot("installed")
+    """The disk of a node right after `apt install`, powered off; other nodes start from it in a second.
+
+    It is made once for a package: sessions that run beside this one need the same.
+    """
+    root = roots.node_root()
+
+    def make() -> Path:
+        node = bed.node("installer")
+        node.boot()
+        install(node, package)
+        frozen = node.snapshot("installed").layers[0]
+        node.destroy()
+        return frozen
+
+    made_of = package.read_bytes() + Path(__file__).read_bytes() + str(root).encode()
+    return Snapshot("installed", (roots.kept_layer("installed", made_of, make), root))
 
 
 def install(node: Node, package: Path) -> None:
