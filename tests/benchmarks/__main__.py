@@ -7,10 +7,11 @@ from pathlib import Path
 
 from testbed.broker import Broker
 
-from tests.benchmarks import limits, queueing, resources, sending
-from tests.benchmarks.row import Row, Sizes
+from tests.benchmarks import queueing, resources, sending
 from tests.broker.conftest import free_port
-from tests.broker.node import PASSWORD, SENSOR
+from tests.support import limits
+from tests.support.backend_node import PASSWORD, SENSOR
+from tests.support.row import Row, Sizes
 
 FULL = Sizes(added=1000, queued=1_000_000, backlog=200_000, samples=300, idle_seconds=60)
 QUICK = Sizes(added=200, queued=100_000, backlog=20_000, samples=50, idle_seconds=15)

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from testbed.broker import Broker
 
-from tests.benchmarks.row import Row, Sizes
 from tests.benchmarks.writers import write
-from tests.broker.node import Node, data_message
+from tests.support.backend_node import Node, data_message
+from tests.support.row import Row, Sizes
 
 ROUNDS = 5  # in turns: the disk of a busy machine is faster at one time than at another
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from testbed.broker import Broker
 from testbed.waiting import wait_for
 
-from tests.benchmarks.row import Row, Sizes
-from tests.broker.node import Node, wake_ups
+from tests.support.backend_node import Node, wake_ups
+from tests.support.row import Row, Sizes
 
 SERVICES = ("dummy-procedure", "system-checks", "tenta")
 

@@ -8,13 +8,13 @@ from typing import Any
 from testbed.broker import Broker
 from testbed.waiting import wait_for
 
-from tests.benchmarks import limits
-from tests.benchmarks.row import Row, Sizes, latency_rows
 from tests.benchmarks.writers import write
 from tests.broker.conftest import free_port
-from tests.broker.node import Node, data_message
-from tests.broker.platforms import Platform, TentaPlatform, ThingsBoardPlatform
-from tests.broker.slow_line import SlowLine
+from tests.support import limits
+from tests.support.backend_node import Node, data_message
+from tests.support.platforms import Platform, TentaPlatform, ThingsBoardPlatform
+from tests.support.row import Row, Sizes, latency_rows
+from tests.support.slow_line import SlowLine
 
 SECONDS_BETWEEN_SAMPLES = 0.02
 ROUND_TRIP = 0.1

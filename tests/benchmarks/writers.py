@@ -4,7 +4,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.broker.node import Node, Process
+from tests.support.backend_node import Node, Process
 
 _PROGRAM = Path(__file__).with_name("writer.py")
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from testbed.broker import Broker
 
-from tests.broker.node import PASSWORD, SENSOR, Node
-from tests.node.recorder import Recorder
+from tests.support.backend_node import PASSWORD, SENSOR, Node
+from tests.support.recorder import Recorder
 
 MakeNode = Callable[..., Node]
 

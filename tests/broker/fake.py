@@ -8,7 +8,7 @@ import socket
 import threading
 from typing import Any, Self
 
-from tests.broker.listener import Listener
+from tests.support.listener import Listener
 
 CONNACK = b"\x20\x02\x00\x00"
 _PINGRESP = b"\xd0\x00"

@@ -12,8 +12,8 @@ import pytest
 from testbed.waiting import wait_for
 
 from tests.broker.conftest import MakeNode, free_port
-from tests.broker.node import Node, config_message, data_message
-from tests.broker.platforms import Platform, TentaPlatform, ThingsBoardPlatform
+from tests.support.backend_node import Node, config_message, data_message
+from tests.support.platforms import Platform, TentaPlatform, ThingsBoardPlatform
 
 HASTY = {"backoff._FIRST": 0.02}
 LOG = {"variant": "log", "level": "ERROR", "subject": "a subject", "body": "a body"}

@@ -11,9 +11,9 @@ from testbed.waiting import wait_for
 
 from tests.broker.conftest import MakeNode
 from tests.broker.fake import SparingBroker
-from tests.broker.node import SENSOR, Node, config_message, data_message
-from tests.node.recorder import Recorder
-from tests.validators import tenta
+from tests.support.backend_node import SENSOR, Node, config_message, data_message
+from tests.support.recorder import Recorder
+from tests.support.validators import tenta
 
 OFTEN = {"forwarder._SECONDS_BETWEEN_REPORTS": 0.1}
 LOG = {"variant": "log", "level": "ERROR", "subject": "s", "body": "b"}

@@ -16,9 +16,9 @@ from testbed.broker import Broker
 from testbed.waiting import wait_for
 
 from tests.broker.conftest import MakeNode
-from tests.broker.node import SENSOR, Node, data_message
-from tests.broker.platforms import ThingsBoardPlatform
-from tests.node.recorder import Recorder
+from tests.support.backend_node import SENSOR, Node, data_message
+from tests.support.platforms import ThingsBoardPlatform
+from tests.support.recorder import Recorder
 
 _INPUTS = int(os.environ.get("IVY_HOSTILE_INPUTS", "3000"))
 _WARM_UP = 1_000

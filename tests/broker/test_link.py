@@ -16,8 +16,8 @@ from testbed.waiting import wait_for
 
 from tests.broker.conftest import MakeNode, free_port
 from tests.broker.fake import CONNACK, FakeBroker, HangingUp, TalkingNonsense
-from tests.broker.node import PASSWORD, SENSOR, Node, Process, data_message, stop, wake_ups
-from tests.node.recorder import Recorder
+from tests.support.backend_node import PASSWORD, SENSOR, Node, Process, data_message, stop, wake_ups
+from tests.support.recorder import Recorder
 
 AT_ONCE = 2.0  # seconds
 HASTY = {"backoff._FIRST": 0.02}

@@ -3,7 +3,7 @@
 import socket
 import threading
 
-from tests.broker.listener import Listener
+from tests.support.listener import Listener
 
 
 def test_closing_ends_connections_that_nobody_has_read_from_yet() -> None:

@@ -13,7 +13,7 @@ from ivy.backend.mqtt_link import MQTTLink
 from ivy.types.config import MQTTBrokerConfig
 from tests.broker.conftest import free_port
 from tests.broker.fake import CONNACK, TalkingNonsense
-from tests.broker.node import PROJECT
+from tests.support.backend_node import PROJECT
 
 # A router advertises itself every few seconds, and each time the kernel tells all who listen of a "new" address.
 _REFRESH = """

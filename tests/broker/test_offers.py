@@ -7,8 +7,8 @@ import pytest
 from testbed.broker import Broker
 from testbed.waiting import wait_for
 
-from tests.broker.node import SENSOR, Node, data_message
-from tests.node.recorder import Recorder
+from tests.support.backend_node import SENSOR, Node, data_message
+from tests.support.recorder import Recorder
 
 TOPIC = f"configurations/{SENSOR}"
 

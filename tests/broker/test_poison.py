@@ -6,7 +6,7 @@ from testbed.waiting import wait_for
 
 from tests.broker.conftest import MakeNode
 from tests.broker.fake import SparingBroker
-from tests.broker.node import data_message
+from tests.support.backend_node import data_message
 
 
 class PickyBroker(SparingBroker):

@@ -11,8 +11,8 @@ from testbed.broker import Broker
 
 from ivy.cli import main, setup, update
 from ivy.types.config import Config
-from tests.broker.node import PASSWORD, SENSOR
-from tests.unit.helpers import CONFIG
+from tests.support.backend_node import PASSWORD, SENSOR
+from tests.support.helpers import CONFIG
 
 
 @pytest.fixture

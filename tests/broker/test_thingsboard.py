@@ -11,11 +11,11 @@ import pytest
 from testbed.waiting import wait_for
 
 from tests.broker.conftest import MakeNode
-from tests.broker.node import PASSWORD, SENSOR, Node, data_message
-from tests.broker.platforms import ThingsBoardPlatform
 from tests.broker.test_link import openssl
-from tests.broker.thingsboard_server import BAD_CREDENTIALS, GRANTED, TRY_LATER, ThingsBoardServer
-from tests.validators import thingsboard
+from tests.support.backend_node import PASSWORD, SENSOR, Node, data_message
+from tests.support.platforms import ThingsBoardPlatform
+from tests.support.thingsboard_server import BAD_CREDENTIALS, GRANTED, TRY_LATER, ThingsBoardServer
+from tests.support.validators import thingsboard
 
 HASTY = {"backoff._FIRST": 0.02}
 

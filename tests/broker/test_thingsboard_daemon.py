@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.broker.conftest import free_port
-from tests.broker.node import SENSOR
-from tests.broker.thingsboard_daemon import ThingsBoardDaemon
+from tests.support.backend_node import SENSOR
+from tests.support.thingsboard_daemon import ThingsBoardDaemon
 
 PAYLOAD = b'[{"ts":1700000000000,"values":{"a":1}}]'
 

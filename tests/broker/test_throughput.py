@@ -16,11 +16,11 @@ from typing import Any
 import pytest
 from testbed.waiting import wait_for
 
-from tests.benchmarks.limits import commit_rate, paho_rate
 from tests.broker.conftest import free_port
-from tests.broker.node import Node, data_message
-from tests.broker.platforms import Platform, TentaPlatform, ThingsBoardPlatform
-from tests.broker.slow_line import SlowLine
+from tests.support.backend_node import Node, data_message
+from tests.support.limits import commit_rate, paho_rate
+from tests.support.platforms import Platform, TentaPlatform, ThingsBoardPlatform
+from tests.support.slow_line import SlowLine
 
 ROUNDS = 3
 WINDOW = 50  # the default

@@ -14,7 +14,7 @@ from typing import Any
 
 from testbed.run import clean_environment, run
 
-from tests.node.releases import PROJECT
+from tests.support.releases import PROJECT
 
 ANSIBLE = PROJECT / ".venv-ansible" / "bin"
 LONGEST_PLAY = 3600

@@ -15,9 +15,9 @@ from testbed.web_server import WebServer
 
 from tests.fleet.desk import Desk
 from tests.node.conftest import be_calm
-from tests.node.recorder import Recorder
-from tests.node.releases import PROJECT, ReleaseMaker
-from tests.node.signers import Signer, allowed_signers
+from tests.support.recorder import Recorder
+from tests.support.releases import PROJECT, ReleaseMaker
+from tests.support.signers import Signer, allowed_signers
 
 REPOSITORY = "university/ivy"
 AT_ONCE = 4

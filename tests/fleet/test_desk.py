@@ -9,7 +9,7 @@ from testbed.waiting import wait_for
 
 from tests.fleet.conftest import Provisioned
 from tests.fleet.fleet import Fleet
-from tests.node.releases import THIS
+from tests.support.releases import THIS
 
 NEWER = f"1:{THIS}+new"
 NAMESAKE = NAMESAKE_VERSIONS[suite()]

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from testbed.run import Argv, run
 
-from tests.node.releases import PROJECT
+from tests.support.releases import PROJECT
 
 
 def test_no_key_is_made_for_a_repository_that_has_one(tmp_path: Path) -> None:

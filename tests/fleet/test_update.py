@@ -11,7 +11,7 @@ from testbed.waiting import wait_for
 from tests.fleet.conftest import Provisioned
 from tests.fleet.faults import Weather
 from tests.fleet.fleet import Fleet
-from tests.node.releases import THIS, replace
+from tests.support.releases import THIS, replace
 
 BAD, GOOD = "9.1.0", "9.2.0"
 SEED = random.SystemRandom().randrange(10**6)

@@ -12,8 +12,8 @@ from testbed.bed import Node
 from tests.node.conftest import unit_property
 from tests.node.kill_site import Lane, Prepared, pending_revisions
 from tests.node.kills import UPDATER
-from tests.node.releases import THIS
 from tests.node.update_site import wait_for_sample
+from tests.support.releases import THIS
 
 ROOT = "/var/lib/ivy"
 SERVICES = ["ivy-dummy-procedure", "ivy-system-checks", "ivy-tenta"]

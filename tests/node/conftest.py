@@ -11,9 +11,9 @@ from testbed import roots
 from testbed.bed import Bed, Node, Snapshot
 from testbed.broker import Broker
 
-from tests.broker.node import PASSWORD
-from tests.node.recorder import Recorder
-from tests.node.releases import THIS
+from tests.support.backend_node import PASSWORD
+from tests.support.recorder import Recorder
+from tests.support.releases import THIS
 
 pytest.register_assert_rewrite("tests.node.aftermath")
 BACKEND_READY_SECONDS = 30

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from tests.node.releases import Edit, append, remove, replace, set_version, write
+from tests.support.releases import Edit, append, remove, replace, set_version, write
 
 DUMMY = "ivy/procedures/dummy_procedure.py"
 STARTED = 'logger.info("Starting the random walk")'

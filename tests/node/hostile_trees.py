@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.node.releases import Graft
+from tests.support.releases import Graft
 
 FILE = "100644"
 SET_USER_ID = "104755"

@@ -9,11 +9,11 @@ from typing import Any
 
 from testbed.bed import Bed, Node, Snapshot
 
-from tests.broker.platforms import TentaPlatform
 from tests.node.conftest import read_config
 from tests.node.kills import UPDATER
-from tests.node.recorder import Recorder
 from tests.node.update_site import UpdateSite
+from tests.support.platforms import TentaPlatform
+from tests.support.recorder import Recorder
 
 STATE = "/var/lib/ivy/data/state.json"
 BROKER_PORT = 1883

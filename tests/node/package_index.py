@@ -6,7 +6,7 @@ from pathlib import Path
 
 from testbed.bed import Node
 
-from tests.node.file_server import FileServer
+from tests.support.file_server import FileServer
 
 PORT = 8081
 

@@ -9,7 +9,7 @@ import pytest
 from testbed.roots import CACHE
 from testbed.run import run
 
-from tests.node.releases import PROJECT
+from tests.support.releases import PROJECT
 
 COMMIT = "f0b5cb3f72956a248a2f5948d0ce910ab5651ced"
 SECONDS_TO_BUILD = 900

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 
 from testbed.bed import Node
 
-from tests.broker.platforms import MortalPlatform
 from tests.node import damage, small_disk
 from tests.node.sampling import Sample, arrived, sampled
+from tests.support.platforms import MortalPlatform
 
 
 @dataclass(kw_only=True)

@@ -7,8 +7,8 @@ from testbed.bed import Node
 from testbed.broker import Broker
 
 from tests.node.conftest import queue_length, unit_property, use_tenta
-from tests.node.recorder import Recorder
 from tests.node.sampling import add_sampler
+from tests.support.recorder import Recorder
 
 BACKLOG = 100_000
 LEAST_RATE = 2_000  # messages per second

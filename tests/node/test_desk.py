@@ -8,7 +8,7 @@ from testbed.bed import Node
 from testbed.broker import Broker
 
 from tests.node.conftest import read_config, use_tenta, write_config
-from tests.validators.prometheus import Parsed, parse
+from tests.support.validators.prometheus import Parsed, parse
 
 COLLECTOR = "/var/lib/prometheus/node-exporter"
 

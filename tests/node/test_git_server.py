@@ -11,9 +11,10 @@ import pytest
 from testbed.bed import Bed, Node
 from testbed.git_server import GitServer, map_hosts
 
-from tests.node import hostile_trees, releases
-from tests.node.releases import ReleaseMaker
-from tests.node.signers import Signer, allowed_signers
+from tests.node import hostile_trees
+from tests.support import releases
+from tests.support.releases import ReleaseMaker
+from tests.support.signers import Signer, allowed_signers
 
 PUBLIC = "https://github.com/university/ivy.git"
 PRIVATE = "https://gitlab.com/university/secret.git"

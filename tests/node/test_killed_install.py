@@ -11,9 +11,9 @@ from testbed.broker import Broker
 from tests.node import aftermath, strace
 from tests.node.conftest import use_tenta
 from tests.node.kills import RECORD, choose
-from tests.node.recorder import Recorder
-from tests.node.releases import STATEMENTS, set_version
 from tests.node.update_site import wait_for_sample
+from tests.support.recorder import Recorder
+from tests.support.releases import STATEMENTS, set_version
 
 NEW = "9.3.0"
 POINTS = 1

@@ -13,12 +13,12 @@ from testbed.broker import Broker
 from testbed.roots import NAMESAKE_VERSIONS, POOL, add_namesake, index_pool, suite
 from testbed.run import Argv, run
 
-from tests.broker.node import PASSWORD
 from tests.node import released
 from tests.node.conftest import be_calm, install, use_tenta
-from tests.node.recorder import Recorder
-from tests.node.releases import PROJECT, THIS
 from tests.node.update_site import wait_for_sample
+from tests.support.backend_node import PASSWORD
+from tests.support.recorder import Recorder
+from tests.support.releases import PROJECT, THIS
 
 OURS, RELEASED = f"1:{THIS}", "1.0.0"
 NAMESAKE = NAMESAKE_VERSIONS[suite()]

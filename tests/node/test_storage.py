@@ -10,8 +10,8 @@ from testbed.bed import Node
 from testbed.broker import Broker
 
 from tests.node.conftest import queue_length, unit_property, use_tenta, wait_until_connected
-from tests.node.recorder import Recorder
-from tests.node.releases import THIS
+from tests.support.recorder import Recorder
+from tests.support.releases import THIS
 
 ROOT, DATA = "/var/lib/ivy", "/var/lib/ivy/data"
 LOST = "is lost at the next boot"

@@ -7,7 +7,7 @@ from testbed.bed import Node
 from testbed.broker import Broker
 
 from tests.node.conftest import read_config, unit_property, use_tenta, write_config
-from tests.node.recorder import Recorder
+from tests.support.recorder import Recorder
 
 IMPATIENT = "[Service]\nWatchdogSec=2\nTimeoutAbortSec=1\n"
 

@@ -8,10 +8,10 @@ import pytest
 from testbed.bed import Node
 from testbed.broker import Broker
 
-from tests.broker.node import PASSWORD
 from tests.node.conftest import unit_property, use_tenta
-from tests.node.recorder import Recorder
-from tests.validators import tenta
+from tests.support.backend_node import PASSWORD
+from tests.support.recorder import Recorder
+from tests.support.validators import tenta
 
 LATENCY_SAMPLES = 20
 INTERVAL = 10  # seconds between samples in the config's template

@@ -12,8 +12,8 @@ from tests.node import own_disk
 from tests.node.conftest import read_config, unit_property
 from tests.node.flaws import DUMMY, FLAWS
 from tests.node.package_index import PackageIndex
-from tests.node.releases import append, edits, write
 from tests.node.update_site import MARKED, UpdateSite, with_tenta
+from tests.support.releases import append, edits, write
 
 RELEASES = "/var/lib/ivy"
 DISK_MEGABYTES = 500

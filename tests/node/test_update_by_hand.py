@@ -14,8 +14,8 @@ from testbed.run import run
 
 from tests.node.aftermath import wait_for_end
 from tests.node.conftest import read_config, unit_property
-from tests.node.releases import PROJECT, THIS, replace, set_version
 from tests.node.update_site import UpdateSite, with_tenta
+from tests.support.releases import PROJECT, THIS, replace, set_version
 
 PACKAGED = "9.5.0"
 BUILD_SECONDS = 180

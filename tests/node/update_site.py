@@ -10,11 +10,11 @@ from typing import Any
 from testbed.bed import Bed, Node
 from testbed.git_server import GitServer, map_hosts
 
-from tests.broker.platforms import Platform, TentaPlatform
 from tests.node.conftest import read_config, use_backend
-from tests.node.recorder import Recorder
-from tests.node.releases import Edit, ReleaseMaker, replace
-from tests.node.signers import Signer, allowed_signers
+from tests.support.platforms import Platform, TentaPlatform
+from tests.support.recorder import Recorder
+from tests.support.releases import Edit, ReleaseMaker, replace
+from tests.support.signers import Signer, allowed_signers
 
 REPOSITORY, PRIVATE_REPOSITORY = "university/ivy", "university/secret"
 TOKEN = "a-token-for-tests"

@@ -14,7 +14,7 @@ from ivy.utils.updates import history
 from ivy.utils.updates.bundled import ReleaseError, install_golden
 from ivy.utils.updates.releases import Releases
 from ivy.version import Version
-from tests.killing import killed_at
+from tests.support.killing import killed_at
 
 TEMPLATE = Path(__file__).parents[2] / "config" / "config.template.json"
 

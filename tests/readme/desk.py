@@ -10,8 +10,8 @@ from pathlib import Path
 
 from testbed.run import PATH, popen, run
 
-from tests.node.releases import PROJECT
 from tests.readme.terminal import SHELL, Terminal, environment
+from tests.support.releases import PROJECT
 
 MAINTAINER = "maintainer@example.org"
 INHERITED = ("PIP_", "IVY_DEBIAN_MIRROR")

@@ -16,7 +16,7 @@ from tests.readme.document import Document
 from tests.readme.fleet import FleetDesk
 from tests.readme.site import COLLECTOR, IDENTIFIER, REPOSITORY, USERS, Site, merged, write_wanted
 from tests.readme.terminal import INTERRUPT, Terminal
-from tests.validators.prometheus import parse
+from tests.support.validators.prometheus import parse
 
 UPDATER = {"repository": REPOSITORY, "provider": "github", "provider_host": "github.com", "seconds_of_probation": 3}
 # What `ivy setup` asks, and what is answered; nothing, where it proposes the right thing.

@@ -2,10 +2,10 @@
 
 import re
 
-from tests.node.releases import THIS
 from tests.readme.desk import Desk
 from tests.readme.fleet import NAMES, FleetDesk
 from tests.readme.site import Site
+from tests.support.releases import THIS
 
 
 def test_bare_nodes_sample_and_deliver(fleet: FleetDesk, site: Site) -> None:

@@ -18,7 +18,7 @@ import pytest
 
 from ivy.utils.updates import environment
 from tests.node import strace
-from tests.unit.helpers import give_libraries
+from tests.support.helpers import give_libraries
 
 PROJECT = Path(__file__).parents[2]
 CALLS = [*strace.PERSISTENT, "openat", "write"]
@@ -27,7 +27,7 @@ REPAIR = f"""
 import os, sys
 from pathlib import Path
 from ivy.utils.updates import environment, sandbox
-from tests.unit.helpers import give_libraries
+from tests.support.helpers import give_libraries
 
 def install(release):
     give_libraries(release)

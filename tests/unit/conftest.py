@@ -12,7 +12,7 @@ from ivy.types.config import Config
 from ivy.utils.host import clock
 from ivy.utils.logger import Logger
 from ivy.utils.messaging_agent import MessagingAgent
-from tests.unit.helpers import Node, NotifySocket
+from tests.support.helpers import Node, NotifySocket
 
 hypothesis.settings.register_profile(
     "ivy",

@@ -11,7 +11,7 @@ from ivy.types.messages import DataMessageBody
 from ivy.utils.host import locks
 from ivy.utils.messaging_agent import MESSAGE_ARCHIVE_DIR, MESSAGE_ARCHIVE_DIR_LOCK, MessagingAgent
 from ivy.utils.storage import archive
-from tests.unit.helpers import ARCHIVE_DIR, Node, all_go
+from tests.support.helpers import ARCHIVE_DIR, Node, all_go
 
 BODY = '{"variant":"data","data":{"a":1}}'
 

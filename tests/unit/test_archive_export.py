@@ -21,7 +21,7 @@ from ivy.cli.archive.selection import Selection
 from ivy.cli.archive.table import write_csv
 from ivy.types.messages import DataMessageBody, LogMessageBody
 from ivy.utils.messaging_agent import MessagingAgent
-from tests.unit.helpers import ARCHIVE_DIR, Node
+from tests.support.helpers import ARCHIVE_DIR, Node
 
 DAY = 86_400
 NOON = datetime.datetime(2026, 11, 20, 12, tzinfo=datetime.UTC).timestamp()

@@ -13,7 +13,7 @@ from ivy.types.link_report import LinkReport
 from ivy.types.messages import ConfigMessageBody, DataMessageBody, LogMessageBody
 from ivy.utils.host import clock
 from ivy.utils.messaging_agent import ACTIVE_QUEUE_FILE, MessagingAgent
-from tests.unit.helpers import ARCHIVE_DIR, BACKEND, UPDATER, Node
+from tests.support.helpers import ARCHIVE_DIR, BACKEND, UPDATER, Node
 
 
 def unit(active: str, sub: str, status: str = "", result: str = "success", kind: str = "notify") -> str:

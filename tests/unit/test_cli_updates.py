@@ -8,7 +8,7 @@ import pytest
 from ivy.utils.updates import decisions, history
 from ivy.utils.updates.releases import Releases
 from ivy.version import Version
-from tests.unit.helpers import CONFIG, Node
+from tests.support.helpers import CONFIG, Node
 from tests.unit.test_update_plan import foreign
 from tests.unit.test_verdicts import offer
 

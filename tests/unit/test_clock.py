@@ -6,7 +6,7 @@ import pytest
 
 from ivy import constants
 from ivy.utils.host import clock
-from tests.unit.helpers import Node
+from tests.support.helpers import Node
 
 ASK = """
 from ivy.utils.host import clock

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from ivy import constants
 from ivy.types.config import Config, ConfigError, ConfigWarning, ForeignConfig
 from ivy.types.state import State
-from tests.unit.helpers import BACKEND, CONFIG, UPDATER, make_config
+from tests.support.helpers import BACKEND, CONFIG, UPDATER, make_config
 
 MQTT = BACKEND["mqtt_connection"]
 TLS = {"enabled": True, "ca_file": "/ca.pem", "certificate_file": "/node.pem", "key_file": "/node.key"}

@@ -14,7 +14,7 @@ from ivy.utils.host import clock
 from ivy.utils.updates import environment, source
 from ivy.utils.updates.releases import Releases
 from ivy.version import Version
-from tests.unit.helpers import CONFIG, UPDATER, Node, give_libraries, make_config
+from tests.support.helpers import CONFIG, UPDATER, Node, give_libraries, make_config
 
 RUNNING = {
     "LoadState": "loaded",

@@ -12,7 +12,7 @@ import pytest
 from ivy.utils.host import commands
 from ivy.utils.updates import environment, ownership, sandbox
 from ivy.utils.updates.errors import NetworkTrouble, Rejected
-from tests.unit.helpers import Node, give_libraries
+from tests.support.helpers import Node, give_libraries
 
 NEEDED = ["filelock", "paho", "psutil", "pydantic", "pydantic_core", "sdnotify", "systemd"]
 HASHED = "wheel==1.0 --hash=sha256:00\n"

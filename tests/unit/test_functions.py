@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from ivy.types.config import LogLevel
 from ivy.utils.functions import get_time_to_next_datapoint, log_level_is_visible, with_automation_lock
 from ivy.utils.host.locks import file_lock
-from tests.unit.helpers import Node
+from tests.support.helpers import Node
 
 LEVELS: tuple[LogLevel, ...] = get_args(LogLevel)
 

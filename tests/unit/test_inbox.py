@@ -12,7 +12,7 @@ from ivy.backend.inbox import Inbox
 from ivy.utils.logger import Logger
 from ivy.utils.messaging_agent import MessagingAgent
 from ivy.utils.state_interface import StateInterface
-from tests.unit.helpers import make_config
+from tests.support.helpers import make_config
 
 CONFIG = make_config()  # of revision 3
 ATTRIBUTES = "v1/devices/me/attributes"

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from ivy import constants, main
+from tests.support.helpers import BACKEND, Node, NotifySocket
 from tests.support.import_graph import PACKAGE, arrows, circles, imports_of, is_up, modules, name_of, room_of
-from tests.unit.helpers import BACKEND, Node, NotifySocket
 
 MODULES = modules()
 SPECIFIED = {"functions", "lifecycle_manager", "logger", "mainloop_toggle", "messaging_agent", "state_interface"}

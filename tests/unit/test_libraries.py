@@ -7,7 +7,7 @@ from pathlib import Path
 from ivy import constants
 from ivy.types.messages import DataMessageBody
 from ivy.utils.messaging_agent import MessagingAgent
-from tests.unit.helpers import Node, wait_until
+from tests.support.helpers import Node, wait_until
 
 PROJECT = Path(constants.PROJECT_DIR)
 UNIT = PROJECT / "units" / "ivy-.service.d" / "10-sandbox.conf"

@@ -15,7 +15,7 @@ from ivy.utils.host import commands
 from ivy.utils.host.commands import CommandError
 from ivy.utils.lifecycle_manager import LifecycleManager
 from ivy.utils.mainloop_toggle import SCRIPT_PATH, MainloopToggle
-from tests.unit.helpers import Node, NotifySocket, make_config
+from tests.support.helpers import Node, NotifySocket, make_config
 
 UNIT = "ivy-dummy-procedure.service"
 

@@ -16,7 +16,7 @@ from ivy.types.messages import LogMessageBody
 from ivy.utils.host import journal
 from ivy.utils.logger import Logger
 from ivy.utils.messaging_agent import ACTIVE_QUEUE_FILE, MessagingAgent
-from tests.unit.helpers import ARCHIVE_DIR, BACKEND, Node, make_config
+from tests.support.helpers import ARCHIVE_DIR, BACKEND, Node, make_config
 
 LEVELS: tuple[LogLevel, ...] = get_args(LogLevel)
 STAMP = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3} UTC[+-]\d+(\.\d+)?"

@@ -14,7 +14,7 @@ from ivy.types.config import ForeignConfig
 from ivy.types.messages import ConfigMessageBody, DataMessageBody, LogMessageBody, MessageArchiveItem, MessageBody
 from ivy.utils.messaging_agent import MessagingAgent
 from ivy.utils.storage import archive
-from tests.unit.helpers import ARCHIVE_DIR, BACKEND, UPDATER, make_config
+from tests.support.helpers import ARCHIVE_DIR, BACKEND, UPDATER, make_config
 
 FOREIGN = make_config(backend=BACKEND, updater=UPDATER).to_foreign_config()
 ANY_BODY: pydantic.TypeAdapter[MessageBody] = pydantic.TypeAdapter(MessageBody)

@@ -22,8 +22,8 @@ from ivy.utils.host import clock, mounts, units
 from ivy.utils.host.commands import CommandError
 from ivy.utils.logger import Logger
 from ivy.utils.messaging_agent import MessagingAgent
-from tests.unit.helpers import BACKEND, CONFIG, Node, make_config, wait_until
-from tests.validators.prometheus import Parsed, parse
+from tests.support.helpers import BACKEND, CONFIG, Node, make_config, wait_until
+from tests.support.validators.prometheus import Parsed, parse
 
 
 @given(st.text(min_size=1), st.text(), st.floats() | st.integers(-(2**53), 2**53))

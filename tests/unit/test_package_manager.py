@@ -16,7 +16,7 @@ from ivy.utils.host import package_manager
 from ivy.utils.updates import activation, environment
 from ivy.utils.updates.releases import Releases
 from ivy.version import Version
-from tests.unit.helpers import BACKEND, CONFIG, Node
+from tests.support.helpers import BACKEND, CONFIG, Node
 
 SERVICES = ("ivy-dummy-procedure.service", "ivy-system-checks.service", "ivy-tenta.service")
 HOLD = """

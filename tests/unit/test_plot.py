@@ -19,7 +19,7 @@ from ivy.cli import main
 from ivy.cli.plot import chart, paper
 from ivy.cli.plot.paper import Paper, Terminal
 from ivy.cli.plot.series import Series, Window
-from tests.unit.helpers import Node
+from tests.support.helpers import Node
 from tests.unit.test_archive_export import NOON, Ivy, ivy, sample
 
 __all__ = ["ivy"]  # the fixture

@@ -10,7 +10,7 @@ from ivy import constants
 from ivy.types.link_report import LinkReport
 from ivy.utils.updates import probation
 from ivy.utils.updates.probation import Terms, Watch
-from tests.unit.helpers import Node
+from tests.support.helpers import Node
 
 PROCEDURE, BACKEND = "ivy-wind.service", "ivy-tenta.service"
 INVOCATION = "0123456789abcdef0123456789abcdef"

@@ -16,7 +16,7 @@ from ivy.utils.host import vitals
 from ivy.utils.host.locks import file_lock
 from ivy.utils.messaging_agent import MessagingAgent
 from ivy.utils.state_interface import STATE_FILE_LOCK, StateInterface
-from tests.unit.helpers import BACKEND, Node, wait_until
+from tests.support.helpers import BACKEND, Node, wait_until
 
 # The real service, but for its patience.
 RUN = """

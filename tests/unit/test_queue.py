@@ -20,7 +20,7 @@ from ivy.utils.host import clock
 from ivy.utils.messaging_agent import ACTIVE_QUEUE_FILE, MessagingAgent
 from ivy.utils.storage import database as queue_database
 from ivy.utils.storage.doorbell import Listener
-from tests.unit.helpers import ARCHIVE_DIR, DATA_DIR, Node, all_go, wait_until
+from tests.support.helpers import ARCHIVE_DIR, DATA_DIR, Node, all_go, wait_until
 
 
 def body(number: int) -> DataMessageBody:

@@ -15,7 +15,7 @@ from ivy.utils.logger import Logger
 from ivy.utils.messaging_agent import MessagingAgent
 from ivy.utils.storage import ballast, bounds
 from ivy.utils.storage.bounds import Size, limit
-from tests.unit.helpers import ARCHIVE_DIR, BACKEND, make_config
+from tests.support.helpers import ARCHIVE_DIR, BACKEND, make_config
 
 MEGABYTE = 1_000_000
 PLENTY = 10**12

@@ -15,7 +15,7 @@ from ivy.types.messages import DataMessageBody, LogMessageBody, MessageQueueItem
 from ivy.utils.host.locks import file_lock
 from ivy.utils.messaging_agent import ACTIVE_QUEUE_FILE, MessagingAgent
 from ivy.utils.storage import ballast, database, page_scan, salvage, schema
-from tests.unit.helpers import DATA_DIR, Node
+from tests.support.helpers import DATA_DIR, Node
 
 QUEUE = Path(ACTIVE_QUEUE_FILE)
 

@@ -5,7 +5,7 @@ import subprocess
 
 from ivy.types.messages import DataMessageBody
 from ivy.utils.messaging_agent import MessagingAgent
-from tests.unit.helpers import Node
+from tests.support.helpers import Node
 
 TWO_AGENTS = """
 import sys

@@ -14,7 +14,7 @@ from ivy.types.messages import LogMessageBody
 from ivy.utils import notify
 from ivy.utils.host import signals
 from ivy.utils.messaging_agent import MessagingAgent
-from tests.unit.helpers import BACKEND, Node, NotifySocket
+from tests.support.helpers import BACKEND, Node, NotifySocket
 
 PROCEDURE = """
 from ivy import constants

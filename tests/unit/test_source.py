@@ -11,7 +11,7 @@ from ivy.utils.updates import fetch_errors, ownership, source
 from ivy.utils.updates.errors import NetworkTrouble, Rejected
 from ivy.utils.updates.source import Source
 from ivy.version import Version
-from tests.unit.helpers import UPDATER, Node
+from tests.support.helpers import UPDATER, Node
 
 VERSION = Version("1.2.3")
 

@@ -10,7 +10,7 @@ import pytest
 from ivy.types.state import State
 from ivy.utils import state_interface
 from ivy.utils.state_interface import STATE_FILE, STATE_FILE_LOCK, StateInterface
-from tests.unit.helpers import Node, all_go, make_config, wait_until
+from tests.support.helpers import Node, all_go, make_config, wait_until
 
 FILE = Path(STATE_FILE)
 

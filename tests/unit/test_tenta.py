@@ -19,9 +19,9 @@ from ivy.types.messages import (
     MessageBody,
     MessageQueueItem,
 )
+from tests.support.validators import tenta
 from tests.unit import arbitrary
 from tests.unit.arbitrary import item
-from tests.validators import tenta
 
 SENSOR = "81bf7042-e20f-4a97-ac44-c15853e3618f"
 TOPIC = f"configurations/{SENSOR}"

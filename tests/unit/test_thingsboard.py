@@ -22,10 +22,10 @@ from ivy.types.messages import (
     MessageQueueItem,
 )
 from ivy.utils.logger import Logger
+from tests.support.helpers import BACKEND, make_config
+from tests.support.validators import thingsboard
 from tests.unit import arbitrary
 from tests.unit.arbitrary import item
-from tests.unit.helpers import BACKEND, make_config
-from tests.validators import thingsboard
 
 ATTRIBUTES = "v1/devices/me/attributes"
 RESPONSE = "v1/devices/me/attributes/response/1"

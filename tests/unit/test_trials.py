@@ -12,7 +12,7 @@ from ivy.utils.updates.policy import Offer
 from ivy.utils.updates.releases import Releases
 from ivy.utils.updates.trial import Trials
 from ivy.version import Version
-from tests.unit.helpers import CONFIG, UPDATER, Node, make_config
+from tests.support.helpers import CONFIG, UPDATER, Node, make_config
 from tests.unit.test_update_plan import foreign
 
 VERSION = Version("1.0.0")

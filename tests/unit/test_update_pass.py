@@ -24,7 +24,7 @@ from ivy.utils.updates.errors import NetworkTrouble, Rejected
 from ivy.utils.updates.policy import UPDATER_DEFAULTS, Offer
 from ivy.utils.updates.releases import Releases
 from ivy.version import Version
-from tests.unit.helpers import BACKEND, CONFIG, UPDATER, Node, make_config
+from tests.support.helpers import BACKEND, CONFIG, UPDATER, Node, make_config
 from tests.unit.test_update_plan import foreign
 
 VERSION = Version("1.0.0")

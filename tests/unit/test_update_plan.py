@@ -11,7 +11,7 @@ from ivy.utils.updates import policy
 from ivy.utils.updates.errors import Rejected
 from ivy.utils.updates.policy import Offer, Plan
 from ivy.version import Version
-from tests.unit.helpers import CONFIG, UPDATER, make_config
+from tests.support.helpers import CONFIG, UPDATER, make_config
 
 OWN = Version("1.0.0")
 

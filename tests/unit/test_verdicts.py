@@ -15,7 +15,7 @@ from ivy.utils.state_interface import StateInterface
 from ivy.utils.updates import decisions, history
 from ivy.utils.updates.history import HISTORY_FILE
 from ivy.utils.updates.policy import Offer, of_backend
-from tests.killing import killed_at
+from tests.support.killing import killed_at
 from tests.unit.test_update_plan import foreign
 
 FLAG = Path(constants.PENDING_CONFIG_FLAG)

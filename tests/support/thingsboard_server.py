@@ -17,8 +17,8 @@ import time
 from collections.abc import Callable
 from typing import Any, Self
 
-from tests.broker.listener import Listener, break_off
-from tests.node.recorder import Arrival
+from tests.support.listener import Listener, break_off
+from tests.support.recorder import Arrival
 
 _CONNECT, _PUBLISH, _PUBACK, _SUBSCRIBE, _PINGREQ, _DISCONNECT = 1, 3, 4, 8, 12, 14
 _LARGEST_PACKET = 65_535

@@ -12,7 +12,7 @@ from typing import TypeAlias
 from testbed.run import run
 
 from ivy import constants
-from tests.node.signers import Signer
+from tests.support.signers import Signer
 
 Edit: TypeAlias = Callable[[Path], object]  # changes the files of a release
 Graft: TypeAlias = Callable[[Path, str], str]  # repository, id of a tree → id of another tree

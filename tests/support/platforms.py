@@ -6,11 +6,11 @@ from typing import Any, Protocol
 
 from testbed.broker import Broker
 
-from tests.broker.node import PASSWORD, SENSOR
-from tests.broker.thingsboard_daemon import ThingsBoardDaemon
-from tests.broker.thingsboard_server import BAD_CREDENTIALS, GRANTED, ThingsBoardServer
-from tests.node.recorder import Arrival, Recorder
-from tests.validators import tenta, thingsboard
+from tests.support.backend_node import PASSWORD, SENSOR
+from tests.support.recorder import Arrival, Recorder
+from tests.support.thingsboard_daemon import ThingsBoardDaemon
+from tests.support.thingsboard_server import BAD_CREDENTIALS, GRANTED, ThingsBoardServer
+from tests.support.validators import tenta, thingsboard
 
 Element = dict[str, Any]
 

@@ -13,8 +13,8 @@ import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion
 from testbed.broker import Broker
 
-from tests.benchmarks.row import Row, Sizes, latency_rows
-from tests.broker.node import PASSWORD, SENSOR
+from tests.support.backend_node import PASSWORD, SENSOR
+from tests.support.row import Row, Sizes, latency_rows
 
 WINDOW = 50
 _FORMS = {

@@ -10,7 +10,7 @@ import threading
 import time
 from typing import Self
 
-from tests.broker.listener import Listener
+from tests.support.listener import Listener
 
 _LARGEST_CHUNK = 65_536
 

@@ -15,8 +15,8 @@ from typing import Any
 
 from testbed.server import Server
 
-from tests.broker.thingsboard_server import BAD_CREDENTIALS, GRANTED, ThingsBoardServer
-from tests.node.recorder import Arrival
+from tests.support.recorder import Arrival
+from tests.support.thingsboard_server import BAD_CREDENTIALS, GRANTED, ThingsBoardServer
 
 PROJECT = Path(__file__).resolve().parents[2]
 
