@@ -8,9 +8,8 @@ from pathlib import Path
 from testbed.broker import Broker
 
 from tests.benchmarks import queueing, resources, sending
-from tests.broker.conftest import free_port
 from tests.support import limits
-from tests.support.backend_node import PASSWORD, SENSOR
+from tests.support.backend_node import PASSWORD, SENSOR, free_port
 from tests.support.row import Row, Sizes
 
 FULL = Sizes(added=1000, queued=1_000_000, backlog=200_000, samples=300, idle_seconds=60)

@@ -9,9 +9,8 @@ from testbed.broker import Broker
 from testbed.waiting import wait_for
 
 from tests.benchmarks.writers import write
-from tests.broker.conftest import free_port
 from tests.support import limits
-from tests.support.backend_node import Node, data_message
+from tests.support.backend_node import Node, data_message, free_port
 from tests.support.platforms import Platform, TentaPlatform, ThingsBoardPlatform
 from tests.support.row import Row, Sizes, latency_rows
 from tests.support.slow_line import SlowLine

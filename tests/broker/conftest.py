@@ -1,7 +1,6 @@
 """A real Mosquitto on loopback, set up like a Tenta deployment, and nodes that talk to it."""
 
-import socket
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -9,17 +8,8 @@ from typing import Any
 import pytest
 from testbed.broker import Broker
 
-from tests.support.backend_node import PASSWORD, SENSOR, Node
+from tests.support.backend_node import PASSWORD, SENSOR, MakeNode, Node, free_port
 from tests.support.recorder import Recorder
-
-MakeNode = Callable[..., Node]
-
-
-def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture

@@ -11,8 +11,7 @@ from typing import Any
 import pytest
 from testbed.waiting import wait_for
 
-from tests.broker.conftest import MakeNode, free_port
-from tests.support.backend_node import Node, config_message, data_message
+from tests.support.backend_node import MakeNode, Node, config_message, data_message, free_port
 from tests.support.platforms import Platform, TentaPlatform, ThingsBoardPlatform
 
 HASTY = {"backoff._FIRST": 0.02}

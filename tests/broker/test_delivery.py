@@ -9,9 +9,8 @@ from typing import Any
 from testbed.broker import Broker
 from testbed.waiting import wait_for
 
-from tests.broker.conftest import MakeNode
 from tests.broker.fake import SparingBroker
-from tests.support.backend_node import SENSOR, Node, config_message, data_message
+from tests.support.backend_node import SENSOR, MakeNode, Node, config_message, data_message
 from tests.support.recorder import Recorder
 from tests.support.validators import tenta
 

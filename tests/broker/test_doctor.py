@@ -12,10 +12,9 @@ from ivy.cli.doctor.finding import Finding
 from ivy.types import link_report
 from ivy.types.config import Config, MQTTBrokerConfig
 from ivy.types.link_report import LinkReport
-from tests.broker.conftest import free_port
-from tests.broker.test_link import openssl
-from tests.support.backend_node import PASSWORD, SENSOR
+from tests.support.backend_node import PASSWORD, SENSOR, free_port
 from tests.support.helpers import make_config
+from tests.support.openssl import openssl
 
 DAYS_OF_A_SHORT_LIFE = 3
 

@@ -15,8 +15,7 @@ from hypothesis import strategies as st
 from testbed.broker import Broker
 from testbed.waiting import wait_for
 
-from tests.broker.conftest import MakeNode
-from tests.support.backend_node import SENSOR, Node, data_message
+from tests.support.backend_node import SENSOR, MakeNode, Node, data_message
 from tests.support.platforms import ThingsBoardPlatform
 from tests.support.recorder import Recorder
 

@@ -4,7 +4,6 @@ import functools
 import json
 import os
 import socket
-import subprocess
 import time
 from collections.abc import Generator
 from contextlib import ExitStack
@@ -14,9 +13,19 @@ import pytest
 from testbed.broker import Broker, Tls
 from testbed.waiting import wait_for
 
-from tests.broker.conftest import MakeNode, free_port
 from tests.broker.fake import CONNACK, FakeBroker, HangingUp, TalkingNonsense
-from tests.support.backend_node import PASSWORD, SENSOR, Node, Process, data_message, stop, wake_ups
+from tests.support.backend_node import (
+    PASSWORD,
+    SENSOR,
+    MakeNode,
+    Node,
+    Process,
+    data_message,
+    free_port,
+    stop,
+    wake_ups,
+)
+from tests.support.openssl import openssl
 from tests.support.recorder import Recorder
 
 AT_ONCE = 2.0  # seconds
@@ -285,11 +294,6 @@ def authorities(tmp_path: Path) -> Path:
     signing = ["-CA", "right.pem", "-CAkey", "right.key", "-CAcreateserial", "-extfile", "extension"]
     openssl(tmp_path, "x509", "-req", "-in", "broker.csr", *signing, "-out", "broker.pem")
     return tmp_path
-
-
-def openssl(directory: Path, command: str, *arguments: str) -> None:
-    new_key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"] if command == "req" else []
-    subprocess.run(["openssl", command, *new_key, *arguments], cwd=directory, check=True, capture_output=True)
 
 
 @pytest.fixture

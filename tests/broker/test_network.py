@@ -11,9 +11,8 @@ from ivy.backend.backoff import Backoff
 from ivy.backend.link_events import Disconnected
 from ivy.backend.mqtt_link import MQTTLink
 from ivy.types.config import MQTTBrokerConfig
-from tests.broker.conftest import free_port
 from tests.broker.fake import CONNACK, TalkingNonsense
-from tests.support.backend_node import PROJECT
+from tests.support.backend_node import PROJECT, free_port
 
 # A router advertises itself every few seconds, and each time the kernel tells all who listen of a "new" address.
 _REFRESH = """

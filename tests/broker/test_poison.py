@@ -4,9 +4,8 @@ import socket
 
 from testbed.waiting import wait_for
 
-from tests.broker.conftest import MakeNode
 from tests.broker.fake import SparingBroker
-from tests.support.backend_node import data_message
+from tests.support.backend_node import MakeNode, data_message
 
 
 class PickyBroker(SparingBroker):

@@ -10,9 +10,8 @@ from typing import Any
 import pytest
 from testbed.waiting import wait_for
 
-from tests.broker.conftest import MakeNode
-from tests.broker.test_link import openssl
-from tests.support.backend_node import PASSWORD, SENSOR, Node, data_message
+from tests.support.backend_node import PASSWORD, SENSOR, MakeNode, Node, data_message
+from tests.support.openssl import openssl
 from tests.support.platforms import ThingsBoardPlatform
 from tests.support.thingsboard_server import BAD_CREDENTIALS, GRANTED, TRY_LATER, ThingsBoardServer
 from tests.support.validators import thingsboard

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.broker.conftest import free_port
-from tests.support.backend_node import SENSOR
+from tests.support.backend_node import SENSOR, free_port
 from tests.support.thingsboard_daemon import ThingsBoardDaemon
 
 PAYLOAD = b'[{"ts":1700000000000,"values":{"a":1}}]'

@@ -16,8 +16,7 @@ from typing import Any
 import pytest
 from testbed.waiting import wait_for
 
-from tests.broker.conftest import free_port
-from tests.support.backend_node import Node, data_message
+from tests.support.backend_node import Node, data_message, free_port
 from tests.support.limits import commit_rate, paho_rate
 from tests.support.platforms import Platform, TentaPlatform, ThingsBoardPlatform
 from tests.support.slow_line import SlowLine

@@ -8,7 +8,7 @@ from testbed.bed import Bed
 
 from tests.fleet.desk import Play
 from tests.fleet.fleet import Fleet
-from tests.node.conftest import bed, package
+from tests.support.beds import bed, package
 
 __all__ = ["bed", "package"]
 

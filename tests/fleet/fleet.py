@@ -14,7 +14,7 @@ from testbed.run import Argv, run
 from testbed.web_server import WebServer
 
 from tests.fleet.desk import Desk
-from tests.node.conftest import be_calm
+from tests.support.installed import be_calm
 from tests.support.recorder import Recorder
 from tests.support.releases import PROJECT, ReleaseMaker
 from tests.support.signers import Signer, allowed_signers

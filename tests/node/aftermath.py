@@ -9,10 +9,10 @@ from typing import Any
 
 from testbed.bed import Node
 
-from tests.node.conftest import unit_property
 from tests.node.kill_site import Lane, Prepared, pending_revisions
 from tests.node.kills import UPDATER
 from tests.node.update_site import wait_for_sample
+from tests.support.installed import unit_property
 from tests.support.releases import THIS
 
 ROOT = "/var/lib/ivy"

@@ -6,8 +6,8 @@ import time
 from testbed.bed import Node
 from testbed.broker import Broker
 
-from tests.node.conftest import queue_length, unit_property, use_tenta
 from tests.node.sampling import add_sampler
+from tests.support.installed import queue_length, unit_property, use_tenta
 from tests.support.recorder import Recorder
 
 BACKLOG = 100_000

@@ -7,7 +7,7 @@ import xml.etree.ElementTree as ET
 from testbed.bed import Node
 from testbed.broker import Broker
 
-from tests.node.conftest import read_config, use_tenta, write_config
+from tests.support.installed import read_config, use_tenta, write_config
 from tests.support.validators.prometheus import Parsed, parse
 
 COLLECTOR = "/var/lib/prometheus/node-exporter"

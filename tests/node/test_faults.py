@@ -9,9 +9,9 @@ import pytest
 from testbed.bed import Bed, Node
 
 from tests.node import damage, fake_clock, small_disk
-from tests.node.conftest import use_backend
 from tests.node.faults import Cause, Faults
 from tests.node.sampling import add_sampler, arrived, be_impatient, sampled
+from tests.support.installed import use_backend
 from tests.support.platforms import MortalPlatform, MortalThingsBoard, TentaPlatform
 
 TIMES_EACH = 1

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from testbed.bed import Bed, Node
 
-from tests.node.conftest import install, queue_length, read_config, unit_property, write_config
+from tests.support.installed import install, queue_length, read_config, unit_property, write_config
 
 SERVICES = ["ivy-dummy-procedure", "ivy-system-checks"]
 MINUTE = 60

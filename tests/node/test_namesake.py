@@ -14,9 +14,9 @@ from testbed.roots import NAMESAKE_VERSIONS, POOL, add_namesake, index_pool, sui
 from testbed.run import Argv, run
 
 from tests.node import released
-from tests.node.conftest import be_calm, install, use_tenta
 from tests.node.update_site import wait_for_sample
 from tests.support.backend_node import PASSWORD
+from tests.support.installed import be_calm, install, use_tenta
 from tests.support.recorder import Recorder
 from tests.support.releases import PROJECT, THIS
 

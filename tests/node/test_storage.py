@@ -9,7 +9,7 @@ import pytest
 from testbed.bed import Node
 from testbed.broker import Broker
 
-from tests.node.conftest import queue_length, unit_property, use_tenta, wait_until_connected
+from tests.support.installed import queue_length, unit_property, use_tenta, wait_until_connected
 from tests.support.recorder import Recorder
 from tests.support.releases import THIS
 

@@ -6,7 +6,7 @@ import time
 from testbed.bed import Node
 from testbed.broker import Broker
 
-from tests.node.conftest import read_config, unit_property, use_tenta, write_config
+from tests.support.installed import read_config, unit_property, use_tenta, write_config
 from tests.support.recorder import Recorder
 
 IMPATIENT = "[Service]\nWatchdogSec=2\nTimeoutAbortSec=1\n"

@@ -8,8 +8,8 @@ import pytest
 from testbed.bed import Node
 from testbed.broker import Broker
 
-from tests.node.conftest import unit_property, use_tenta
 from tests.support.backend_node import PASSWORD
+from tests.support.installed import unit_property, use_tenta
 from tests.support.recorder import Recorder
 from tests.support.validators import tenta
 

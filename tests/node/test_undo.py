@@ -9,10 +9,10 @@ import pytest
 from testbed.bed import Bed, Snapshot
 
 from tests.node import own_disk
-from tests.node.conftest import read_config, unit_property
 from tests.node.flaws import DUMMY, FLAWS
 from tests.node.package_index import PackageIndex
 from tests.node.update_site import MARKED, UpdateSite, with_tenta
+from tests.support.installed import read_config, unit_property
 from tests.support.releases import append, edits, write
 
 RELEASES = "/var/lib/ivy"

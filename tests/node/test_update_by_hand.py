@@ -13,8 +13,8 @@ from testbed.bed import Bed, Node
 from testbed.run import run
 
 from tests.node.aftermath import wait_for_end
-from tests.node.conftest import read_config, unit_property
 from tests.node.update_site import UpdateSite, with_tenta
+from tests.support.installed import read_config, unit_property
 from tests.support.releases import PROJECT, THIS, replace, set_version
 
 PACKAGED = "9.5.0"

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from testbed.bed import Bed, Node
 
-from tests.node.conftest import unit_property
 from tests.node.sampling import add_sampler, arrived, longest_gap, sampled, times, with_sampler
 from tests.node.update_site import UpdateSite, with_tenta
+from tests.support.installed import unit_property
 from tests.support.releases import append
 
 UPDATES, UPDATES_IN_A_SWEEP = 20, 50

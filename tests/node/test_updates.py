@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from testbed.bed import Bed, Node
 
-from tests.node.conftest import unit_property
 from tests.node.update_site import MARKED, UpdateSite
+from tests.support.installed import unit_property
 from tests.support.platforms import Platform, TentaPlatform, ThingsBoardPlatform
 from tests.support.releases import Edit, edits, remove, write
 

@@ -10,7 +10,7 @@ from typing import Any
 from testbed.bed import Bed, Node
 from testbed.git_server import GitServer, map_hosts
 
-from tests.node.conftest import read_config, use_backend
+from tests.support.installed import read_config, use_backend
 from tests.support.platforms import Platform, TentaPlatform
 from tests.support.recorder import Recorder
 from tests.support.releases import Edit, ReleaseMaker, replace

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 from testbed.bed import Bed
 
-from tests.node.conftest import bed
 from tests.readme.desk import Desk
 from tests.readme.document import Document
 from tests.readme.errands import Errands
 from tests.readme.fleet import FleetDesk
 from tests.readme.site import EDITOR, Site
 from tests.readme.terminal import Terminal
+from tests.support.beds import bed
 
 __all__ = ["bed"]
 

@@ -11,11 +11,11 @@ from testbed.broker import OPERATOR, Broker, Tls
 from testbed.git_server import GitServer, map_hosts
 from testbed.run import run
 
-from tests.node.conftest import be_calm
 from tests.readme import sensor
 from tests.readme.authority import Authority
 from tests.readme.terminal import SHELL, Terminal, environment
 from tests.support.file_server import FileServer
+from tests.support.installed import be_calm
 from tests.support.recorder import Recorder
 
 REPOSITORY = "university/ivy"

@@ -9,13 +9,13 @@ from typing import Any
 
 from ivy.types.messages import DataMessageBody
 from ivy.utils.storage import archive
-from tests.node.conftest import read_config, wait_until_connected, write_config
 from tests.readme.conftest import Started
 from tests.readme.desk import Desk
 from tests.readme.document import Document
 from tests.readme.fleet import FleetDesk
 from tests.readme.site import COLLECTOR, IDENTIFIER, REPOSITORY, USERS, Site, merged, write_wanted
 from tests.readme.terminal import INTERRUPT, Terminal
+from tests.support.installed import read_config, wait_until_connected, write_config
 from tests.support.validators.prometheus import parse
 
 UPDATER = {"repository": REPOSITORY, "provider": "github", "provider_host": "github.com", "seconds_of_probation": 3}

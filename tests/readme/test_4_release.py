@@ -1,11 +1,11 @@
 """Chapter "Updates over the air": release 1.2.0, with the thermometer."""
 
-from tests.node.conftest import read_config
 from tests.readme.conftest import PASSPHRASE
 from tests.readme.desk import Desk
 from tests.readme.document import Document
 from tests.readme.site import IDENTIFIER, Site, merged, write_wanted
 from tests.readme.terminal import Terminal
+from tests.support.installed import read_config
 from tests.support.releases import STATEMENTS, THIS, set_version
 
 KEY = "temperature_celsius"

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Self, TypeAlias
@@ -266,3 +266,14 @@ def _config(port: int, backend: dict[str, Any]) -> dict[str, Any]:
         "dummy_procedure": {"seconds_between_datapoints": 3600},
         "system_checks": {"seconds_between_checks": 3600},
     }
+
+
+MakeNode = Callable[..., Node]
+"""Makes nodes: arguments as for `Node`, without the directory."""
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

@@ -1,6 +1,7 @@
 """Every test finds an empty data directory and leaves nothing behind."""
 
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,11 +9,13 @@ import hypothesis
 import pytest
 
 from ivy import constants
+from ivy.cli import main
 from ivy.types.config import Config
 from ivy.utils.host import clock
 from ivy.utils.logger import Logger
 from ivy.utils.messaging_agent import MessagingAgent
 from tests.support.helpers import Node, NotifySocket
+from tests.unit.archives import Ivy
 
 hypothesis.settings.register_profile(
     "ivy",
@@ -72,6 +75,20 @@ def notify_socket(root_dir: Path, node: Node) -> Iterator[NotifySocket]:
     node.environment["NOTIFY_SOCKET"] = notify_socket.path
     yield notify_socket
     notify_socket.close()
+
+
+@pytest.fixture
+def ivy(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Ivy:
+    """Runs the command in this process. Returns status, output and error output."""
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["ivy", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main.main()
+        output, errors = capsys.readouterr()
+        return int(ended.value.code or 0), output, errors
+
+    return run
 
 
 class ClosingLogger(Logger):

@@ -2,58 +2,22 @@
 
 import argparse
 import csv
-import datetime
 import io
 import json
 import math
-import sys
 import time
 import tracemalloc
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from ivy.cli import main
 from ivy.cli.archive import times
 from ivy.cli.archive.selection import Selection
 from ivy.cli.archive.table import write_csv
 from ivy.types.messages import DataMessageBody, LogMessageBody
 from ivy.utils.messaging_agent import MessagingAgent
 from tests.support.helpers import ARCHIVE_DIR, Node
-
-DAY = 86_400
-NOON = datetime.datetime(2026, 11, 20, 12, tzinfo=datetime.UTC).timestamp()
-Ivy = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def ivy(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Ivy:
-    """Runs the command in this process. Returns status, output and error output."""
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["ivy", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            main.main()
-        output, errors = capsys.readouterr()
-        return int(ended.value.code or 0), output, errors
-
-    return run
-
-
-def archive(timestamp: float, /, **body: Any) -> None:
-    """Append a message to the archive of its day, as procedures do."""
-    ARCHIVE_DIR.mkdir(exist_ok=True)
-    day = datetime.datetime.fromtimestamp(timestamp, datetime.UTC).date()
-    with Path(ARCHIVE_DIR, f"{day}.csv").open("a", encoding="utf-8") as file:
-        if file.tell() == 0:
-            file.write("timestamp,message_body\n")
-        file.write('{},"{}"\n'.format(timestamp, json.dumps(body).replace('"', '""')))
-
-
-def sample(timestamp: float, /, **data: Any) -> None:
-    archive(timestamp, variant="data", data=data)
+from tests.unit.archives import DAY, NOON, Ivy, archive, sample
 
 
 @pytest.fixture

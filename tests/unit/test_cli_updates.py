@@ -9,8 +9,7 @@ from ivy.utils.updates import decisions, history
 from ivy.utils.updates.releases import Releases
 from ivy.version import Version
 from tests.support.helpers import CONFIG, Node
-from tests.unit.test_update_plan import foreign
-from tests.unit.test_verdicts import offer
+from tests.unit.offers import foreign, offer
 
 VERSION = Version("1.0.0")
 ROOT, SOMEBODY = 0, 1000

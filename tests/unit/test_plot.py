@@ -20,9 +20,7 @@ from ivy.cli.plot import chart, paper
 from ivy.cli.plot.paper import Paper, Terminal
 from ivy.cli.plot.series import Series, Window
 from tests.support.helpers import Node
-from tests.unit.test_archive_export import NOON, Ivy, ivy, sample
-
-__all__ = ["ivy"]  # the fixture
+from tests.unit.archives import NOON, Ivy, sample
 
 WINDOW = Window(0, 1000, 100)
 PLAIN = Terminal(80, 24, has_unicode=False, has_colours=False)

@@ -13,7 +13,7 @@ from ivy.utils.updates.releases import Releases
 from ivy.utils.updates.trial import Trials
 from ivy.version import Version
 from tests.support.helpers import CONFIG, UPDATER, Node, make_config
-from tests.unit.test_update_plan import foreign
+from tests.unit.offers import foreign
 
 VERSION = Version("1.0.0")
 

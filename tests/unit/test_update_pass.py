@@ -25,7 +25,7 @@ from ivy.utils.updates.policy import UPDATER_DEFAULTS, Offer
 from ivy.utils.updates.releases import Releases
 from ivy.version import Version
 from tests.support.helpers import BACKEND, CONFIG, UPDATER, Node, make_config
-from tests.unit.test_update_plan import foreign
+from tests.unit.offers import foreign
 
 VERSION = Version("1.0.0")
 

@@ -11,15 +11,10 @@ from ivy.utils.updates import policy
 from ivy.utils.updates.errors import Rejected
 from ivy.utils.updates.policy import Offer, Plan
 from ivy.version import Version
-from tests.support.helpers import CONFIG, UPDATER, make_config
+from tests.support.helpers import UPDATER, make_config
+from tests.unit.offers import foreign
 
 OWN = Version("1.0.0")
-
-
-def foreign(revision: int = 4, version: str = "1.0.0", **sections: Any) -> ForeignConfig:
-    """A config as it is offered."""
-    general = {**CONFIG["general"], "config_revision": revision, "software_version": version}
-    return ForeignConfig.model_validate({**CONFIG, "general": general, **sections})
 
 
 def decide(config: ForeignConfig, source: Source = "backend", **updater: Any) -> Plan:

@@ -9,22 +9,15 @@ import pytest
 
 from ivy import constants
 from ivy.types.messages import ConfigMessageBody, LogMessageBody
-from ivy.types.updates import Source
 from ivy.utils.messaging_agent import ACTIVE_QUEUE_FILE, MessagingAgent
 from ivy.utils.state_interface import StateInterface
 from ivy.utils.updates import decisions, history
 from ivy.utils.updates.history import HISTORY_FILE
 from ivy.utils.updates.policy import Offer, of_backend
 from tests.support.killing import killed_at
-from tests.unit.test_update_plan import foreign
+from tests.unit.offers import foreign, offer
 
 FLAG = Path(constants.PENDING_CONFIG_FLAG)
-
-
-def offer(revision: int, source: Source = "backend") -> Offer:
-    """An offer, with a secret in it."""
-    config = foreign(revision, backend={"password": "hidden-password"})
-    return of_backend(config) if source == "backend" else Offer(config, source, f"{source}-1")
 
 
 def pend(*revisions: int) -> None:

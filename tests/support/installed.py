@@ -1,0 +1,82 @@
+"""What is done on a real node on which ivy is installed, or will be."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from testbed.bed import Node
+from testbed.broker import Broker
+
+from tests.support.backend_node import PASSWORD
+
+BACKEND_READY_SECONDS = 30
+
+
+def install(node: Node, package: Path) -> None:
+    """What a user does, on a node that is not disturbed by this machine's other work."""
+    be_calm(node)
+    inside = f"/root/{package.name}"
+    node.copy_in(package, inside)
+    node.run(["apt-get", "install", "--yes", inside], timeout=300)
+
+
+def be_calm(node: Node) -> None:
+    """Hide this machine's load, which a container shares and under which the random walk pauses."""
+    node.path("/etc").joinpath("calm-loadavg").write_text("0.10 0.10 0.10 1/100 100\n")
+    drop_in = node.path("/etc/systemd/system") / "ivy-system-checks.service.d" / "91-calm.conf"
+    drop_in.parent.mkdir(exist_ok=True)
+    drop_in.write_text("[Service]\nBindReadOnlyPaths=/etc/calm-loadavg:/proc/loadavg\n")
+
+
+def read_config(node: Node) -> dict[str, Any]:
+    config: dict[str, Any] = json.loads(node.path("/etc/ivy/config.json").read_text())
+    return config
+
+
+def write_config(node: Node, config: dict[str, Any]) -> None:
+    """As an admin's editor would: in place, through the link in /etc."""
+    node.path("/etc/ivy/config.json").write_text(json.dumps(config, indent=4))
+
+
+def use_tenta(node: Node, broker: Broker, **settings: Any) -> None:
+    """Configure Tenta and restart, as an admin would; returns when the backend is connected."""
+    use_backend(node, "tenta", broker.address, broker.port, **settings)
+
+
+def use_backend(node: Node, provider: str, host: str, port: int, **settings: Any) -> None:
+    """The same for any platform."""
+    config = read_config(node)
+    config["general"]["system_identifier"] = "n1"
+    config["backend"] = {
+        "provider": provider,
+        "mqtt_connection": {
+            "host": host,
+            "port": port,
+            "client_id": "n1",
+            "username": "n1",
+            "password": PASSWORD,
+        },
+        **settings.pop("backend", {}),
+    }
+    config.update(settings)
+    write_config(node, config)
+    node.run(["ivy", "restart"])
+    wait_until_connected(node, provider)
+
+
+def wait_until_connected(node: Node, provider: str = "tenta") -> None:
+    def connected() -> bool:
+        return unit_property(node, f"ivy-{provider}", "StatusText").startswith("connected to")
+
+    node.wait_for(connected, BACKEND_READY_SECONDS, "the backend to connect")
+
+
+def unit_property(node: Node, unit: str, name: str) -> str:
+    """A property of a unit, as `systemctl show` tells it."""
+    return node.run(["systemctl", "show", "--value", f"--property={name}", f"{unit}.service"]).stdout.strip()
+
+
+def queue_length(node: Node) -> int:
+    """Messages in the node's queue, by its own account."""
+    status = json.loads(node.run(["ivy", "status", "--json"], check=False).stdout)
+    return int(status["queue"]["length"])
