@@ -11,9 +11,9 @@ from testbed.bed import Node
 
 from tests.node.kill_site import Lane, Prepared, pending_revisions
 from tests.node.kills import UPDATER
-from tests.node.update_site import wait_for_sample
 from tests.support.installed import unit_property
 from tests.support.releases import THIS
+from tests.support.update_site import wait_for_sample
 
 ROOT = "/var/lib/ivy"
 SERVICES = ["ivy-dummy-procedure", "ivy-system-checks", "ivy-tenta"]

@@ -8,7 +8,7 @@ from collections.abc import Generator, Sequence
 
 from testbed.bed import Node
 
-from tests.node.sampling import Sample
+from tests.support.sampling import Sample
 
 PACKAGE = "sqlite3"
 QUEUE = "/var/lib/ivy/data/active-message-queue.sqlite3"

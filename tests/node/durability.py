@@ -7,7 +7,7 @@ import os.path
 import re
 from collections.abc import Iterable
 
-from tests.node.strace import Call
+from tests.support.strace import Call
 
 PATH = re.compile(r'"(/var/lib/ivy/[^"]*)"|<(/var/lib/ivy[^>]*)>')
 NOT_OURS = re.compile(r"/var/lib/ivy/(data/(?!\.?state\.json)|source\.git|.*\.lock$)")

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from testbed.run import run
 
 from tests.node import damage, fake_clock
-from tests.node.sampling import arrived, mark, sampled
 from tests.node.storage_faults import StorageFaults
 from tests.support.installed import unit_property
+from tests.support.sampling import arrived, mark, sampled
 
 LOSS = """
 table inet loss {

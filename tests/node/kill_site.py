@@ -10,10 +10,10 @@ from typing import Any
 from testbed.bed import Bed, Node, Snapshot
 
 from tests.node.kills import UPDATER
-from tests.node.update_site import UpdateSite
 from tests.support.installed import read_config
 from tests.support.platforms import TentaPlatform
 from tests.support.recorder import Recorder
+from tests.support.update_site import UpdateSite
 
 STATE = "/var/lib/ivy/data/state.json"
 BROKER_PORT = 1883

@@ -11,12 +11,13 @@ from typing import TypeAlias
 
 from testbed.bed import Bed, Snapshot
 
-from tests.node import aftermath, strace
+from tests.node import aftermath
 from tests.node.kill_site import BROKER_PORT, Case, Lane, Prepared, prepare
 from tests.node.kills import Kill, record_pass
-from tests.node.update_site import SHORT_PROBATION, UpdateSite
+from tests.support import strace
 from tests.support.platforms import TentaPlatform
 from tests.support.releases import append
+from tests.support.update_site import SHORT_PROBATION, UpdateSite
 
 LANES = 3
 CANNOT_RUN = "\n\ndef run(config, logger):\n    raise SystemExit(78)\n"

@@ -1,6 +1,6 @@
 """Ways to kill a pass of the updater: at a system call, or while something runs for it; with the power or without.
 
-What is persistent is told by `tests.node.strace`; what must hold afterwards by `tests.node.aftermath`.
+What is persistent is told by `tests.support.strace`; what must hold afterwards by `tests.node.aftermath`.
 """
 
 import random
@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 from testbed.bed import Node
 
-from tests.node import strace
+from tests.support import strace
 
 UPDATER = "ivy-updater"
 RECORD = "/var/log/ivy-pass.strace"

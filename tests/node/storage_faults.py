@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from testbed.bed import Node
 
 from tests.node import damage, small_disk
-from tests.node.sampling import Sample, arrived, sampled
 from tests.support.platforms import MortalPlatform
+from tests.support.sampling import Sample, arrived, sampled
 
 
 @dataclass(kw_only=True)

@@ -6,9 +6,9 @@ import time
 from testbed.bed import Node
 from testbed.broker import Broker
 
-from tests.node.sampling import add_sampler
 from tests.support.installed import queue_length, unit_property, use_tenta
 from tests.support.recorder import Recorder
+from tests.support.sampling import add_sampler
 
 BACKLOG = 100_000
 LEAST_RATE = 2_000  # messages per second

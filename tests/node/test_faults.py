@@ -10,9 +10,9 @@ from testbed.bed import Bed, Node
 
 from tests.node import damage, fake_clock, small_disk
 from tests.node.faults import Cause, Faults
-from tests.node.sampling import add_sampler, arrived, be_impatient, sampled
 from tests.support.installed import use_backend
 from tests.support.platforms import MortalPlatform, MortalThingsBoard, TentaPlatform
+from tests.support.sampling import add_sampler, arrived, be_impatient, sampled
 
 TIMES_EACH = 1
 TIMES_EACH_IN_A_SWEEP = 5

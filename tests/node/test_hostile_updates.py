@@ -12,9 +12,9 @@ import pytest
 from testbed.bed import Bed, Node, Snapshot
 
 from tests.node import hostile_trees
-from tests.node.update_site import PRIVATE_REPOSITORY, REPOSITORY, TOKEN, UpdateSite, with_tenta
 from tests.support.installed import unit_property
 from tests.support.releases import THIS, Graft, ReleaseMaker, add_zeros, grafts, remove, write
+from tests.support.update_site import PRIVATE_REPOSITORY, REPOSITORY, TOKEN, UpdateSite, with_tenta
 
 CANARY = "canary"
 EXECUTE = f"$(touch${{IFS}}/var/lib/ivy/{CANARY})"

@@ -8,12 +8,13 @@ import pytest
 from testbed.bed import Bed, Node, Snapshot
 from testbed.broker import Broker
 
-from tests.node import aftermath, strace
+from tests.node import aftermath
 from tests.node.kills import RECORD, choose
-from tests.node.update_site import wait_for_sample
+from tests.support import strace
 from tests.support.installed import use_tenta
 from tests.support.recorder import Recorder
 from tests.support.releases import STATEMENTS, set_version
+from tests.support.update_site import wait_for_sample
 
 NEW = "9.3.0"
 POINTS = 1

@@ -6,9 +6,10 @@ from collections.abc import Generator
 import pytest
 from testbed.bed import Bed, Snapshot
 
-from tests.node import durability, strace
+from tests.node import durability
 from tests.node.kill_workshop import Trial, Workshop, open_workshop
 from tests.node.kills import choose, cut_at, cut_during, kill_at, kill_during
+from tests.support import strace
 
 POINTS_OF_EACH_CASE = 2
 POINTS_OF_EACH_CASE_IN_A_SWEEP = 200

@@ -14,11 +14,11 @@ from testbed.roots import NAMESAKE_VERSIONS, POOL, add_namesake, index_pool, sui
 from testbed.run import Argv, run
 
 from tests.node import released
-from tests.node.update_site import wait_for_sample
 from tests.support.backend_node import PASSWORD
 from tests.support.installed import be_calm, install, use_tenta
 from tests.support.recorder import Recorder
 from tests.support.releases import PROJECT, THIS
+from tests.support.update_site import wait_for_sample
 
 OURS, RELEASED = f"1:{THIS}", "1.0.0"
 NAMESAKE = NAMESAKE_VERSIONS[suite()]

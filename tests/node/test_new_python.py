@@ -8,10 +8,10 @@ from testbed.bed import Node
 from testbed.broker import Broker
 
 from tests.node.aftermath import SERVICES, wait_for_end
-from tests.node.sampling import release_file
-from tests.node.update_site import wait_for_sample
 from tests.support.installed import unit_property, use_tenta
 from tests.support.recorder import Recorder
+from tests.support.sampling import release_file
+from tests.support.update_site import wait_for_sample
 
 OLD = """
 mkdir -p /opt/old/bin /opt/old/lib

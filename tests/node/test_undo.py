@@ -11,9 +11,9 @@ from testbed.bed import Bed, Snapshot
 from tests.node import own_disk
 from tests.node.flaws import DUMMY, FLAWS
 from tests.node.package_index import PackageIndex
-from tests.node.update_site import MARKED, UpdateSite, with_tenta
 from tests.support.installed import read_config, unit_property
 from tests.support.releases import append, edits, write
+from tests.support.update_site import MARKED, UpdateSite, with_tenta
 
 RELEASES = "/var/lib/ivy"
 DISK_MEGABYTES = 500

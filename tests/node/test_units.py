@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from testbed.bed import Node
 
-from tests.node.sampling import release_file
 from tests.support.installed import read_config, unit_property, write_config
+from tests.support.sampling import release_file
 
 MOST_EXPOSURE = {
     "ivy-dummy-procedure": 0.7,

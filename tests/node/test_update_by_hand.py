@@ -13,9 +13,9 @@ from testbed.bed import Bed, Node
 from testbed.run import run
 
 from tests.node.aftermath import wait_for_end
-from tests.node.update_site import UpdateSite, with_tenta
 from tests.support.installed import read_config, unit_property
 from tests.support.releases import PROJECT, THIS, replace, set_version
+from tests.support.update_site import UpdateSite, with_tenta
 
 PACKAGED = "9.5.0"
 BUILD_SECONDS = 180

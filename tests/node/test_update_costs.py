@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 from testbed.bed import Bed, Node
 
-from tests.node.sampling import add_sampler, arrived, longest_gap, sampled, times, with_sampler
-from tests.node.update_site import UpdateSite, with_tenta
 from tests.support.installed import unit_property
 from tests.support.releases import append
+from tests.support.sampling import add_sampler, arrived, longest_gap, sampled, times, with_sampler
+from tests.support.update_site import UpdateSite, with_tenta
 
 UPDATES, UPDATES_IN_A_SWEEP = 20, 50
 VERSION_EVERY = 4  # the others change the config only

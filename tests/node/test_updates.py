@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from testbed.bed import Bed, Node
 
-from tests.node.update_site import MARKED, UpdateSite
 from tests.support.installed import unit_property
 from tests.support.platforms import Platform, TentaPlatform, ThingsBoardPlatform
 from tests.support.releases import Edit, edits, remove, write
+from tests.support.update_site import MARKED, UpdateSite
 
 MOST_SECONDS_TO_EFFECT = 3.0  # from the publication of a config to the arrival of a sample that was taken by it
 MOST_TRIES = 6

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from ivy.utils.updates import environment
-from tests.node import strace
+from tests.support import strace
 from tests.support.helpers import give_libraries
 
 PROJECT = Path(__file__).parents[2]

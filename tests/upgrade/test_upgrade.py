@@ -15,10 +15,10 @@ from testbed import roots
 from testbed.bed import Bed, Node, Snapshot
 from testbed.waiting import WaitedInVain, wait_for
 
-from tests.node.sampling import arrived, mark, sampled, times, with_sampler
-from tests.node.update_site import UpdateSite, with_tenta
 from tests.support.installed import install, queue_length, wait_until_connected
 from tests.support.releases import THIS
+from tests.support.sampling import arrived, mark, sampled, times, with_sampler
+from tests.support.update_site import UpdateSite, with_tenta
 
 BACKLOG = 3000
 ADD = f"""
