@@ -57,7 +57,7 @@ def test_where_the_packages_updater_stands_in_it_does_not_judge_the_schema_of_an
     assert not policy.decide(current, offer, None, OWN).is_version_change
 
 
-@pytest.mark.parametrize("source", ["backend", "admin", "rollback"])
+@pytest.mark.parametrize("source", ["backend", "admin"])
 def test_without_a_section_updater_there_are_no_other_versions(source: Source) -> None:
     current = make_config().to_foreign_config()
     with pytest.raises(Rejected, match="updater: is null"):
@@ -103,6 +103,14 @@ def test_a_backend_may_not_loosen_what_guards_updates(
 def test_a_backend_may_not_leave_the_section_out_to_get_rid_of_the_oldest_version(updater: Any) -> None:
     with pytest.raises(Rejected, match=r"updater\.oldest_version"):
         decide(foreign(updater=updater), oldest_version="1.0.0")
+
+
+def test_the_way_back_needs_no_source_of_versions() -> None:
+    back = Offer(foreign(version="0.9.0"), "rollback", "x")
+    plan = policy.decide(make_config().to_foreign_config(), back, None, OWN)
+    assert plan.is_version_change
+    with pytest.raises(Rejected, match="updater: is null"):
+        policy.decide(make_config().to_foreign_config(), Offer(back.config, "admin", "x"), None, OWN)
 
 
 def test_a_backend_may_not_loosen_the_default_where_the_node_has_no_section() -> None:

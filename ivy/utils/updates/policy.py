@@ -79,8 +79,10 @@ def decide(current: ForeignConfig, offer: Offer, updater: Optional[UpdaterConfig
         if offer.version == own_version:
             _check_schema(offer.config)
         return Plan(offer, False, updater or UPDATER_DEFAULTS)
-    if updater is None:
+    # The way back needs no source of versions: what ran before is kept on the disk.
+    if updater is None and offer.source != "rollback":
         raise Rejected("updater: is null in the active config, so this node takes no other version")
+    updater = updater or UPDATER_DEFAULTS
     if updater.oldest_version is not None and offer.version < updater.oldest_version:
         raise Rejected(f"version {offer.version} is older than updater.oldest_version, {updater.oldest_version}")
     return Plan(offer, True, updater)
