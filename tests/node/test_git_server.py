@@ -120,7 +120,7 @@ def test_only_tags_of_trusted_signers_are_good(served: Site) -> None:
         assert bad.returncode == 1
         assert reason in bad.stderr
     assert served.verify("9.5.0").returncode == 0, "git does not compare the tag's own name with its ref"
-    tag = served.node.run(["git", "-C", SOURCE, "cat-file", "tag", "refs/tags/v1.5.0"]).stdout
+    tag = served.node.run(["git", "-C", SOURCE, "cat-file", "tag", "refs/tags/v9.5.0"]).stdout
     assert tag.splitlines()[:3] == [f"object {commit}", "type commit", "tag v9.9.9"]
 
 

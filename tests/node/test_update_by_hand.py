@@ -67,7 +67,7 @@ def test_configs_and_versions_by_hand(site: UpdateSite) -> None:
     check_apply(site)
     check_edit(site)
     site.release("9.1.0")
-    said = ivy(site, "update", "v1.1.0")
+    said = ivy(site, "update", "v9.1.0")
     print(said)
     for step in ("Fetching", "Testing", "Activating", "On probation", "Accepted"):
         assert step in said
@@ -85,7 +85,7 @@ def check_wrong_use(site: UpdateSite) -> None:
     before = site.running()
     ivy(site, "config", "apply", status=2)
     assert "/nowhere" in ivy(site, "config", "apply", "/nowhere", status=2)
-    assert "9.2.3" in ivy(site, "update", "newest", status=2)
+    assert "1.2.3" in ivy(site, "update", "newest", status=2)
     assert "nothing to go back to" in ivy(site, "rollback", status=2)
     assert site.running() == before
 
@@ -154,9 +154,9 @@ def interrupt_a_trial(site: UpdateSite, number: signal.Signals) -> None:
 
 
 def test_the_admin_need_not_wait_for_the_network(site: UpdateSite, newer_package: Path) -> None:
-    site.release("2.0.0")
+    site.release("10.0.0")
     site.git.stop()
-    revision = site.offer("2.0.0")
+    revision = site.offer("10.0.0")
     node = site.node
     node.wait_for(lambda: "waiting for the source" in unit_property(node, "ivy-updater", "StatusText"), 60, "a try")
     site.apply(site.config(dummy_procedure={"seconds_between_datapoints": 2}))
@@ -166,7 +166,7 @@ def test_the_admin_need_not_wait_for_the_network(site: UpdateSite, newer_package
     site.wait_for_samples()
     site.git.start()
     assert site.verdict(revision), "the operator's wish is not forgotten"
-    assert site.running()[0] == "2.0.0"
+    assert site.running()[0] == "10.0.0"
     check_that_a_fetch_is_not_in_the_way(site)
 
 
@@ -203,10 +203,10 @@ def test_the_newer_of_package_and_update_runs(site: UpdateSite, newer_package: P
     config = {key: value for key, value in read_config(node).items() if key != "wind"}
     site.apply(config)
     check_package_during_a_trial(site, newer_package)
-    site.release("2.0.0")
-    site.accepts("2.0.0")
-    assert "2.0.0 runs, which is newer" in install_newer(node, newer_package, "--reinstall")
-    assert site.running()[0] == "2.0.0"
+    site.release("10.0.0")
+    site.accepts("10.0.0")
+    assert "10.0.0 runs, which is newer" in install_newer(node, newer_package, "--reinstall")
+    assert site.running()[0] == "10.0.0"
     check_other_python(site)
     node.run(["apt-get", "purge", "--yes", "ivy"], timeout=120)
     check_nothing_is_left(node)
