@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from typing import BinaryIO, Optional
 
 from ivy.utils.host import clock
-from ivy.utils.storage import page_log, schema
+from ivy.utils.storage import schema
 
 Row = tuple[int, float, bytes]
 """Identifier, timestamp, body."""
@@ -23,6 +23,8 @@ _LEAF_OF_A_TABLE = 0x0D
 _INTEGER_SIZES = {1: 1, 2: 2, 3: 3, 4: 4, 5: 6, 6: 8, 8: 0, 9: 0}
 _PAGE_SIZES = (512, 1024, 2048, 4096, 8192, 16384, 32768, 65536)
 _FLOAT, _SHORTEST_TEXT = 7, 13
+_WAL_HEADER, _FRAME_HEADER = 32, 24
+_WAL_MAGIC = 0x377F0682  # the lowest bit tells the byte order of the checksums
 _BEGINNINGS = (b'{"variant":', b'{"variant": ')
 
 
@@ -56,17 +58,73 @@ def _snapshots(main: int, wal: int) -> "list[_Pages]":
     Only both have all rows: a row that moved to another page may have been on its way into the damaged frame.
     """
     size = _page_size(main)
-    newest, undoubted = page_log.committed(wal, size)
+    newest, undoubted = _committed(wal, size)
     return [
         _Pages(main, wal, size, frames) for frames in ([newest] if newest == undoubted else [newest, undoubted])
     ]
 
 
 def _page_size(main: int) -> int:
-    header = page_log.read(main, 0, 18)
+    header = _read(main, 0, 18)
     size = struct.unpack(">H", header[16:])[0] if len(header) == 18 else 0
     size = 65536 if size == 1 else size
     return size if header[:6] == b"SQLite" and size in _PAGE_SIZES else schema.PAGE_SIZE
+
+
+def _read(descriptor: int, offset: int, size: int) -> bytes:
+    """Bytes of a file; fewer or none where it ends or the disk fails."""
+    try:
+        return os.pread(descriptor, size, offset)
+    except OSError:
+        return b""
+
+
+def _committed(wal: int, size: int) -> tuple[dict[int, int], dict[int, int]]:
+    """Find the last committed content of each page.
+
+    SQLite ends at the first frame that is damaged. But each one's checksum continues that of the one before, which
+    is written there; so what follows a damaged frame proves itself: what processes added that had the file open.
+
+    Returns: By number of the page, where its content stands: in the whole log, and in what precedes the damage.
+    """
+    header = _read(wal, 0, _WAL_HEADER)
+    if len(header) < _WAL_HEADER:
+        return {}, {}
+    magic, _, page_size, _ = struct.unpack(">4I", header[:16])
+    order = ">" if magic & 1 else "<"
+    checksum = _checksum(header[:24], order, (0, 0))
+    if magic & ~1 != _WAL_MAGIC or page_size != size or checksum != _two(header[24:]):
+        return {}, {}
+    whole: dict[int, int] = {}
+    begun: dict[int, int] = {}
+    undoubted: Optional[dict[int, int]] = None
+    offset = _WAL_HEADER
+    while len(frame := _read(wal, offset, _FRAME_HEADER + size)) == _FRAME_HEADER + size:
+        offset += len(frame)
+        expected, checksum = _checksum(frame[:8] + frame[_FRAME_HEADER:], order, checksum), _two(frame[16:24])
+        if frame[8:16] != header[16:24] or checksum != expected:
+            undoubted = dict(whole) if undoubted is None else undoubted
+            continue
+        number, pages_after_commit = _two(frame[:8])
+        begun[number] = offset - size
+        if pages_after_commit:
+            whole |= begun
+            begun = {}
+    return whole, whole if undoubted is None else undoubted
+
+
+def _two(data: bytes) -> tuple[int, int]:
+    first, second = struct.unpack(">2I", data)
+    return first, second
+
+
+def _checksum(data: bytes, order: str, start: tuple[int, int]) -> tuple[int, int]:
+    first, second = start
+    words = struct.unpack(f"{order}{len(data) // 4}I", data)
+    for one, other in zip(words[::2], words[1::2], strict=True):
+        first = (first + one + second) & 0xFFFFFFFF
+        second = (second + other + first) & 0xFFFFFFFF
+    return first, second
 
 
 class _Pages:
@@ -83,8 +141,8 @@ class _Pages:
     def read(self, number: int) -> bytes:
         """A page; short or empty where the file ends or the disk fails."""
         if number in self._frames:
-            return page_log.read(self._wal, self._frames[number], self.size)
-        return page_log.read(self._main, (number - 1) * self.size, self.size)
+            return _read(self._wal, self._frames[number], self.size)
+        return _read(self._main, (number - 1) * self.size, self.size)
 
 
 def _rows_of(page: bytes, pages: _Pages) -> Iterator[Row]:
