@@ -11,7 +11,7 @@ from typing import Any
 from ivy.cli.words import duration
 from ivy.utils.messaging_agent import ACTIVE_QUEUE_FILE, LARGEST_EXACT_LENGTH, MessagingAgent
 from ivy.utils.storage import bounds, salvage
-from ivy.utils.storage.schema import IS_CONFIG, IS_LOG
+from ivy.utils.storage.schema import IS_INDEXED
 
 
 def show(arguments: argparse.Namespace) -> int:
@@ -33,9 +33,9 @@ def _collect() -> dict[str, Any]:
     database = messaging_agent.database
     length, oldest = messaging_agent.get_queue_length(), messaging_agent.get_oldest_timestamp()
     size = bounds.measure(database)
-    # These two have indexes; the others need not be counted.
-    [[logs]] = database.execute(f"SELECT COUNT(*) FROM QUEUE WHERE {IS_LOG}")
-    [[configs]] = database.execute(f"SELECT COUNT(*) FROM QUEUE WHERE {IS_CONFIG}")
+    # What has no index need not be counted.
+    others = dict(database.execute(f"SELECT variant, COUNT(*) FROM QUEUE WHERE {IS_INDEXED} GROUP BY variant"))
+    logs, configs = others.get("log", 0), others.get("config", 0)
     dropped = dict(database.execute("SELECT variant, count FROM DROPPED"))
     messaging_agent.teardown()
     return {

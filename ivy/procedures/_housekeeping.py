@@ -8,6 +8,7 @@ import datetime
 import os
 import sqlite3
 import time
+from collections.abc import Callable
 
 from ivy import constants
 from ivy.types.config import Config
@@ -17,26 +18,44 @@ from ivy.utils.storage import archive, ballast, bounds
 from ivy.utils.storage.database import QueueDatabase
 
 SECONDS_BETWEEN_ROUNDS = 60.0
+SECONDS_BETWEEN_REPORTS = 3600.0
 
-_SECONDS_BETWEEN_REPORTS = 3600.0
+
+def _free() -> int:
+    return ballast.free_bytes(constants.IVY_DATA_DIR)
+
+
+def _today() -> datetime.date:
+    return datetime.datetime.now(datetime.UTC).date()
 
 
 class Housekeeper:
     """Keeps bounds, and remembers what the operator was told."""
 
-    def __init__(self, config: Config, logger: Logger, database: QueueDatabase) -> None:
+    def __init__(
+        self,
+        config: Config,
+        logger: Logger,
+        database: QueueDatabase,
+        free: Callable[[], int] = _free,
+        today: Callable[[], datetime.date] = _today,
+    ) -> None:
         """Has done nothing yet.
 
         Args:
             config: `queue` and `archive` are used.
             logger: Where to log.
             database: The queue's.
+            free: Tells the bytes that are free on the disk.
+            today: Tells the UTC day.
         """
         self._config = config
         self._logger = logger
         self._journal = logger.without_messages()
         self._database = database
-        self._next_report = 0.0
+        self._last_report = -SECONDS_BETWEEN_REPORTS
+        self._free = free
+        self._today = today
         self._trouble = ""
 
     def work(self) -> None:
@@ -57,7 +76,7 @@ class Housekeeper:
 
         Days are counted by their files, so that a clock that jumps costs the archive nothing.
         """
-        days = [day for day in archive.days(MESSAGE_ARCHIVE_DIR)[:-1] if day < _today()]
+        days = [day for day in archive.days(MESSAGE_ARCHIVE_DIR)[:-1] if day < self._today()]
         most = self._config.archive.max_days
         too_many = days[: max(0, len(days) + 1 - most)] if most is not None else []
         if too_many:
@@ -77,20 +96,19 @@ class Housekeeper:
                 os.unlink(archive.file_of(MESSAGE_ARCHIVE_DIR, day))
 
     def _is_short_of_room(self) -> bool:
-        return _free() < 1_000_000 * self._config.queue.min_free_megabytes
+        return self._free() < 1_000_000 * self._config.queue.min_free_megabytes
 
     def _keep_queue(self) -> None:
-        dropped = bounds.enforce(self._config.queue, self._database, _free())
+        dropped = bounds.enforce(self._config.queue, self._database, self._free())
         if dropped:
             self._journal.warning(f"The queue is full: dropped {_readable(dropped)}")
 
-    @staticmethod
-    def _keep_reserve() -> None:
-        ballast.keep(_free())
+    def _keep_reserve(self) -> None:
+        ballast.keep(self._free())
 
     def _report(self) -> None:
         """Tell the operator how many messages were dropped since the last time, whoever dropped them."""
-        if time.monotonic() < self._next_report:
+        if time.monotonic() - self._last_report < SECONDS_BETWEEN_REPORTS:
             return
         rows = self._database.execute("SELECT variant, count - reported FROM DROPPED WHERE count > reported")
         if not rows:
@@ -98,15 +116,7 @@ class Housekeeper:
         self._logger.warning(f"Messages were dropped from the full queue: {_readable(dict(rows))}")
         for variant, count in rows:
             self._database.execute("UPDATE DROPPED SET reported = reported + ? WHERE variant = ?", (count, variant))
-        self._next_report = time.monotonic() + _SECONDS_BETWEEN_REPORTS
-
-
-def _free() -> int:
-    return ballast.free_bytes(constants.IVY_DATA_DIR)
-
-
-def _today() -> datetime.date:
-    return datetime.datetime.now(datetime.UTC).date()
+        self._last_report = time.monotonic()
 
 
 def _range(days: list[datetime.date]) -> str:

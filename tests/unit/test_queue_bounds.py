@@ -2,7 +2,7 @@
 
 import datetime
 import os
-import sqlite3
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,30 +15,29 @@ from ivy.utils.logger import Logger
 from ivy.utils.messaging_agent import MessagingAgent
 from ivy.utils.storage import ballast, bounds
 from ivy.utils.storage.bounds import Size, limit
+from tests.support import queue_file
 from tests.support.helpers import ARCHIVE_DIR, BACKEND, make_config
 
 MEGABYTE = 1_000_000
 PLENTY = 10**12
 
 
-def fill(agent: MessagingAgent, count: int, length: int = 200) -> None:
+def fill(count: int, length: int = 200) -> None:
     """Queue messages: a config, then of every three one log and two of data."""
     rest = "x" * length
     bodies = ['{"variant":"config","status":"startup"}']
     for number in range(count - 1):
         variant = "data" if number % 3 else "log"
         bodies.append(f'{{"variant":"{variant}","number":{number},"text":"{rest}"}}')
-    agent.database.transaction(
-        lambda connection: connection.executemany(
-            "INSERT INTO QUEUE (timestamp, message_body) VALUES (1.5, ?)", ((body,) for body in bodies)
-        )
-    )
+    queue_file.plant((None, 1.5, body) for body in bodies)
 
 
-def left(agent: MessagingAgent, variant: str) -> list[int]:
+def left(variant: str) -> list[int]:
     """The identifiers of the messages of a variant."""
     pattern = f'{{"variant":"{variant}",%'
-    return [row[0] for row in agent._execute("SELECT internal_id FROM QUEUE WHERE message_body LIKE ?", (pattern,))]
+    return [
+        row[0] for row in queue_file.execute("SELECT internal_id FROM QUEUE WHERE message_body LIKE ?", (pattern,))
+    ]
 
 
 @pytest.mark.parametrize(
@@ -58,74 +57,76 @@ def test_how_large_the_queue_may_be(file: int, free: int, expected: int) -> None
 
 
 def test_a_queue_within_its_bounds_loses_nothing(agent: MessagingAgent) -> None:
-    fill(agent, 1000)
+    fill(1000)
     assert bounds.enforce(QueueConfig(), agent.database, PLENTY) == {}
     assert agent.get_queue_length() == 1000
 
 
 def test_a_small_queue_loses_nothing_on_a_disk_that_others_filled(agent: MessagingAgent) -> None:
-    fill(agent, 1000)
+    fill(1000)
     assert bounds.enforce(QueueConfig(), agent.database, 0) == {}
     assert agent.get_queue_length() == 1000
 
 
 def test_logs_go_before_data_and_the_oldest_first(agent: MessagingAgent) -> None:
-    fill(agent, 9000)
+    fill(9000)
     dropped = bounds.enforce(QueueConfig(max_megabytes=2), agent.database, PLENTY)
-    logs, data = left(agent, "log"), left(agent, "data")
+    logs, data = left("log"), left("data")
     assert dropped == {"log": 3000 - len(logs), "data": 5999 - len(data)}
     assert len(logs) <= 1 and 0 < dropped["data"] < 5999
     assert data == sorted(data)[-len(data) :] and max(data) >= 8999  # the newest are left
-    assert left(agent, "config") == [1]
+    assert left("config") == [1]
 
 
 def test_only_as_many_logs_go_as_must(agent: MessagingAgent) -> None:
-    fill(agent, 9000, length=400)
-    agent._execute('DELETE FROM QUEUE WHERE message_body LIKE \'{"variant":"data"%\'')
+    fill(9000, length=400)
+    queue_file.execute("DELETE FROM QUEUE WHERE variant = 'data'")
     bounds.enforce(QueueConfig(max_megabytes=1), agent.database, PLENTY)
-    logs = left(agent, "log")
+    logs = left("log")
     assert 100 < len(logs) < 3000 and logs[-1] == max(logs) >= 8999
 
 
 @pytest.mark.slow
 def test_a_full_queue_stays_within_its_bound_and_has_room_for_more(agent: MessagingAgent) -> None:
-    fill(agent, 20_000)
+    fill(20_000)
     bounds.enforce(QueueConfig(max_megabytes=2), agent.database, PLENTY)
     assert bounds.measure(agent.database).used <= 1.5 * MEGABYTE
 
 
-def test_the_newest_row_always_stays(agent: MessagingAgent, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_newest_row_always_stays(agent: MessagingAgent) -> None:
     """Else the next message would get its number, and be removed when the other is acknowledged."""
-    fill(agent, 10)
-    monkeypatch.setattr(bounds, "limit", lambda *_: 0)
-    bounds.enforce(QueueConfig(), agent.database, PLENTY)
-    assert agent._execute("SELECT internal_id FROM QUEUE") == [(10,)]
+    fill(10)
+    bounds.enforce(QueueConfig.model_construct(max_megabytes=0), agent.database, PLENTY)
+    assert queue_file.execute("SELECT internal_id FROM QUEUE") == [(10,)]
 
 
 @pytest.mark.slow
 def test_room_is_given_back_to_the_disk(agent: MessagingAgent) -> None:
-    fill(agent, 60_000)
+    fill(60_000)
     before = bounds.measure(agent.database).file
     agent.remove_messages(list(range(1, 60_000)))
     bounds.enforce(QueueConfig(), agent.database, PLENTY)
-    agent._execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    queue_file.checkpoint()
     assert before > 15 * MEGABYTE
     assert bounds.measure(agent.database).file < 5 * MEGABYTE
 
 
 def test_dropping_logs_does_not_read_the_whole_queue(agent: MessagingAgent) -> None:
-    plan = agent._execute(
-        f"EXPLAIN QUERY PLAN SELECT internal_id FROM QUEUE WHERE {bounds._ORDER['log']}"
-        " AND internal_id < 7 ORDER BY internal_id LIMIT 5"
-    )
-    assert ["QUEUE_LOGS" in row[3] for row in plan] == [True]
+    fill(9000)
+    assert agent.database.connection is not None
+    statements: list[str] = []
+    agent.database.connection.set_trace_callback(statements.append)
+    bounds.enforce(QueueConfig(max_megabytes=1), agent.database, PLENTY)
+    [first, *_] = [statement for statement in statements if statement.startswith("DELETE FROM QUEUE")]
+    plan = [row[3] for row in queue_file.execute(f"EXPLAIN QUERY PLAN {first}")]
+    assert any("USING INDEX QUEUE_VARIANTS" in line for line in plan) and "SCAN QUEUE" not in plan
 
 
 def test_drops_are_counted_with_the_deletion(agent: MessagingAgent) -> None:
     for _ in range(2):
-        fill(agent, 9000)
+        fill(9000)
         bounds.enforce(QueueConfig(max_megabytes=1), agent.database, PLENTY)
-    [[counted]] = agent._execute("SELECT SUM(count) FROM DROPPED")
+    [[counted]] = queue_file.execute("SELECT SUM(count) FROM DROPPED")
     assert counted == 18_000 - agent.get_queue_length() > 9000
 
 
@@ -154,20 +155,24 @@ def keep(agent: MessagingAgent, logger: Logger, **sections: object) -> Housekeep
     return Housekeeper(make_config(**sections), logger, agent.database)
 
 
+def keep_when_free(agent: MessagingAgent, logger: Logger, free: Callable[[], int]) -> Housekeeper:
+    """A housekeeper on a disk with so many bytes free."""
+    return Housekeeper(make_config(), logger, agent.database, free)
+
+
 def test_the_operator_hears_of_drops_once_an_hour(
     agent: MessagingAgent, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     logger = Heard()
     housekeeper = keep(agent, logger, queue={"max_megabytes": 1})
     for _ in range(3):
-        fill(agent, 6000)
+        fill(6000)
         housekeeper.work()
     assert len(logger.to_operator) == 1 and " log" in logger.to_operator[0]
     assert capfd.readouterr().out.count("The queue is full: dropped") == 3
-    housekeeper._next_report = 0
+    monkeypatch.setattr(_housekeeping, "SECONDS_BETWEEN_REPORTS", 0)
     housekeeper.work()
     assert len(logger.to_operator) == 2
-    housekeeper._next_report = 0
     housekeeper.work()
     assert len(logger.to_operator) == 2  # nothing new
     keep(agent, logger).work()  # nor after a restart
@@ -204,42 +209,35 @@ def test_the_archive_keeps_all_days_while_there_is_room(agent: MessagingAgent, d
     assert kept() == days
 
 
-def test_a_clock_that_jumps_costs_the_archive_nothing(
-    agent: MessagingAgent, days: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_clock_that_jumps_costs_the_archive_nothing(agent: MessagingAgent, days: list[str]) -> None:
+    config = make_config(archive={"max_days": 6}, queue={"min_free_megabytes": 0})
     for years in (-1, 1):
         today = datetime.datetime.now(datetime.UTC).date() + datetime.timedelta(365 * years)
-        monkeypatch.setattr(_housekeeping, "_today", lambda today=today: today)
-        keep(agent, Heard(), archive={"max_days": 6}, queue={"min_free_megabytes": 0}).work()
+        Housekeeper(config, Heard(), agent.database, today=lambda today=today: today).work()  # type: ignore[misc]
         assert kept() == days
 
 
-def test_when_room_is_short_the_oldest_days_go_until_it_is_not(
-    agent: MessagingAgent, days: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(_housekeeping, "_free", lambda: 600 * MEGABYTE - 50 * MEGABYTE * len(kept()))
+def test_when_room_is_short_the_oldest_days_go_until_it_is_not(agent: MessagingAgent, days: list[str]) -> None:
     logger = Heard()
-    keep(agent, logger).work()
+    keep_when_free(agent, logger, lambda: 600 * MEGABYTE - 50 * MEGABYTE * len(kept())).work()
     assert kept() == days[-2:]
     assert logger.to_operator == [
         f"Removed from the archive, as the disk is full: {days[0][:10]} to {days[3][:10]}"
     ]
 
 
-def test_today_is_never_removed(agent: MessagingAgent, days: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_housekeeping, "_free", lambda: 0)
-    keep(agent, Heard()).work()
+def test_today_is_never_removed(agent: MessagingAgent, days: list[str]) -> None:
+    keep_when_free(agent, Heard(), lambda: 0).work()
     assert kept() == days[-1:]
 
 
 def test_a_disk_that_fails_is_told_once_and_stops_nothing(
-    agent: MessagingAgent, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    agent: MessagingAgent, capfd: pytest.CaptureFixture[str]
 ) -> None:
     def fail() -> int:
         raise OSError("no such disk")
 
-    monkeypatch.setattr(_housekeeping, "_free", fail)
-    housekeeper = keep(agent, Heard())
+    housekeeper = keep_when_free(agent, Heard(), fail)
     for _ in range(3):
         housekeeper.work()
     assert capfd.readouterr().out.count("no such disk") == 1
@@ -261,7 +259,7 @@ def test_one_duty_that_fails_does_not_stop_the_others(
         raise PermissionError("no")
 
     monkeypatch.setattr(os, "unlink", fail)
-    fill(agent, 6000)
+    fill(6000)
     housekeeper = keep(agent, Heard(), archive={"max_days": 1}, queue={"max_megabytes": 1})
     for _ in range(3):
         housekeeper.work()
@@ -286,15 +284,9 @@ def test_the_reserve_is_taken_when_there_is_plenty_only(data_dir: Path) -> None:
 
 
 def test_a_queue_of_the_predecessor_is_bounded_too() -> None:
-    from ivy.utils.messaging_agent import ACTIVE_QUEUE_FILE
-
-    database = sqlite3.connect(ACTIVE_QUEUE_FILE)
-    database.execute(
-        "CREATE TABLE QUEUE (internal_id INTEGER PRIMARY KEY AUTOINCREMENT, timestamp DOUBLE, message_body TEXT)"
-    )
-    database.close()
+    queue_file.make_predecessors()
     agent = MessagingAgent()
-    fill(agent, 9000)
+    fill(9000)
     agent.add_message(DataMessageBody(data={"number": 1}))
     dropped = bounds.enforce(QueueConfig(max_megabytes=1), agent.database, PLENTY)
     assert dropped["log"] >= 2999 and bounds.measure(agent.database).used <= MEGABYTE

@@ -15,22 +15,18 @@ from ivy.types.messages import DataMessageBody, LogMessageBody, MessageQueueItem
 from ivy.utils.host.locks import file_lock
 from ivy.utils.messaging_agent import ACTIVE_QUEUE_FILE, MessagingAgent
 from ivy.utils.storage import ballast, database, page_scan, salvage, schema
+from tests.support import queue_file
 from tests.support.helpers import DATA_DIR, Node
+from tests.support.queue_file import QUEUE, rot
 
-QUEUE = Path(ACTIVE_QUEUE_FILE)
 
-
-def fill(agent: MessagingAgent, chance: random.Random) -> dict[int, str]:
+def fill(chance: random.Random) -> dict[int, str]:
     """Queue up to 600 messages, some of them of several pages. Returns their bodies."""
     bodies = {}
     for number in range(1, chance.randint(2, 600)):
         length = chance.randint(3000, 20_000) if chance.random() < 0.03 else chance.randint(0, 60)
         bodies[number] = DataMessageBody(data={"number": number, "text": "x" * length}).model_dump_json()
-    agent.database.transaction(
-        lambda connection: connection.executemany(
-            "INSERT INTO QUEUE VALUES (?, ?, ?)", ((number, 1.5 + number, body) for number, body in bodies.items())
-        )
-    )
+    queue_file.plant((number, 1.5 + number, body) for number, body in bodies.items())
     return bodies
 
 
@@ -93,9 +89,10 @@ def logs(items: list[MessageQueueItem]) -> list[str]:
 def test_nothing_is_lost_that_sqlite_can_read(tmp_path: Path, seed: int) -> None:
     chance = random.Random(seed)
     agent = MessagingAgent()
-    bodies = fill(agent, chance)
+    bodies = fill(chance)
     if is_open := chance.random() < 0.5:
-        agent._execute("PRAGMA wal_checkpoint(TRUNCATE)" if chance.random() < 0.5 else "SELECT 1")
+        if chance.random() < 0.5:
+            queue_file.checkpoint()
     else:
         agent.teardown()
     damage(chance)
@@ -119,9 +116,9 @@ def destroy() -> None:
 @pytest.fixture
 def damaged(agent: MessagingAgent) -> list[int]:
     """A queue without a usable first page; the numbers that are in it."""
-    fill(agent, random.Random(1))
+    fill(random.Random(1))
     found = [int(body.data["number"]) for body in data(agent.get_n_latest_messages(10_000))]
-    agent._execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    queue_file.checkpoint()
     agent.database.close()
     destroy()
     return found
@@ -148,14 +145,14 @@ def test_it_is_reported_and_the_damaged_file_kept(
 
 
 def test_what_was_dropped_is_still_known(agent: MessagingAgent) -> None:
-    fill(agent, random.Random(1))
-    agent._execute("INSERT INTO DROPPED VALUES ('data', 7, 3)")
+    fill(random.Random(1))
+    queue_file.execute("INSERT INTO DROPPED VALUES ('data', 7, 3)")
     agent.database.close()  # with what it remembers
     with QUEUE.open("r+b") as file:  # the first page and the tables' roots are needed to know it
         file.truncate(QUEUE.stat().st_size - schema.PAGE_SIZE)
     drain(agent)
     assert salvage.damaged_files(ACTIVE_QUEUE_FILE)
-    assert agent._execute("SELECT * FROM DROPPED") == [("data", 7, 3)]
+    assert queue_file.execute("SELECT * FROM DROPPED") == [("data", 7, 3)]
 
 
 def test_numbers_on_their_way_are_not_given_to_new_messages(agent: MessagingAgent, damaged: list[int]) -> None:
@@ -177,7 +174,7 @@ def test_only_the_newest_damaged_files_are_kept(agent: MessagingAgent) -> None:
 def test_others_that_hold_the_old_file_go_on_with_the_new_one(agent: MessagingAgent) -> None:
     other = MessagingAgent()
     other.add_message(DataMessageBody(data={"number": 1}))
-    agent._execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    queue_file.checkpoint()
     salvage.begin(ACTIVE_QUEUE_FILE)  # what one of them does when it finds damage
     salvage.finish(ACTIVE_QUEUE_FILE, "damage")
     other.add_message(DataMessageBody(data={"number": 2}))
@@ -206,7 +203,7 @@ def test_many_processes_one_of_which_salvages(node: Node, agent: MessagingAgent)
     agent.add_message(DataMessageBody(data={"number": -1}))
     for process in processes:
         assert process.stdout and process.stdout.readline() == "ready\n"
-    agent._execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    queue_file.checkpoint()
     QUEUE.write_bytes(b"no database" * 50 + QUEUE.read_bytes()[550:])
     for number, process in enumerate(processes):
         assert process.stdin
@@ -223,7 +220,7 @@ def test_many_processes_one_of_which_salvages(node: Node, agent: MessagingAgent)
 def test_nobody_waits_for_the_salvage_of_another_process(
     agent: MessagingAgent, damaged: list[int], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(database, "_SECONDS_FOR_A_SALVAGE", 0.1)
+    monkeypatch.setattr(database, "SECONDS_FOR_A_SALVAGE", 0.1)
     salvage.begin(ACTIVE_QUEUE_FILE)
     with file_lock(schema.lock_path(ACTIVE_QUEUE_FILE), 1):
         other = MessagingAgent()
@@ -232,8 +229,7 @@ def test_nobody_waits_for_the_salvage_of_another_process(
         with pytest.raises(sqlite3.OperationalError, match="another process"):
             agent.get_oldest_timestamp()
     assert "the newest are held in memory" in capfd.readouterr().err
-    for one in (agent, other):
-        one.database._next_try = 0
+    monkeypatch.setattr(database, "SECONDS_BETWEEN_TRIES", 0)
     other.add_message(DataMessageBody(data={"number": 0}))
     assert queued(agent) == [*damaged, -2, -1, 0]
     other.teardown()
@@ -242,14 +238,14 @@ def test_nobody_waits_for_the_salvage_of_another_process(
 def test_who_has_the_damaged_file_open_does_not_wait_either(
     agent: MessagingAgent, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(database, "_SECONDS_FOR_A_SALVAGE", 0.1)
-    fill(agent, random.Random(1))
-    agent._execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    monkeypatch.setattr(database, "SECONDS_FOR_A_SALVAGE", 0.1)
+    fill(random.Random(1))
+    queue_file.checkpoint()
     with file_lock(schema.lock_path(ACTIVE_QUEUE_FILE), 1):
         salvage.begin(ACTIVE_QUEUE_FILE)
         Path(schema.salvaging_path(ACTIVE_QUEUE_FILE)).write_bytes(b"no database" * 1000)
         agent.add_message(DataMessageBody(data={"number": -1}))
-    agent.database._next_try = 0
+    monkeypatch.setattr(database, "SECONDS_BETWEEN_TRIES", 0)
     agent.add_message(DataMessageBody(data={"number": -2}))
     assert queued(agent)[-2:] == [-1, -2]
 
@@ -287,11 +283,7 @@ def test_where_there_is_no_room_for_all_the_oldest_go(
     agent: MessagingAgent, monkeypatch: pytest.MonkeyPatch, is_estimated_well: bool
 ) -> None:
     body = '{"variant":"data","data":{"number":%d}}'
-    agent.database.transaction(
-        lambda connection: connection.executemany(
-            "INSERT INTO QUEUE VALUES (?, 1.5, ?)", ((number, body % number) for number in range(1, 10_001))
-        )
-    )
+    queue_file.plant((number, 1.5, body % number) for number in range(1, 10_001))
     agent.database.close()
     destroy()
     ballast.keep(free=4 * ballast.SIZE)
@@ -313,7 +305,7 @@ def test_where_there_is_no_room_for_all_the_oldest_go(
     left = 0.45 if is_estimated_well else 0.225
     assert len(numbers) == pytest.approx(10_000 * left, abs=200)
     assert numbers == list(range(10_001 - len(numbers), 10_001))
-    assert agent._execute("SELECT variant, count FROM DROPPED") == [("data", 10_000 - len(numbers))]
+    assert queue_file.execute("SELECT variant, count FROM DROPPED") == [("data", 10_000 - len(numbers))]
     assert "oldest dropped for lack of room" in logs(agent.get_n_latest_messages(1))[0]
     assert not Path(ballast.RESERVE_FILE).exists()
 
@@ -346,7 +338,7 @@ def test_a_salvage_that_was_interrupted_is_finished(
 
 
 def test_a_log_that_is_not_whole_is_read_as_sqlite_does(agent: MessagingAgent, tmp_path: Path) -> None:
-    fill(agent, random.Random(3))
+    fill(random.Random(3))
     agent.add_message(DataMessageBody(data={"number": -1}))
     size = Path(f"{ACTIVE_QUEUE_FILE}-wal").stat().st_size
     for length in (40, 3000, 9000, size * 2 // 3):
@@ -375,7 +367,7 @@ def test_what_was_added_behind_damage_in_the_log_is_salvaged(agent: MessagingAge
 def test_two_messages_of_the_same_number_are_both_salvaged(agent: MessagingAgent) -> None:
     for number in range(3):
         agent.add_message(DataMessageBody(data={"number": number}))
-    agent._execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    queue_file.checkpoint()
     agent.database.close()
     page = QUEUE.read_bytes()
     for old, new in ((b"\x03\x04", b"\x02\x04"), (b"\x01\x04", b"\x00\x04")):  # identifier, size of the header
@@ -383,13 +375,6 @@ def test_two_messages_of_the_same_number_are_both_salvaged(agent: MessagingAgent
     QUEUE.write_bytes(page)
     assert sorted(queued(agent)) == [0, 1, 2]
     assert salvage.damaged_files(ACTIVE_QUEUE_FILE)
-
-
-def rot(old: bytes, new: bytes) -> None:
-    """Overwrite some bytes of the queue's file."""
-    content = QUEUE.read_bytes()
-    assert content.count(old) == 1 and len(old) == len(new)
-    QUEUE.write_bytes(content.replace(old, new))
 
 
 @pytest.mark.parametrize(
@@ -404,7 +389,7 @@ def test_a_timestamp_that_rotted_costs_no_message(
 ) -> None:
     monkeypatch.setattr("time.time", lambda: 1.5)
     agent.add_message(DataMessageBody(data={"number": 1}))
-    agent._execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    queue_file.checkpoint()
     agent.database.close()
     body = b'{"variant":"data"'
     rot(struct.pack(">d", 1.5) + body, struct.pack(">d", timestamp) + body)
@@ -418,18 +403,18 @@ def test_a_timestamp_that_rotted_costs_no_message(
 def test_a_name_that_rotted_is_damage_too(agent: MessagingAgent) -> None:
     """Python cannot decode what SQLite says of it."""
     agent.add_message(DataMessageBody(data={"number": 1}))
-    agent._execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    queue_file.checkpoint()
     agent.database.close()
-    rot(b"indexQUEUE_LOGS", b"index" + b"\xff" * 10)
-    rot(b"CREATE INDEX QUEUE_LOGS", b"\xff" * 23)
+    rot(b"indexQUEUE_VARIANTS", b"index" + b"\xff" * 14)
+    rot(b"CREATE INDEX QUEUE_VARIANTS", b"\xff" * 27)
     assert queued(agent) == [1]
     assert salvage.damaged_files(ACTIVE_QUEUE_FILE)
 
 
 def test_counts_that_rotted_stop_no_salvage(agent: MessagingAgent) -> None:
     agent.add_message(DataMessageBody(data={"number": 1}))
-    agent._execute("INSERT INTO DROPPED VALUES ('data', 7000, 3)")
-    agent._execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    queue_file.execute("INSERT INTO DROPPED VALUES ('data', 7000, 3)")
+    queue_file.checkpoint()
     agent.database.close()
     rot(b"\x04\x15\x02\x01data", b"\x04\x15\x00\x03data")  # the count is NULL
     salvage.begin(ACTIVE_QUEUE_FILE)
@@ -462,5 +447,5 @@ def test_a_salvage_that_lacks_room_is_tried_again(
         patch.setattr(page_scan, "rows", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
         with pytest.raises(sqlite3.OperationalError, match="No space left"):
             queued(agent)
-    agent.database._next_try = 0
+    monkeypatch.setattr(database, "SECONDS_BETWEEN_TRIES", 0)
     assert queued(agent) == damaged

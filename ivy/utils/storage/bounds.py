@@ -11,7 +11,7 @@ from ivy.types.config import QueueConfig
 from ivy.utils import notify
 from ivy.utils.storage import schema
 from ivy.utils.storage.database import QueueDatabase
-from ivy.utils.storage.schema import IS_CONFIG, IS_LOG
+from ivy.utils.storage.schema import IS_INDEXED
 
 _ROWS_AT_ONCE = 200  # other processes wait meanwhile
 _PAGES_AT_ONCE = 256
@@ -24,7 +24,11 @@ _LITTLE = 1_000_000
 _MOST_UNUSED = 4_000_000
 """Bytes that the file may keep for later; what is more is given back to the disk."""
 
-_ORDER = {"log": IS_LOG, "data": f"NOT ({IS_LOG}) AND NOT ({IS_CONFIG})", "config": IS_CONFIG}
+_ORDER = {
+    "log": f"{IS_INDEXED} AND variant = 'log'",
+    "data": "variant IS NOT 'log' AND variant IS NOT 'config'",  # and what no backend will understand
+    "config": f"{IS_INDEXED} AND variant = 'config'",
+}
 
 
 @dataclass(frozen=True)
@@ -41,10 +45,8 @@ def measure(database: QueueDatabase) -> Size:
     Raises:
         sqlite3.Error, OSError: The database cannot be read.
     """
-    [[page], [count], [unused]] = (
-        database.execute(f"PRAGMA {name}")[0] for name in ("page_size", "page_count", "freelist_count")
-    )
-    return Size(file=page * count, used=page * (count - unused))
+    [[file, used]] = database.execute(schema.SIZE)
+    return Size(file, used)
 
 
 def limit(config: QueueConfig, size: Size, free: int) -> int:
@@ -79,6 +81,8 @@ def enforce(config: QueueConfig, database: QueueDatabase, free: int) -> dict[str
     most = limit(config, size, free)
     aim = most - min(_SLACK, most // 4)
     dropped: dict[str, int] = {}
+    if size.used > aim:
+        database.run(schema.make_index)
     for variant, condition in _ORDER.items():
         while measure(database).used > aim and (count := _drop(database, variant, condition)):
             dropped[variant] = dropped.get(variant, 0) + count

@@ -16,8 +16,12 @@ from ivy.utils.storage import ballast, errors, schema
 SECONDS_OF_PATIENCE = 2 * constants.WATCHDOG_SECONDS
 """How long another process may hold the database: one that hangs in it is killed by the watchdog before."""
 
-_SECONDS_BETWEEN_TRIES = 10.0  # to open it, on a disk that cannot take it: a salvage reads the whole file
-_SECONDS_FOR_A_SALVAGE = 5.0  # of a queue of some megabytes. Who waits for a larger one takes no samples
+SECONDS_BETWEEN_TRIES = 10.0
+"""How often a queue is opened on a disk that cannot take it: a salvage reads the whole file."""
+
+SECONDS_FOR_A_SALVAGE = 5.0
+"""How long to wait for that of another process, of some megabytes. Who waits for more takes no samples."""
+
 _MOST_REPLACEMENTS = 3
 
 _Result = TypeVar("_Result")
@@ -36,7 +40,7 @@ class QueueDatabase:
         self._lock = threading.RLock()
         self._inode: Optional[int] = None
         self._failure: Optional[Union[OSError, sqlite3.Error]] = None
-        self._next_try = 0.0
+        self._last_try = 0.0
         self.connection: Optional[sqlite3.Connection] = None
 
     def execute(self, statement: str, parameters: tuple[Any, ...] = ()) -> list[Any]:
@@ -111,20 +115,20 @@ class QueueDatabase:
             return True
 
     def _open(self) -> sqlite3.Connection:
-        if self._failure is not None and time.monotonic() < self._next_try:
+        if self._failure is not None and time.monotonic() - self._last_try < SECONDS_BETWEEN_TRIES:
             raise self._failure
         try:
             self.connection = self._open_now()
         except (OSError, sqlite3.Error) as error:
             self._failure = error if errors.is_disk_trouble(error) else None
-            self._next_try = time.monotonic() + _SECONDS_BETWEEN_TRIES
+            self._last_try = time.monotonic()
             raise
         self._failure = None
         return self.connection
 
     def _open_now(self) -> sqlite3.Connection:
         files.make_directory(os.path.dirname(self._path))
-        with _alone(self._path, _SECONDS_FOR_A_SALVAGE if self._failure is None else 0):
+        with _alone(self._path, SECONDS_FOR_A_SALVAGE if self._failure is None else 0):
             if os.path.exists(schema.salvaging_path(self._path)):
                 self._finish_salvage()
             # Only if there is none yet: closing a descriptor of the database that is not SQLite's own would release
@@ -139,7 +143,7 @@ class QueueDatabase:
         from ivy.utils.storage import salvage  # not at the top: hardly ever wanted
 
         with contextlib.suppress(TimeoutError), self._lock, self._as_owner():
-            with _alone(self._path, _SECONDS_FOR_A_SALVAGE):
+            with _alone(self._path, SECONDS_FOR_A_SALVAGE):
                 if not self._was_replaced():
                     salvage.begin(self._path)
                 self.close()

@@ -18,7 +18,6 @@ from ivy.types.messages import LogMessageBody
 from ivy.utils import notify
 from ivy.utils.host import journal
 from ivy.utils.storage import ballast, errors, page_scan, schema
-from ivy.utils.storage.memory_buffer import variant_of
 
 _SUFFIXES = ("", "-wal", "-shm")
 _ROWS_AT_ONCE = 1000
@@ -33,6 +32,7 @@ _KEEP_IF_HOMELESS = """INSERT INTO HOMELESS
 _GIVE_HOMES = """INSERT INTO QUEUE
     SELECT ? + row_number() OVER (ORDER BY timestamp), timestamp, CAST(message_body AS TEXT)
     FROM (SELECT DISTINCT timestamp, message_body FROM HOMELESS)"""
+_VARIANT_OF = f"SELECT {schema.VARIANT} FROM (SELECT CAST(? AS TEXT) AS message_body)"
 _MOST_KEPT = 3
 _GAP = 20_000
 """Identifiers left out after those salvaged: what a backend has on its way must not be taken for what comes now."""
@@ -148,9 +148,9 @@ def _copy(old: str, new: str, rows: Iterator[page_scan.Row], first: int, details
 
 def _fill(old: str, new: str, rows: Iterator[page_scan.Row], first: int, details: str) -> int:
     dropped: collections.Counter[str] = collections.Counter()
-    rows = _without_older(rows, first, dropped)
     os.close(files.open_shared(new))
     database = schema.connect(new, timeout=0)
+    rows = _without_older(rows, first, database, dropped)
     try:
         database.execute("PRAGMA synchronous = OFF")  # nobody knows this file yet: it is synced as a whole
         database.set_progress_handler(notify.heartbeat, 100_000)
@@ -179,13 +179,14 @@ def _fill(old: str, new: str, rows: Iterator[page_scan.Row], first: int, details
 
 
 def _without_older(
-    rows: Iterator[page_scan.Row], first: int, dropped: "collections.Counter[str]"
+    rows: Iterator[page_scan.Row], first: int, database: sqlite3.Connection, dropped: "collections.Counter[str]"
 ) -> Iterator[page_scan.Row]:
     for row in rows:
         if row[0] >= first:
             yield row
         else:
-            dropped[variant_of(row[2].decode(errors="replace").replace(": ", ":", 1))] += 1
+            [[variant]] = database.execute(_VARIANT_OF, (row[2],))
+            dropped[variant or "data"] += 1
 
 
 def _report(database: sqlite3.Connection, result: str, details: str) -> None:

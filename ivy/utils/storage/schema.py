@@ -6,8 +6,18 @@
 import sqlite3
 from collections.abc import Sequence
 
-IS_LOG = 'substr(message_body, 1, 17) IN (\'{"variant":"log",\', \'{"variant": "log"\')'
-IS_CONFIG = 'substr(message_body, 1, 20) IN (\'{"variant":"config",\', \'{"variant": "config"\')'
+from ivy.utils import notify
+
+VARIANT = "CASE WHEN json_valid(message_body) THEN json_extract(message_body, '$.variant') END"
+"""The variant of a message; NULL if its body rotted, as json_extract() fails over what is not valid JSON."""
+
+IS_INDEXED = "variant IN ('log', 'config')"
+"""What a condition must contain for SQLite to look into the index only. Not `<> 'data'`: that becomes true of a
+sample that rots, and SQLite calls it damage that such a row is not in the index."""
+
+SIZE = """SELECT page_size * page_count, page_size * (page_count - freelist_count)
+    FROM pragma_page_size, pragma_page_count, pragma_freelist_count"""
+"""Bytes of the file, and how many of them hold messages."""
 
 PAGE_SIZE = 1024
 """Bytes of a page. Each message makes SQLite write one or more, and samples are far smaller than the usual 4096."""
@@ -26,13 +36,17 @@ _TABLES = (
     # than its row. The largest is always the newest.
     "CREATE TABLE IF NOT EXISTS QUEUE (internal_id INTEGER PRIMARY KEY,"
     " timestamp DOUBLE NOT NULL, message_body TEXT NOT NULL)",
-    # The few that are not data, so that dropping logs first need not look for them. Data cost nothing here.
-    f"CREATE INDEX IF NOT EXISTS QUEUE_LOGS ON QUEUE (internal_id) WHERE {IS_LOG}",
-    f"CREATE INDEX IF NOT EXISTS QUEUE_CONFIGS ON QUEUE (internal_id) WHERE {IS_CONFIG}",
     "CREATE TABLE IF NOT EXISTS DROPPED (variant TEXT PRIMARY KEY, count INTEGER NOT NULL,"
     " reported INTEGER NOT NULL DEFAULT 0) WITHOUT ROWID",
     "CREATE TABLE IF NOT EXISTS ONCE (key TEXT PRIMARY KEY) WITHOUT ROWID",
 )
+# Of a file from before 1.1, too. Nothing of it is stored, and it is not counted by an INSERT without names.
+_COLUMN = f"ALTER TABLE QUEUE ADD COLUMN variant TEXT GENERATED ALWAYS AS ({VARIANT}) VIRTUAL"
+# The few that are not data, so that dropping logs first need not look for them. Data cost nothing here.
+# 1.0 left two others, QUEUE_LOGS and QUEUE_CONFIGS: if it comes back, it need not read the queue to make them.
+_INDEX = f"CREATE INDEX IF NOT EXISTS QUEUE_VARIANTS ON QUEUE (variant) WHERE {IS_INDEXED}"
+LONG = 16_000_000
+"""Bytes that are read at once for the index, in a second on a slow card. A longer queue of 1.0 has none."""
 
 
 def add_once(database: sqlite3.Connection, key: str, rows: Sequence[tuple[float, str]]) -> bool:
@@ -52,8 +66,15 @@ def count_dropped(database: sqlite3.Connection, counts: dict[str, int]) -> None:
     )
 
 
+def make_index(database: sqlite3.Connection) -> None:
+    """Make the index of a queue that was too long for it when it was opened; others cannot write meanwhile."""
+    database.set_progress_handler(notify.heartbeat, 100_000)
+    database.execute(_INDEX)
+    database.set_progress_handler(None, 0)
+
+
 def connect(path: str, timeout: float) -> sqlite3.Connection:
-    """Open a database of the queue, making its tables if there are none.
+    """Open a database of the queue, making what it lacks: tables, or the column `variant`.
 
     Args:
         path: Its file. It must exist, if it is to belong to the services.
@@ -68,6 +89,11 @@ def connect(path: str, timeout: float) -> sqlite3.Connection:
         database.text_factory = lambda raw: raw.decode(errors="replace")
         for statement in _SETTINGS + _TABLES:
             database.execute(statement).fetchall()
+        if not database.execute("SELECT 1 FROM pragma_table_xinfo('QUEUE') WHERE name = 'variant'").fetchall():
+            database.execute(_COLUMN)
+        [[_, used]] = database.execute(SIZE)
+        if used < LONG:
+            database.execute(_INDEX)
     except BaseException:  # also Python's own, about a name that rotted
         database.close()
         raise
