@@ -16,12 +16,12 @@ WORK = """
 import datetime, json, os, subprocess, sys
 from ivy.types.messages import DataMessageBody
 from ivy.utils.host import clock
-from ivy.utils.storage import ballast
+from ivy.utils.storage import ballast, database
 from ivy.utils.messaging_agent import MessagingAgent
 
 data, fill_first = os.environ["IVY_DATA_DIR"], sys.argv[1] == "first"
 subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", data], check=True)
-clock._was_synchronised = True
+clock.is_synchronised = lambda: True
 ballast.SIZE = 4_000_000
 
 def fill():
@@ -52,7 +52,7 @@ late = MessagingAgent()  # as when a service is started now
 late.add_message(DataMessageBody(data={"number": -1}))
 has_reserve = os.path.exists(ballast.RESERVE_FILE)
 os.unlink(f"{data}/filler")
-agent.database._next_try = late.database._next_try = 0  # else up to ten seconds later
+database.SECONDS_BETWEEN_TRIES = 0  # else up to ten seconds later
 add([1500])
 late.add_message(DataMessageBody(data={"number": -2}))
 print(json.dumps({

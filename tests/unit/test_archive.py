@@ -138,14 +138,14 @@ def test_many_processes_append_whole_lines_below_one_header(node: Node, path: Pa
 
 def test_a_line_is_written_under_the_lock(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Else two processes that find a new file would both begin it with a header."""
-    real = archive._write
+    real = os.write
 
-    def write(descriptor: int, text: str) -> None:
+    def write(descriptor: int, data: bytes) -> int:
         with pytest.raises(TimeoutError), locks.file_lock(str(tmp_path / "lock"), timeout=0):
             pass
-        real(descriptor, text)
+        return real(descriptor, data)
 
-    monkeypatch.setattr(archive, "_write", write)
+    monkeypatch.setattr(os, "write", write)
     append(path)
     assert len(archive.load(str(path))) == 1
 
@@ -157,8 +157,7 @@ def test_a_hanging_holder_of_the_lock_does_not_stop_the_others(
     code = f"from ivy.utils.host.locks import *\nwith file_lock({lock!r}, 0): print('held', flush=True); input()"
     holder = node.start("-c", code)
     assert holder.stdout and holder.stdout.readline() == "held\n"
-    real = locks.file_lock
-    monkeypatch.setattr(archive, "file_lock", lambda path, timeout: real(path, timeout / 100))
+    monkeypatch.setattr(archive, "SECONDS_FOR_THE_LOCK", 0.05)
     append(path)
     assert len(archive.load(str(path))) == 1
 

@@ -12,6 +12,7 @@ import pytest
 from ivy.types.messages import DataMessageBody, LogMessageBody
 from ivy.utils.messaging_agent import MessagingAgent
 from ivy.utils.storage import ballast, database, memory_buffer, schema
+from tests.support import queue_file
 
 OUT_OF_ROOM = OSError(28, "No space left on device")
 
@@ -124,7 +125,7 @@ def test_the_newest_survive_and_logs_go_first(
     add(agent, 9)
     assert queued(agent) == [4, 5, 6, 7, 8, 9]
     assert len(told(agent)) == 1 and "4 were lost" in told(agent)[0]
-    assert sorted(agent._execute("SELECT variant, count FROM DROPPED")) == [("data", 3), ("log", 1)]
+    assert sorted(queue_file.execute("SELECT variant, count FROM DROPPED")) == [("data", 3), ("log", 1)]
 
 
 def test_what_was_lost_is_counted_when_the_disk_really_takes_it(
@@ -140,7 +141,7 @@ def test_what_was_lost_is_counted_when_the_disk_really_takes_it(
     assert queued(agent) == [4, 5, 6, 7, 8, 9] and told(agent) == []
     add(agent, 10)
     assert queued(agent) == [*range(4, 11)]
-    assert agent._execute("SELECT variant, count FROM DROPPED") == [("data", 3)]
+    assert queue_file.execute("SELECT variant, count FROM DROPPED") == [("data", 3)]
     assert len(told(agent)) == 2 and all("3 were lost" in subject for subject in told(agent))
 
 
@@ -196,8 +197,7 @@ def test_a_queue_that_cannot_be_opened_yet_is_opened_later(
     add(agent, 1, 2)
     assert tries == 1  # no hot loop: the salvage of a damaged file may be part of it
     monkeypatch.setattr(schema, "connect", real)
-    monkeypatch.setattr(database, "_SECONDS_BETWEEN_TRIES", 0)
-    agent.database._next_try = 0
+    monkeypatch.setattr(database, "SECONDS_BETWEEN_TRIES", 0)
     add(agent, 3)
     assert queued(agent) == [1, 2, 3] == archived()
     assert "cannot be opened yet" in capfd.readouterr().err

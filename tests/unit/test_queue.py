@@ -19,7 +19,8 @@ from ivy.utils import notify
 from ivy.utils.host import clock
 from ivy.utils.messaging_agent import ACTIVE_QUEUE_FILE, MessagingAgent
 from ivy.utils.storage import database as queue_database
-from ivy.utils.storage.doorbell import Listener
+from ivy.utils.storage.doorbell import Doorbell, Listener
+from tests.support import queue_file
 from tests.support.helpers import ARCHIVE_DIR, DATA_DIR, Node, all_go, wait_until
 
 
@@ -118,8 +119,8 @@ def test_a_message_survives_kill_9(node: Node, agent: MessagingAgent) -> None:
 
 def test_commits_are_synced(agent: MessagingAgent) -> None:
     """NORMAL would be faster, and forget the last messages in a power cut."""
-    [[synchronous]] = agent._execute("PRAGMA synchronous")
-    [[journal_mode]] = agent._execute("PRAGMA journal_mode")
+    [[synchronous]] = agent.database.execute("PRAGMA synchronous")
+    [[journal_mode]] = agent.database.execute("PRAGMA journal_mode")
     assert (synchronous, journal_mode) == (2, "wal")
 
 
@@ -214,7 +215,7 @@ def test_statements_scan_no_table_and_sort_nothing(agent: MessagingAgent) -> Non
     connection(agent).set_trace_callback(None)
     assert len(statements) >= 4
     for statement in statements:
-        plan = [row[3] for row in agent._execute(f"EXPLAIN QUERY PLAN {statement}")]
+        plan = [row[3] for row in queue_file.execute(f"EXPLAIN QUERY PLAN {statement}")]
         assert not [
             line for line in plan if "TEMP B-TREE" in line or (line == "SCAN QUEUE" and "LIMIT" not in statement)
         ]
@@ -282,7 +283,7 @@ def test_a_process_stopped_in_a_transaction_makes_others_wait_not_fail(
     holder = node.start("-c", HOLD, ACTIVE_QUEUE_FILE)
     assert holder.stdout and holder.stdout.readline() == "held\n"
     holder.send_signal(signal.SIGSTOP)
-    agent._execute("PRAGMA busy_timeout = 10")
+    agent.database.execute("PRAGMA busy_timeout = 10")
     heartbeats: list[None] = []
     monkeypatch.setattr(notify, "heartbeat", lambda: heartbeats.append(None))
     writer = threading.Thread(target=agent.add_message, args=[body(1)])
@@ -299,7 +300,7 @@ def test_patience_is_longer_than_the_watchdogs_and_ends(
 ) -> None:
     assert queue_database.SECONDS_OF_PATIENCE > 60
     monkeypatch.setattr(queue_database, "SECONDS_OF_PATIENCE", -1)
-    agent._execute("PRAGMA busy_timeout = 1")
+    agent.database.execute("PRAGMA busy_timeout = 1")
     database.execute("BEGIN IMMEDIATE")
     with pytest.raises(sqlite3.OperationalError, match="locked"):
         agent.add_message(body(1))
@@ -332,14 +333,8 @@ def test_a_rotten_byte_costs_a_character(agent: MessagingAgent, database: sqlite
 
 
 def test_a_queue_of_the_predecessor_is_read() -> None:
-    database = sqlite3.connect(ACTIVE_QUEUE_FILE)
-    database.execute(
-        "CREATE TABLE QUEUE (internal_id INTEGER PRIMARY KEY AUTOINCREMENT, timestamp DOUBLE, message_body TEXT)"
-    )
-    text = json.dumps({"variant": "data", "data": {"number": 7}})
-    database.execute("INSERT INTO QUEUE (timestamp, message_body) VALUES (1.5, ?)", (text,))
-    database.commit()
-    database.close()
+    queue_file.make_predecessors()
+    queue_file.plant([(None, 1.5, json.dumps({"variant": "data", "data": {"number": 7}}))])
     agent = MessagingAgent()
     agent.add_message(body(8))
     assert numbers(agent) == [7, 8]
@@ -362,7 +357,7 @@ def test_a_message_of_an_unsynchronised_clock_is_marked(
     monkeypatch.setattr(clock, "is_synchronised", lambda: state)
     message = body(1)
     agent.add_message(message)
-    [[text]] = agent._execute("SELECT message_body FROM QUEUE")
+    [[text]] = queue_file.execute("SELECT message_body FROM QUEUE")
     mark = ',"clock_synchronised":false' if is_marked else ""
     assert text == '{"variant":"data","data":{"number":1}' + mark + "}"
     [item] = agent.get_n_latest_messages(1)
@@ -373,7 +368,7 @@ def test_a_message_of_an_unsynchronised_clock_is_marked(
 
 
 def test_without_room_in_the_queue_the_message_is_archived(agent: MessagingAgent) -> None:
-    agent._execute("PRAGMA max_page_count = 1")
+    agent.database.execute("PRAGMA max_page_count = 1")
     agent.add_message(DataMessageBody(data={"number": 1, "text": "x" * 100_000}))
     assert numbers(agent) == []
     assert archived() == [1]
@@ -388,7 +383,7 @@ def test_sigterm_waits_until_a_message_stands_in_both_places(
     other.start()
     try:
         # Rung between queue and archive, the doorbell is the worst moment.
-        monkeypatch.setattr(agent._doorbell, "ring", lambda: os.kill(os.getpid(), signal.SIGTERM))
+        monkeypatch.setattr(Doorbell, "ring", lambda _: os.kill(os.getpid(), signal.SIGTERM))
         agent.add_message(body(1))
     finally:
         other.cancel()
@@ -406,12 +401,13 @@ def test_a_message_wakes_the_backend(agent: MessagingAgent) -> None:
     listener.close()
 
 
-def test_rings_never_block_where_nobody_listens(agent: MessagingAgent) -> None:
-    listener = Listener()
+def test_rings_never_block_where_nobody_listens() -> None:
+    listener, doorbell = Listener(), Doorbell()
     for _ in range(2000):  # more than the socket holds
-        agent._doorbell.ring()
+        doorbell.ring()
     listener.close()
-    agent._doorbell.ring()  # and where nobody is any more
+    doorbell.ring()  # and where nobody is any more
+    doorbell.close()
 
 
 def test_a_second_listener_takes_over(agent: MessagingAgent) -> None:

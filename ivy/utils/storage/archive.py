@@ -16,6 +16,9 @@ from ivy.utils.host.locks import file_lock
 
 HEADER = "timestamp,message_body\n"
 
+SECONDS_FOR_THE_LOCK = 6.0
+"""A holder that hangs must not stop the others: without the lock, a torn line is the worst that can be."""
+
 
 def append(path: str, lock_path: str, timestamp: float, message_body: str) -> None:
     """Append a message, durably.
@@ -39,9 +42,8 @@ def _append(path: str, lock_path: str, line: str) -> None:
     descriptor = files.open_shared(path, os.O_APPEND)
     try:
         with contextlib.ExitStack() as held:
-            # A holder that hangs must not stop the others: without the lock, a torn line is the worst that can be.
             with contextlib.suppress(TimeoutError):
-                held.enter_context(file_lock(lock_path, timeout=6))
+                held.enter_context(file_lock(lock_path, SECONDS_FOR_THE_LOCK))
             _write_whole(descriptor, _missing_start(descriptor) + line)
         os.fdatasync(descriptor)
     finally:
