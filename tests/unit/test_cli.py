@@ -130,7 +130,7 @@ def test_status_counts_the_queue(node: Node) -> None:
     agent = MessagingAgent()
     for _ in range(3):
         agent.add_message(DataMessageBody(data={"a": 1}))
-    agent._execute("UPDATE QUEUE SET timestamp = timestamp - 100")
+    agent.database.execute("UPDATE QUEUE SET timestamp = timestamp - 100")
     agent.teardown()
     queue = json.loads(node.ivy("status", "--json")[1])["queue"]
     assert queue["length"] == 3 and 100 <= queue["oldest_seconds"] <= 160
@@ -318,8 +318,8 @@ def test_a_config_that_does_not_exist_is_no_invalid_one(node: Node) -> None:
 
 def test_the_queue_for_programs_and_people(node: Node, messages: list[str], data_dir: Path) -> None:
     agent = MessagingAgent()
-    agent._execute("INSERT INTO DROPPED VALUES ('log', 5, 0)")
-    agent._execute("UPDATE QUEUE SET timestamp = timestamp - 100")
+    agent.database.execute("INSERT INTO DROPPED VALUES ('log', 5, 0)")
+    agent.database.execute("UPDATE QUEUE SET timestamp = timestamp - 100")
     agent.teardown()
     damaged = Path(f"{ACTIVE_QUEUE_FILE}.damaged-1700000000")
     damaged.touch()

@@ -86,8 +86,8 @@ def test_a_node_without_backend(systemd: dict[str, Mapping[str, str]], written: 
 
 def test_queue_and_drops(systemd: dict[str, Mapping[str, str]], agent: MessagingAgent, written: Written) -> None:
     agent.add_message(DataMessageBody(data={"a": 1}))
-    agent._execute("UPDATE QUEUE SET timestamp = timestamp - 100")
-    agent._execute("INSERT INTO DROPPED (variant, count) VALUES ('log', 12)")
+    agent.database.execute("UPDATE QUEUE SET timestamp = timestamp - 100")
+    agent.database.execute("INSERT INTO DROPPED (variant, count) VALUES ('log', 12)")
     metrics = written()
     assert metrics["ivy_queue_messages", ()] == 1
     assert 100 <= metrics["ivy_queue_oldest_age_seconds", ()] <= 160

@@ -224,7 +224,7 @@ def test_without_a_sensor_there_is_no_temperature(
 
 
 def test_system_checks_keep_house(start: Callable[..., subprocess.Popen[str]], agent: MessagingAgent) -> None:
-    agent._execute("INSERT INTO DROPPED (variant, count) VALUES ('data', 12)")
+    agent.database.execute("INSERT INTO DROPPED (variant, count) VALUES ('data', 12)")
     start("system-checks")
     wait_until(lambda: log_lines(agent))
     assert log_lines(agent) == ["system-checks - WARNING - Messages were dropped from the full queue: 12 data"]
