@@ -8,7 +8,6 @@ import pytest
 
 from ivy import constants
 from ivy.types.link_report import LinkReport
-from ivy.utils.updates import probation
 from ivy.utils.updates.probation import Terms, Watch
 from tests.support.helpers import Node
 
@@ -159,19 +158,16 @@ def test_without_a_backend_no_link_is_asked_for(node: Node) -> None:
 
 
 def test_a_doubt_is_told_once(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(probation, "_SECONDS_BETWEEN_LOOKS", 0.001)
-    monkeypatch.setattr(probation, "_SECONDS_OF_CALM", 0)
     answers = itertools.chain("a" * 9, "b" * 9, itertools.repeat(None))
     monkeypatch.setattr(Watch, "look", lambda self: (None, next(answers)))
     told: list[str] = []
-    assert Watch(Terms([], None, 0, 1), told.append).run() is None
+    assert Watch(Terms([], None, 0, 1), told.append, 0.001, 0).run() is None
     assert told[1:] == ["Still waiting: a", "Still waiting: b"]
 
 
 def test_that_services_need_some_time_is_no_news(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(probation, "_SECONDS_BETWEEN_LOOKS", 0.001)
     answers = itertools.chain("a" * 9, itertools.repeat(None))
     monkeypatch.setattr(Watch, "look", lambda self: (None, next(answers)))
     told: list[str] = []
-    assert Watch(Terms([], None, 1, 1), told.append).run() is None
+    assert Watch(Terms([], None, 1, 1), told.append, 0.001).run() is None
     assert told == ["On probation: for 1 s all services must run well"]

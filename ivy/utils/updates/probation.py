@@ -9,10 +9,8 @@ from ivy.types.link_report import LinkReport
 from ivy.utils import notify
 from ivy.utils.host import units
 
-_SECONDS_BETWEEN_LOOKS = 0.5
 _MOST_RESTARTS = 3
 _SECONDS_WITHOUT_LINK = 86_400.0
-_SECONDS_OF_CALM = 2.0
 _LINES_OF_JOURNAL = 10
 _PROPERTIES = (
     "LoadState",
@@ -47,6 +45,8 @@ class Watch:
 
     terms: Terms
     say: Callable[[str], None]
+    seconds_between_looks: float = 0.5
+    seconds_of_calm: float = 2.0
     began: float = field(default_factory=time.monotonic)
     doubt: str = ""
     doubted: float = 0.0
@@ -66,13 +66,13 @@ class Watch:
             if failure or not doubt:
                 return failure
             self._say_what_lasts(doubt)
-            time.sleep(_SECONDS_BETWEEN_LOOKS)
+            time.sleep(self.seconds_between_looks)
 
     def _say_what_lasts(self, doubt: str) -> None:
         """That services need some time is no news."""
         if doubt != self.doubt:
             self.doubt, self.doubted = doubt, time.monotonic()
-        elif doubt != self.said and time.monotonic() - self.doubted > self.terms.seconds + _SECONDS_OF_CALM:
+        elif doubt != self.said and time.monotonic() - self.doubted > self.terms.seconds + self.seconds_of_calm:
             patience = "; there was none before, so this may take days" if self.terms.link_was_down else ""
             self.say(f"Still waiting: {doubt}{patience if 'no connection' in doubt else ''}")
             self.said = doubt
