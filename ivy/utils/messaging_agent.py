@@ -47,13 +47,13 @@ class MessagingAgent:
        newest; the journal says when that begins.
     2. It leaves the queue by `remove_messages`: when the broker acknowledged it, or has no word for it, or surely
        breaks the connection over it (see `ivy.backend.poison`); it must never block the others. Or when the queue
-       is full (see `queue_bounds`), which is counted and reported.
+       is full (see `storage.bounds`), which is counted and reported.
     3. `get_n_latest_messages` returns the newest, oldest first among them: after an outage the operator sees
        live data while the backlog drains. Newest is what was added last, whatever the clock said.
     4. Delivery is at least once.
     5. Nothing here costs more when the queue is longer.
     6. Any number of processes and threads may use it at once.
-    7. A damaged database is replaced by one with all that can be read (see `queue_salvage`), and is reported.
+    7. A damaged database is replaced by one with all that can be read (see `storage.salvage`), and is reported.
     """
 
     def __init__(self) -> None:

@@ -85,7 +85,7 @@ def logs(items: list[MessageQueueItem]) -> list[str]:
 
 
 # In the last four, SQLite itself gives a new message the number of another.
-@pytest.mark.parametrize("seed", [*range(60), 178, 193, 829, 1342])
+@pytest.mark.parametrize("seed", [*range(60), 69, 70, 85, 194])
 def test_nothing_is_lost_that_sqlite_can_read(tmp_path: Path, seed: int) -> None:
     chance = random.Random(seed)
     agent = MessagingAgent()
@@ -345,7 +345,7 @@ def test_a_log_that_is_not_whole_is_read_as_sqlite_does(agent: MessagingAgent, t
         for suffix in ("", "-wal"):
             shutil.copy(f"{ACTIVE_QUEUE_FILE}{suffix}", tmp_path / f"copy{suffix}")
         os.truncate(tmp_path / "copy-wal", size - length)
-        scanned = {row[0] for row in page_scan.rows(str(tmp_path / "copy")) if row is not None}
+        scanned = {row[0] for row in page_scan.rows(str(tmp_path / "copy"))}
         database = sqlite3.connect(tmp_path / "copy")
         exists = database.execute("SELECT COUNT(*) FROM sqlite_schema WHERE name = 'QUEUE'").fetchone()[0]
         wanted = {row[0] for row in database.execute("SELECT internal_id FROM QUEUE")} if exists else set()

@@ -61,17 +61,13 @@ def _missing_start(descriptor: int) -> str:
 def _write_whole(descriptor: int, text: str) -> None:
     """Write all of it, or leave the file as it was: what did not fit on the disk is written again later."""
     size = os.fstat(descriptor).st_size
+    rest = text.encode()
     try:
-        _write(descriptor, text)
+        while rest:
+            rest = rest[os.write(descriptor, rest) :]
     except OSError:
         os.ftruncate(descriptor, size)
         raise
-
-
-def _write(descriptor: int, text: str) -> None:
-    rest = text.encode()
-    while rest:
-        rest = rest[os.write(descriptor, rest) :]
 
 
 def load(path: str) -> list[MessageArchiveItem]:

@@ -56,15 +56,9 @@ class QueueDatabase:
         """Run several statements in one transaction; otherwise as `execute`."""
 
         def all_or_nothing(connection: sqlite3.Connection) -> _Result:
-            connection.execute("BEGIN IMMEDIATE")
-            try:
-                result = work(connection)
-                connection.execute("COMMIT")
-                return result
-            except BaseException:
-                if connection.in_transaction:  # SQLite itself ends it at some errors
-                    connection.execute("ROLLBACK")
-                raise
+            with connection:  # commits, or rolls back
+                connection.execute("BEGIN IMMEDIATE")
+                return work(connection)
 
         return self.run(all_or_nothing)
 
@@ -130,7 +124,9 @@ class QueueDatabase:
         files.make_directory(os.path.dirname(self._path))
         with _alone(self._path, SECONDS_FOR_A_SALVAGE if self._failure is None else 0):
             if os.path.exists(schema.salvaging_path(self._path)):
-                self._finish_salvage()
+                from ivy.utils.storage import salvage  # not at the top: hardly ever wanted
+
+                salvage.finish(self._path, "a salvage was interrupted")
             # Only if there is none yet: closing a descriptor of the database that is not SQLite's own would release
             # the locks of this process's other connections (see "How To Corrupt An SQLite Database File", 2.2).
             if not os.path.isfile(self._path):
@@ -140,7 +136,7 @@ class QueueDatabase:
 
     def _replace(self, error: Exception) -> bool:
         """Put what can be read into a new file, unless another process does. Returns whether this one did."""
-        from ivy.utils.storage import salvage  # not at the top: hardly ever wanted
+        from ivy.utils.storage import salvage
 
         with contextlib.suppress(TimeoutError), self._lock, self._as_owner():
             with _alone(self._path, SECONDS_FOR_A_SALVAGE):
@@ -151,11 +147,6 @@ class QueueDatabase:
                     salvage.finish(self._path, str(error))
             return True
         return False
-
-    def _finish_salvage(self) -> None:
-        from ivy.utils.storage import salvage
-
-        salvage.finish(self._path, "a salvage was interrupted")
 
 
 @contextlib.contextmanager

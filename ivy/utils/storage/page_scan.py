@@ -13,6 +13,7 @@ import struct
 from collections.abc import Iterator
 from typing import BinaryIO, Optional
 
+from ivy.utils import notify
 from ivy.utils.host import clock
 from ivy.utils.storage import schema
 
@@ -28,8 +29,8 @@ _WAL_MAGIC = 0x377F0682  # the lowest bit tells the byte order of the checksums
 _BEGINNINGS = (b'{"variant":', b'{"variant": ')
 
 
-def rows(path: str) -> Iterator[Optional[Row]]:
-    """Read all rows of a queue that can be read; and None after each page, for a caller to breathe.
+def rows(path: str) -> Iterator[Row]:
+    """Read all rows of a queue that can be read, with a heartbeat after each page.
 
     Some come twice, in what they were before and after a change: the newer first.
 
@@ -45,7 +46,7 @@ def rows(path: str) -> Iterator[Optional[Row]]:
                 page = pages.read(number)
                 if page[:1] == bytes([_LEAF_OF_A_TABLE]):
                     yield from _rows_of(page, pages)
-                yield None
+                notify.heartbeat()
 
 
 def _open_wal(path: str) -> BinaryIO:
@@ -59,9 +60,8 @@ def _snapshots(main: int, wal: int) -> "list[_Pages]":
     """
     size = _page_size(main)
     newest, undoubted = _committed(wal, size)
-    return [
-        _Pages(main, wal, size, frames) for frames in ([newest] if newest == undoubted else [newest, undoubted])
-    ]
+    snapshots = [newest] if newest == undoubted else [newest, undoubted]
+    return [_Pages(main, wal, size, frames) for frames in snapshots]
 
 
 def _page_size(main: int) -> int:
@@ -172,7 +172,8 @@ def _row(page: bytes, start: int, pages: _Pages) -> Row:
     if time_size < 0 or len(body) != (text_type - _SHORTEST_TEXT) // 2 or not body.startswith(_BEGINNINGS):
         raise ValueError("no row of a queue")
     timestamp = _number(time_type, record[header_size : header_size + time_size])
-    return _signed(identifier), clock.or_epoch(timestamp), body
+    identifier -= identifier >> 63 << 64  # it has a sign
+    return identifier, clock.or_epoch(timestamp), body
 
 
 def _payload(page: bytes, start: int, size: int, pages: _Pages) -> bytes:
@@ -209,10 +210,6 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
         if byte < 0x80:
             return value, at + count + 1
     return value << 8 | data[at + 8], at + 9
-
-
-def _signed(value: int) -> int:
-    return value - (1 << 64) if value >= 1 << 63 else value
 
 
 def _number(kind: int, data: bytes) -> float:

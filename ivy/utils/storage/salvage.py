@@ -124,7 +124,7 @@ def _copy_what_fits(old: str, new: str, share: float, details: str) -> int:
     """Copy the newest rows; only if it is known that not all of them fit, even fewer than that share."""
     while True:
         try:
-            return _copy(old, new, _rows(old), _oldest_of(old, share), details)
+            return _copy(old, new, page_scan.rows(old), _oldest_of(old, share), details)
         except (OSError, sqlite3.Error) as error:
             if share == 1.0 or share < _LEAST_SHARE or not errors.is_lack_of_room(error):
                 raise
@@ -133,7 +133,7 @@ def _copy_what_fits(old: str, new: str, share: float, details: str) -> int:
 
 def _oldest_of(old: str, share: float) -> int:
     """The smallest identifier of the newest rows. They are sampled: numbers that rotted must not count for much."""
-    sample = sorted(row[0] for row in itertools.islice(_rows(old), 0, None, 100)) if share < 1.0 else []
+    sample = sorted(row[0] for row in itertools.islice(page_scan.rows(old), 0, None, 100)) if share < 1.0 else []
     return sample[int(len(sample) * (1 - share))] if sample else _SMALLEST
 
 
@@ -198,14 +198,6 @@ def _report(database: sqlite3.Connection, result: str, details: str) -> None:
 def _last(database: sqlite3.Connection) -> int:
     [[last]] = database.execute("SELECT COALESCE(MAX(internal_id), 0) FROM QUEUE")
     return int(last)
-
-
-def _rows(old: str) -> Iterator[page_scan.Row]:
-    for row in page_scan.rows(old):
-        if row is None:
-            notify.heartbeat()
-        else:
-            yield row
 
 
 def _dropped(old: str) -> Iterator[tuple[str, int, int]]:
