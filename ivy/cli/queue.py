@@ -9,9 +9,9 @@ import time
 from typing import Any
 
 from ivy.cli.words import duration
-from ivy.utils.messaging_agent import ACTIVE_QUEUE_FILE, LARGEST_EXACT_LENGTH, MessagingAgent
-from ivy.utils.storage import bounds, salvage
-from ivy.utils.storage.schema import IS_INDEXED
+from ivy.utils.messaging_agent import ACTIVE_QUEUE_FILE, MessagingAgent
+from ivy.utils.storage import bounds, contents, salvage
+from ivy.utils.storage.contents import LARGEST_EXACT_LENGTH
 
 
 def show(arguments: argparse.Namespace) -> int:
@@ -33,19 +33,15 @@ def _collect() -> dict[str, Any]:
     database = messaging_agent.database
     length, oldest = messaging_agent.get_queue_length(), messaging_agent.get_oldest_timestamp()
     size = bounds.measure(database)
-    # What has no index need not be counted.
-    others = dict(database.execute(f"SELECT variant, COUNT(*) FROM QUEUE WHERE {IS_INDEXED} GROUP BY variant"))
-    logs, configs = others.get("log", 0), others.get("config", 0)
-    dropped = dict(database.execute("SELECT variant, count FROM DROPPED"))
+    waiting, dropped = database.run(contents.waiting), database.run(contents.dropped)
     messaging_agent.teardown()
     return {
         "length": length,
-        # Beyond what is counted exactly, there are at most so many data.
-        "waiting": {"data": max(0, length - logs - configs), "log": logs, "config": configs},
+        "waiting": waiting,
         "oldest_seconds": None if oldest is None else round(max(0.0, time.time() - oldest)),
         "bytes": size.used,
         "file_bytes": size.file,
-        "dropped": {variant: dropped.get(variant, 0) for variant in ("data", "log", "config")},
+        "dropped": dropped,
         "damaged_files": salvage.damaged_files(ACTIVE_QUEUE_FILE),
     }
 

@@ -14,7 +14,7 @@ from ivy import constants
 from ivy.types.config import Config
 from ivy.utils.logger import Logger
 from ivy.utils.messaging_agent import MESSAGE_ARCHIVE_DIR
-from ivy.utils.storage import archive, ballast, bounds
+from ivy.utils.storage import archive, ballast, bounds, contents
 from ivy.utils.storage.database import QueueDatabase
 
 SECONDS_BETWEEN_ROUNDS = 60.0
@@ -110,12 +110,11 @@ class Housekeeper:
         """Tell the operator how many messages were dropped since the last time, whoever dropped them."""
         if time.monotonic() - self._last_report < SECONDS_BETWEEN_REPORTS:
             return
-        rows = self._database.execute("SELECT variant, count - reported FROM DROPPED WHERE count > reported")
-        if not rows:
+        dropped = self._database.run(contents.dropped_since_report)
+        if not dropped:
             return
-        self._logger.warning(f"Messages were dropped from the full queue: {_readable(dict(rows))}")
-        for variant, count in rows:
-            self._database.execute("UPDATE DROPPED SET reported = reported + ? WHERE variant = ?", (count, variant))
+        self._logger.warning(f"Messages were dropped from the full queue: {_readable(dropped)}")
+        self._database.transaction(lambda connection: contents.note_report(connection, dropped))
         self._last_report = time.monotonic()
 
 

@@ -14,7 +14,7 @@ from ivy.utils.host import clock, mounts, units
 from ivy.utils.host.commands import CommandError
 from ivy.utils.logger import Logger
 from ivy.utils.messaging_agent import MessagingAgent
-from ivy.utils.storage import ballast, bounds
+from ivy.utils.storage import ballast, bounds, contents
 
 NAME = "ivy.prom"
 
@@ -73,8 +73,8 @@ class MetricsFile:
     def _queue(self) -> list[Metric]:
         oldest = self._agent.get_oldest_timestamp()
         age = 0.0 if oldest is None else max(0.0, time.time() - oldest)
-        counts = dict(self._agent.database.execute("SELECT variant, count FROM DROPPED"))
-        dropped = [({"kind": kind}, int(counts.get(kind, 0))) for kind in ("data", "log", "config")]
+        counts = self._agent.database.run(contents.dropped)
+        dropped = [({"kind": kind}, count) for kind, count in counts.items()]
         length, size = self._agent.get_queue_length(), bounds.measure(self._agent.database).used
         return [
             single("ivy_queue_messages", "gauge", "Messages that wait to be sent.", length),

@@ -1,14 +1,13 @@
 """The message queue: what every procedure writes to and the backend reads from. Knows no network."""
 
 import datetime
-import itertools
 import json
 import os
 import sqlite3
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Optional, TypeVar, Union
+from typing import Optional, TypeVar, Union
 
 from ivy import constants
 from ivy.types.messages import (
@@ -19,7 +18,7 @@ from ivy.types.messages import (
     MessageQueueItem,
 )
 from ivy.utils.host import clock, journal, signals
-from ivy.utils.storage import archive, errors, schema
+from ivy.utils.storage import archive, contents, errors, schema
 from ivy.utils.storage.database import QueueDatabase
 from ivy.utils.storage.doorbell import Doorbell
 from ivy.utils.storage.memory_buffer import Row, Shelter
@@ -32,9 +31,6 @@ MESSAGE_ARCHIVE_DIR: str = os.path.join(constants.IVY_DATA_DIR, "messages")
 
 MESSAGE_ARCHIVE_DIR_LOCK: str = os.path.join(constants.IVY_DATA_DIR, "messages.lock")
 """Whoever holds the lock on this file may write to the archive."""
-
-LARGEST_EXACT_LENGTH = 10_000
-"""Up to here, `get_queue_length` is exact."""
 
 _Result = TypeVar("_Result")
 
@@ -133,7 +129,7 @@ class MessagingAgent:
             journal.send("ERROR", f"{report}, which cannot be queued: {error}")
 
     def _write_to_queue(self, row: Row) -> None:
-        self._execute("INSERT INTO QUEUE (timestamp, message_body) VALUES (?, ?)", row)
+        self._run(lambda connection: contents.insert(connection, row))
 
     def _write_to_archive(self, row: Row) -> None:
         date = datetime.datetime.fromtimestamp(row[0], datetime.UTC).date()
@@ -155,8 +151,7 @@ class MessagingAgent:
         Raises:
             sqlite3.Error: The database cannot be read.
         """
-        excluded = json.dumps(list(excluded_message_ids))
-        rows = self._run(lambda connection: _newest(connection, n, excluded))
+        rows = self._run(lambda connection: contents.newest(connection, n, excluded_message_ids))
         items = [self._parse(*row) for row in reversed(rows)]
         return [item for item in items if item is not None]
 
@@ -180,7 +175,7 @@ class MessagingAgent:
             sqlite3.Error: The database cannot be written.
         """
         identifiers = list(message_ids)
-        self._run(lambda connection: _remove(connection, identifiers))
+        self._run(lambda connection: contents.remove(connection, identifiers))
 
     def get_queue_length(self) -> int:
         """Count the messages in the queue: exactly up to 10 000; beyond, there are at most so many.
@@ -191,14 +186,7 @@ class MessagingAgent:
         Raises:
             sqlite3.Error: The database cannot be read.
         """
-        [[few]] = self._execute("SELECT COUNT(*) FROM (SELECT 1 FROM QUEUE LIMIT ?)", (LARGEST_EXACT_LENGTH,))
-        if few < LARGEST_EXACT_LENGTH:
-            return int(few)
-        # Counting reads the whole table. But it shrinks at its ends, mostly.
-        [[length]] = self._execute(
-            "SELECT (SELECT MAX(internal_id) FROM QUEUE) - (SELECT MIN(internal_id) FROM QUEUE) + 1"
-        )
-        return int(length or 0)
+        return self._run(contents.length)
 
     def get_oldest_timestamp(self) -> Optional[float]:
         """The Unix time of the message that has waited longest, in seconds; None if the queue is empty.
@@ -206,11 +194,8 @@ class MessagingAgent:
         Raises:
             sqlite3.Error: The database cannot be read.
         """
-        rows = self._execute("SELECT CAST(timestamp AS REAL) FROM QUEUE ORDER BY internal_id LIMIT 1")
-        return clock.or_epoch(rows[0][0] or 0.0) if rows else None
-
-    def _execute(self, statement: str, parameters: tuple[Any, ...] = ()) -> list[Any]:
-        return self._run(lambda connection: connection.execute(statement, parameters).fetchall())
+        timestamp = self._run(contents.oldest_timestamp)
+        return None if timestamp is None else clock.or_epoch(timestamp)
 
     def _run(self, work: Callable[[sqlite3.Connection], _Result]) -> _Result:
         try:
@@ -251,27 +236,3 @@ def _row(message_body: Union[DataMessageBody, LogMessageBody, ConfigMessageBody]
     if clock.is_synchronised() is False:
         message_body = message_body.model_copy(update={"clock_synchronised": False})
     return time.time(), message_body.model_dump_json()
-
-
-def _newest(connection: sqlite3.Connection, n: int, excluded: str) -> list[tuple[int, float, str]]:
-    """The newest first. Removing a row whose number stands twice (a page is damaged) would remove the other one."""
-    rows = connection.execute(
-        "SELECT internal_id, timestamp, message_body FROM QUEUE"
-        " WHERE internal_id NOT IN (SELECT value FROM json_each(?)) ORDER BY internal_id DESC LIMIT ?",
-        (excluded, n),
-    ).fetchall()
-    if any(newer[0] <= older[0] for newer, older in itertools.pairwise(rows)):
-        raise errors.damage("rows are out of order")
-    return rows
-
-
-def _remove(connection: sqlite3.Connection, identifiers: list[int]) -> None:
-    """Remove messages. Rows that are listed but not found (a page is damaged) would be sent for ever."""
-    wanted = "(SELECT value FROM json_each(?))"
-    listed = json.dumps(identifiers)
-    found = connection.execute(f"DELETE FROM QUEUE WHERE internal_id IN {wanted}", (listed,)).rowcount
-    if found < len(identifiers):
-        # As many as may be on their way.
-        newest = "(SELECT internal_id FROM QUEUE ORDER BY internal_id DESC LIMIT 10000)"
-        if connection.execute(f"SELECT 1 FROM {newest} WHERE +internal_id IN {wanted}", (listed,)).fetchone():
-            raise errors.damage("rows are listed but not found")

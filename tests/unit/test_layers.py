@@ -1,6 +1,7 @@
 """The import graph is the architecture: an arrow may only point down, see `tests.support.import_graph`."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,14 @@ def test_no_modules_import_each_other() -> None:
 def test_utils_holds_what_the_specification_names_and_notify() -> None:
     found = {path.stem for path in (PACKAGE / "utils").iterdir() if path.suffix == ".py" or path.is_dir()}
     assert found - {"__init__", "__pycache__"} == {*SPECIFIED, "updater", "notify", *ROOMS_OF_UTILS}
+
+
+def test_statements_on_the_tables_of_the_queue_stand_in_the_storage_only() -> None:
+    statement = re.compile(
+        r"\b(FROM|INTO|UPDATE|TABLE( IF NOT EXISTS)?) (QUEUE|DROPPED|ONCE)\b|\bIS_(LOG|CONFIG)\b"
+    )
+    found = {room_of(name_of(module)) for module in MODULES if statement.search(module.read_text())}
+    assert found == {"utils.storage"}
 
 
 def test_packages_do_nothing_when_imported() -> None:
