@@ -1,4 +1,4 @@
-"""How fast messages may be sent where the platform says so. Knows no platform."""
+"""How many messages may be sent, and how fast: after trouble, and where the platform says so. Knows no platform."""
 
 import time
 from collections.abc import Sequence
@@ -67,3 +67,24 @@ class Pace:
             bucket.take(len(publications))
         for bucket in self._of_points:
             bucket.take(sum(publication.points for publication in publications))
+
+
+class Window:
+    """As large as the config says, until there is trouble; and again soon after it."""
+
+    def __init__(self, most: int) -> None:
+        """Initialise a window.
+
+        Args:
+            most: Its size without trouble.
+        """
+        self._most = most
+        self.size = most
+
+    def shrink(self) -> None:
+        """What was under way may have been too much: try half of it."""
+        self.size = max(1, self.size // 2)
+
+    def grow(self) -> None:
+        """A publication got through: try a little more. Twice as much would mostly be refused again."""
+        self.size = min(self._most, self.size + self.size // 4 + 1)

@@ -10,13 +10,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Optional
 
 from ivy.backend.dialect import Dialect, Encoded, Publication
-from ivy.backend.flow_control import Pace
+from ivy.backend.flow_control import Pace, Window
 from ivy.backend.inbox import Inbox
-from ivy.backend.link_events import Acknowledged, Connected, Disconnected, Event, Received
 from ivy.backend.link_reporter import LinkReporter
-from ivy.backend.mqtt_link import MQTTLink
+from ivy.backend.mqtt_link import Acknowledged, Connected, Disconnected, Event, MQTTLink, Received
 from ivy.backend.poison import Suspects
-from ivy.backend.window import Window
 from ivy.types.config import BackendConfig, Config, ConfigError
 from ivy.types.messages import ConfigMessageBody, MessageQueueItem
 from ivy.utils import notify

@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import dataclasses
 import os
 import select
 import sys
 import threading
 import time
-from typing import Any, Optional, Protocol
+from typing import Any, Optional, Protocol, Union
 
 from ivy.backend.backoff import Backoff
-from ivy.backend.link_events import Acknowledged, Connected, Disconnected, Event, Received
 from ivy.types.config import MQTTBrokerConfig
 
 # With dnspython, 3 MB, paho would look up SRV records, which ivy never asks for. Only paho takes it for missing.
@@ -39,6 +39,40 @@ _REFUSALS = {
     135: "check client_id, username and password",
     136: "it is in trouble itself or limits the rate; nothing needs to be done here",
 }
+
+
+@dataclasses.dataclass(frozen=True)
+class Connected:
+    """The broker accepted connection and subscriptions."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Disconnected:
+    """The connection broke, or could not be made. What was not acknowledged must be published again."""
+
+    reason: str
+    seconds_to_next_try: float
+    by_broker: bool = False
+    """Whether the broker broke an established connection, for no reason that this side knows."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Acknowledged:
+    """The broker's PUBACK for what `publish` returned this token for."""
+
+    token: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Received:
+    """A publication on a subscribed topic."""
+
+    topic: str
+    payload: bytes
+
+
+Event = Union[Connected, Disconnected, Acknowledged, Received]
+"""What a link has to tell."""
 
 
 class HasFileno(Protocol):

@@ -58,7 +58,7 @@ def check_updater(_arguments: argparse.Namespace) -> int:
 def _tell_everybody(text: str) -> None:
     """The admin at the terminal or by the journal, and the operator, by the config that runs."""
     from ivy import update_pass
-    from ivy.cli.progress import Progress
+    from ivy.cli.update import Progress
     from ivy.utils.host import journal
 
     subject, _, details = text.partition("\n")

@@ -2,17 +2,17 @@
 
 import argparse
 import importlib
+import io
 import os
 import sys
 from typing import Any
 
 from ivy import constants
-from ivy.cli import output
 
 
 def main() -> None:
     """Run the command; exits with a status for scripts."""
-    output.prepare()
+    prepare_output()
     arguments = parser().parse_args(_join_times(sys.argv[1:]))
     module, _, function = arguments.work.partition(":")
     # Loaded only now: a service must not carry what another command needs.
@@ -26,6 +26,12 @@ def main() -> None:
         sys.exit(130)
     except (OSError, RuntimeError, LookupError) as error:
         sys.exit(f"ivy: {error}")
+
+
+def prepare_output(*, for_programs: bool = False) -> None:
+    """Print for programs in UTF-8; for people what the locale has, and `?` for the rest."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace", encoding="utf-8" if for_programs else None)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -97,9 +103,9 @@ def _add_times(command: argparse.ArgumentParser) -> None:
 
 
 def _moment(text: str) -> float:
-    from ivy.cli.archive import times  # as above
+    from ivy.cli.archive import selection  # as above
 
-    return times.parse(text)
+    return selection.parse_time(text)
 
 
 def _join_times(arguments: list[str]) -> list[str]:

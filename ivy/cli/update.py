@@ -1,10 +1,12 @@
 """`ivy config apply`, `config edit`, `update`, `rollback`: offers of the admin's, on the road of all."""
 
 import argparse
+import contextlib
 import os
 import signal
 import sys
 import tempfile
+import textwrap
 import time
 from pathlib import Path
 from typing import Optional
@@ -12,10 +14,10 @@ from typing import Optional
 import pydantic
 
 from ivy import update_pass
-from ivy.cli.progress import Progress
 from ivy.types.config import ConfigError, ForeignConfig
 from ivy.types.updates import Source
 from ivy.utils.host import units
+from ivy.utils.logger import Logger
 from ivy.utils.updater import Updater
 from ivy.utils.updates import history, sandbox
 from ivy.utils.updates.policy import Offer
@@ -126,6 +128,20 @@ def _perform(config: ForeignConfig, source: Source = "admin") -> int:
 def _start_passes() -> None:
     units.control("start", f"{_UPDATER}.path")
     units.control("start", f"{_UPDATER}.service", "--no-block")
+
+
+class Progress(Logger):
+    """A logger whose lines on the terminal are for reading: without date, origin and level, errors on stderr."""
+
+    def _write_to_operator_here(self, level: str, subject: str, blocks: list[tuple[str, str]]) -> None:
+        if level == "DEBUG":
+            return
+        is_error = level in ("ERROR", "EXCEPTION")
+        below = "".join(f"\n{textwrap.indent(text.strip(), '    ')}" for _, text in blocks)
+        with contextlib.suppress(OSError, ValueError):  # a terminal that is gone is no reason to stop halfway
+            print(
+                f"{'ivy: ' if is_error else ''}{subject}{below}", flush=True, file=sys.stderr if is_error else None
+            )
 
 
 class _TalkingUpdater(Updater):

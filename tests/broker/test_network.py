@@ -8,8 +8,7 @@ import sys
 import pytest
 
 from ivy.backend.backoff import Backoff
-from ivy.backend.link_events import Disconnected
-from ivy.backend.mqtt_link import MQTTLink
+from ivy.backend.mqtt_link import Disconnected, MQTTLink
 from ivy.types.config import MQTTBrokerConfig
 from tests.broker.fake import CONNACK, TalkingNonsense
 from tests.support.backend_node import PROJECT, free_port
@@ -18,7 +17,7 @@ from tests.support.backend_node import PROJECT, free_port
 _REFRESH = """
 import socket, subprocess, time
 from ivy.backend.backoff import Backoff
-from ivy.backend.link_events import Disconnected
+from ivy.backend.mqtt_link import Disconnected
 from ivy.backend.mqtt_link import MQTTLink
 from ivy.types.config import MQTTBrokerConfig
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from ivy.cli.archive import times
+from ivy.cli.archive import selection
 from ivy.cli.archive.selection import Selection
 from ivy.cli.archive.table import write_csv
 from ivy.types.messages import DataMessageBody, LogMessageBody
@@ -45,7 +45,7 @@ def days() -> None:
     ],
 )
 def test_times_are_iso_and_utc(text: str, timestamp: float) -> None:
-    assert times.parse(text) == timestamp
+    assert selection.parse_time(text) == timestamp
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ def test_times_are_iso_and_utc(text: str, timestamp: float) -> None:
 )
 def test_times_before_now(text: str, seconds: float) -> None:
     before = time.time()
-    assert before - seconds <= times.parse(text) <= time.time() - seconds
+    assert before - seconds <= selection.parse_time(text) <= time.time() - seconds
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ def test_times_before_now(text: str, seconds: float) -> None:
 )
 def test_other_times_are_refused_with_an_example(text: str) -> None:
     with pytest.raises(argparse.ArgumentTypeError, match="must look like 2026-11-20"):
-        times.parse(text)
+        selection.parse_time(text)
 
 
 def timestamps(output: str) -> list[float]:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ivy.backend.window import Window
+from ivy.backend.flow_control import Window
 
 
 def _sizes(window: Window, steps: int) -> list[int]:

@@ -7,9 +7,9 @@ import sys
 import time
 from collections.abc import Iterator
 
-from ivy.cli import output
 from ivy.cli.archive import table
 from ivy.cli.archive.selection import Selection, UsageError
+from ivy.cli.main import prepare_output
 from ivy.types.messages import ConfigMessageBody, DataMessageBody, MessageArchiveItem
 from ivy.utils.messaging_agent import MESSAGE_ARCHIVE_DIR
 from ivy.utils.storage import archive
@@ -25,7 +25,7 @@ def show(arguments: argparse.Namespace) -> int:
     except UsageError as error:
         print(f"ivy messages: {error}", file=sys.stderr)
         return 2
-    output.prepare(for_programs=arguments.csv or arguments.json)
+    prepare_output(for_programs=arguments.csv or arguments.json)
     if arguments.csv:
         table.write_csv(selection, sys.stdout)
         return 0

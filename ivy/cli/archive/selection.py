@@ -2,15 +2,21 @@
 
 import argparse
 import datetime
+import re
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Optional
 
-from ivy.cli.archive.times import day_of
 from ivy.types.messages import DataMessageBody, MessageArchiveItem
 from ivy.utils.messaging_agent import MESSAGE_ARCHIVE_DIR
 from ivy.utils.storage import archive
+
+_AGO = re.compile(r"-?(\d{1,9}(?:\.\d{1,9})?)(s|min|m|h|d|w)", re.ASCII)
+_SECONDS = {"s": 1, "min": 60, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+
+_LATEST = datetime.datetime(9999, 12, 31, tzinfo=datetime.UTC).timestamp()
 
 
 class UsageError(ValueError):
@@ -69,14 +75,14 @@ class Selection:
         """The day to begin with."""
         if self.date is not None:
             return self.date
-        return datetime.date.min if self.since is None else day_of(self.since)
+        return datetime.date.min if self.since is None else _day_of(self.since)
 
     def _wants(self, key: str) -> bool:
         return any(fnmatchcase(key, pattern) for pattern in self.keys)
 
     def _days(self) -> list[datetime.date]:
         first = self.first_day()
-        last = self.date or (datetime.date.max if self.until is None else day_of(self.until))
+        last = self.date or (datetime.date.max if self.until is None else _day_of(self.until))
         return [day for day in archive.days(MESSAGE_ARCHIVE_DIR) if first <= day <= last]
 
 
@@ -86,3 +92,30 @@ def _date(text: Optional[str]) -> datetime.date:
         return today if text is None else datetime.date.fromisoformat(text)
     except ValueError:
         raise UsageError(f"--date: must look like {today.isoformat()}, not {text!r}") from None
+
+
+def parse_time(text: str) -> float:
+    """Understand a time.
+
+    Args:
+        text: An ISO date (its beginning) or time; or a time before now, as a number with s, min, h, d or w.
+
+    Returns: Unix time in seconds, from 1970 to the year 9999.
+
+    Raises:
+        argparse.ArgumentTypeError: It is neither.
+    """
+    if ago := _AGO.fullmatch(text):
+        return max(0.0, time.time() - float(ago[1]) * _SECONDS[ago[2]])
+    try:
+        moment = datetime.datetime.fromisoformat(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"must look like 2026-11-20, 2026-11-20T14:30 or -2h (s, min, h, d, w), not {text!r}"
+        ) from None
+    timestamp = (moment if moment.tzinfo else moment.replace(tzinfo=datetime.UTC)).timestamp()
+    return min(max(0.0, timestamp), _LATEST)
+
+
+def _day_of(timestamp: float) -> datetime.date:
+    return datetime.datetime.fromtimestamp(timestamp, datetime.UTC).date()

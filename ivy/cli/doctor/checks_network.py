@@ -49,8 +49,7 @@ def login(broker: MQTTBrokerConfig) -> str | None:
 
     Returns: Why it is not possible; None if it is.
     """
-    from ivy.backend.link_events import Connected, Disconnected
-    from ivy.backend.mqtt_link import MQTTLink
+    from ivy.backend.mqtt_link import Connected, Disconnected, MQTTLink
 
     link = MQTTLink(broker, ())
     nobody, other_end = socket.socketpair()
