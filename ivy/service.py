@@ -15,6 +15,7 @@ from ivy.types.config import Config, ConfigError, ConfigWarning
 from ivy.utils import notify
 from ivy.utils.host import journal, signals
 from ivy.utils.logger import Logger
+from ivy.utils.messaging_agent import MessagingAgent
 from ivy.utils.storage.doorbell import Doorbell
 
 if TYPE_CHECKING:  # a service's own memory has no use for it
@@ -52,6 +53,7 @@ def run_procedure(entrypoint: Procedure, origin: str) -> NoReturn:
     """
     signal.signal(signal.SIGTERM, _exit)
     signal.signal(signal.SIGINT, _exit)
+    MessagingAgent.procedure = origin
     config, logger = _start(origin)
     _run(lambda: entrypoint(config, logger), logger)
     logger.error("The procedure ended although it should run for ever")

@@ -14,6 +14,7 @@ from ivy.utils.messaging_agent import MessagingAgent
 
 # So many in so many seconds: each is a message, and whoever sends them may not stop.
 _REPORTS_OF_BAD_OFFERS = (16, 600.0)
+_SECONDS_FOR_SYSTEMD = 2.0  # twice: platforms wait 5 or 10 s for an answer
 
 
 class Inbox:
@@ -92,12 +93,14 @@ class Inbox:
             offers.reject(error.revision, self._config, self._logger, self._queue)
 
     def _status(self) -> dict[str, Any]:
-        """What an operator may ask for at any time."""
-        return {
+        """What an operator may ask for at any time: all that `ivy status` tells, and keys of before."""
+        from ivy import overview  # not at the top: it loads what a backend does without until somebody asks
+
+        found = overview.look(self._config, self._queue, _SECONDS_FOR_SYSTEMD)
+        return found.as_json() | {
             "ivy_version": constants.VERSION.as_identifier(),
-            "config_revision": self._config.general.config_revision,
-            "queued": self._queue.get_queue_length(),
-            "oldest_timestamp": self._queue.get_oldest_timestamp(),
+            "queued": found.queue.length if found.queue else None,
+            "oldest_timestamp": found.queue.oldest_timestamp if found.queue else None,
             "uptime_seconds": round(time.clock_gettime(time.CLOCK_BOOTTIME)),
             "procedures": procedure_names(),
         }

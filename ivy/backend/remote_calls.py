@@ -16,9 +16,6 @@ def answer(request: Request, status: Callable[[], dict[str, Any]]) -> Publicatio
     Args:
         request: The call; whatever stands in it is hostile.
         status: Tells what there is to tell about the node.
-
-    Raises:
-        Exception: What `status` raises.
     """
     result = _result(request, status)
     return Publication(request.answer_topic, json.dumps(result, separators=(",", ":")).encode())

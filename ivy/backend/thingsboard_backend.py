@@ -7,15 +7,20 @@ other two.
 
 import bisect
 import dataclasses
+import datetime
 import json
 import math
+import os
 import re
+import time
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional, Union
 
 import pydantic
 import pydantic_core
 
+from ivy import constants
 from ivy.backend import forwarder
 from ivy.backend.dialect import (
     CLOCK_KEY,
@@ -31,7 +36,6 @@ from ivy.backend.dialect import (
     Request,
     pack,
 )
-from ivy.backend.identity import identity
 from ivy.types.config import Config, ForeignConfig, describe
 from ivy.types.messages import ConfigMessageBody, DataMessageBody, LogMessageBody, MessageQueueItem
 from ivy.types.model import Model
@@ -78,7 +82,7 @@ def make_dialect(config: Config) -> Dialect:
         ),
         encode=_encode,
         decode=_decode,
-        greeting=lambda: _greeting(identity(config)),
+        greeting=lambda: _greeting(_identity(config)),
     )
 
 
@@ -89,6 +93,22 @@ def _greeting(attributes: Mapping[str, Any]) -> Sequence[Publication]:
         Publication(_CONFIG_REQUEST, _json({"sharedKeys": _CONFIG_KEY}).encode()),
         Publication(_LIMITS_REQUEST, _json({"method": "getSessionLimits", "params": {}}).encode()),
     )
+
+
+def _identity(config: Config) -> dict[str, Any]:
+    """The versions of software, config and system, the host's name, and when it was booted."""
+    try:
+        debian = Path("/etc/debian_version").read_text(encoding="utf-8", errors="replace").strip()
+    except OSError:
+        debian = "unknown"
+    booted = datetime.datetime.fromtimestamp(time.time() - time.clock_gettime(time.CLOCK_BOOTTIME), datetime.UTC)
+    return {
+        "ivy_version": constants.VERSION.as_identifier(),
+        "config_revision": config.general.config_revision,
+        "hostname": os.uname().nodename,
+        "debian_version": debian,
+        "boot_time": booted.isoformat(timespec="seconds"),
+    }
 
 
 def _encode(items: Sequence[MessageQueueItem]) -> Encoded:

@@ -72,7 +72,7 @@ def _add_node_commands(commands: Any) -> None:
     logs = _add(commands, "logs", "services:logs", "show the journal of all services, or of one")
     logs.add_argument("name", nargs="?", metavar="NAME", help="e.g. tenta or dummy-procedure")
     logs.add_argument("-f", "--follow", action="store_true", help="go on showing what comes")
-    queue = _add(commands, "queue", "queue:show", "show what waits to be sent, and what was dropped")
+    queue = _add(commands, "queue", "status:show_queue", "show what waits to be sent, and what was dropped")
     queue.add_argument("--json", action="store_true", help="print JSON")
     doctor = _add(commands, "doctor", "doctor.command:show", "check what nodes fail on, and say what to do")
     doctor.add_argument("--json", action="store_true", help="print JSON")

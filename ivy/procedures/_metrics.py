@@ -1,24 +1,30 @@
 """What the node knows of itself as `ivy.prom`, for the textfile collector of Prometheus's node-exporter."""
 
-import sqlite3
+import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Optional
+from typing import Literal, Union
 
-from ivy import constants, files
-from ivy.procedures._prometheus import Metric, render, single
+from ivy import files, overview
 from ivy.types.config import Config
-from ivy.types.link_report import LinkReport
-from ivy.utils.host import clock, mounts, units
-from ivy.utils.host.commands import CommandError
 from ivy.utils.logger import Logger
 from ivy.utils.messaging_agent import MessagingAgent
-from ivy.utils.storage import ballast, bounds, contents
 
 NAME = "ivy.prom"
 
-_Blocks = Mapping[str, Mapping[str, str]]
+Sample = tuple[Mapping[str, str], Union[int, float]]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric with its samples, each with other labels."""
+
+    name: str
+    kind: Literal["gauge", "counter"]
+    help: str
+    samples: Sequence[Sample]
 
 
 class MetricsFile:
@@ -41,99 +47,89 @@ class MetricsFile:
 
     def write(self) -> None:
         """Replace the file in one step. Never raises: trouble is logged once, and what is not known is left out."""
+        text = render(list(_metrics(overview.look(self._config, self._agent))))
         try:
-            text = render(self._collect())
             files.write_atomically(self._path, text, mode=0o644, durable=False)
             trouble = ""
-        except (OSError, sqlite3.Error) as error:
+        except OSError as error:
             trouble = f"{self._path} could not be written: {error}"
             if trouble != self._trouble:
                 self._journal.warning(trouble)
         self._trouble = trouble
 
-    def _collect(self) -> list[Metric]:
-        try:
-            blocks = units.show_each(units.wanted_by_target(), "NRestarts", "ActiveState", "InvocationID")
-        except CommandError:  # no systemd to ask
-            blocks = {}
-        return [self._info(), *self._queue(), _restarts(blocks), *self._link(blocks), *_machine()]
 
-    def _info(self) -> Metric:
-        general = self._config.general
-        return single(
-            "ivy_info",
-            "gauge",
-            "Version, config revision and name of the node.",
-            1,
-            version=constants.VERSION.as_identifier(),
-            config_revision=str(general.config_revision),
-            system_identifier=general.system_identifier,
+def _metrics(found: overview.Overview) -> Iterator[Metric]:
+    labels = {
+        "version": found.version,
+        "config_revision": str(found.config_revision),
+        "system_identifier": str(found.system_identifier),
+    }
+    yield Metric("ivy_info", "gauge", "Version, config revision and name of the node.", [(labels, 1)])
+    if found.queue is not None:
+        yield from _queue(found.queue)
+    restarts = [({"unit": unit.name}, unit.restarts) for unit in found.units]
+    yield Metric("ivy_unit_restarts_total", "counter", "Restarts of a service by systemd.", restarts)
+    ages = [({"unit": unit.name}, age) for unit in found.units if (age := unit.last_sample_seconds) is not None]
+    yield Metric(
+        "ivy_last_sample_timestamp_seconds",
+        "gauge",
+        "When a procedure last sampled, as Unix time.",
+        [(labels, time.time() - age) for labels, age in ages],
+    )
+    if (link := found.backend) is not None:
+        yield _gauge("ivy_backend_connected", "Whether there is a connection to the broker.", link.connected)
+        yield _gauge(
+            "ivy_backend_last_acknowledged_timestamp_seconds",
+            "When the broker last acknowledged messages, as Unix time.",
+            link.last_acknowledged,
         )
-
-    def _queue(self) -> list[Metric]:
-        oldest = self._agent.get_oldest_timestamp()
-        age = 0.0 if oldest is None else max(0.0, time.time() - oldest)
-        counts = self._agent.database.run(contents.dropped)
-        dropped = [({"kind": kind}, count) for kind, count in counts.items()]
-        length, size = self._agent.get_queue_length(), bounds.measure(self._agent.database).used
-        return [
-            single("ivy_queue_messages", "gauge", "Messages that wait to be sent.", length),
-            single("ivy_queue_bytes", "gauge", "Bytes of the queue on the disk that are in use.", size),
-            single("ivy_queue_oldest_age_seconds", "gauge", "Age of the message that has waited longest.", age),
-            Metric("ivy_dropped_messages_total", "counter", "Messages dropped from the full queue.", dropped),
-        ]
-
-    def _link(self, blocks: _Blocks) -> list[Metric]:
-        backend = self._config.backend
-        if backend is None:
-            return []
-        report = LinkReport.load()
-        acknowledged = report.last_acknowledged if report else None
-        connected = _is_believable(report, blocks.get(units.name_of(backend.provider), {}))
-        return [
-            single(
-                "ivy_backend_connected", "gauge", "Whether there is a connection to the broker.", int(connected)
-            ),
-            Metric(
-                "ivy_backend_last_acknowledged_timestamp_seconds",
-                "gauge",
-                "When the broker last acknowledged messages, as Unix time.",
-                [] if acknowledged is None else [({}, acknowledged)],
-            ),
-        ]
+    yield _gauge(
+        "ivy_clock_synchronised",
+        "Whether the clock was set by someone who knows the time.",
+        found.clock_synchronised,
+    )
+    free = found.disk.free_bytes if found.disk else None
+    yield _gauge("ivy_disk_free_bytes", "Bytes that are free on the disk of the data.", free)
+    lost = None if found.lost_at_boot is None else bool(found.lost_at_boot)
+    yield _gauge("ivy_disk_lost_at_boot", "Whether what is stored is lost at the next boot.", lost)
 
 
-def _is_believable(report: Optional[LinkReport], backend: Mapping[str, str]) -> bool:
-    """Whether there is a connection: a backend that was killed did not say that it has none any more."""
-    if report is None or not report.connected:
-        return False
-    if not backend:  # nobody to ask
-        return True
-    return backend["ActiveState"] == "active" and report.invocation in ("", backend["InvocationID"])
+def _queue(queue: overview.Queue) -> Iterator[Metric]:
+    yield _gauge("ivy_queue_messages", "Messages that wait to be sent.", queue.length)
+    yield _gauge("ivy_queue_bytes", "Bytes of the queue on the disk that are in use.", queue.bytes)
+    age = queue.oldest_seconds or 0
+    yield _gauge("ivy_queue_oldest_age_seconds", "Age of the message that has waited longest.", age)
+    dropped = [({"kind": kind}, count) for kind, count in queue.dropped.items()]
+    yield Metric("ivy_dropped_messages_total", "counter", "Messages dropped from the full queue.", dropped)
 
 
-def _restarts(blocks: _Blocks) -> Metric:
-    samples = [
-        ({"unit": name}, int(block["NRestarts"])) for name, block in blocks.items() if block.get("NRestarts")
-    ]
-    return Metric("ivy_unit_restarts_total", "counter", "Restarts of a service by systemd.", samples)
+def _gauge(name: str, help: str, value: Union[int, float, None]) -> Metric:
+    """A metric with one sample; none if that is not known."""
+    return Metric(name, "gauge", help, [] if value is None else [({}, value + 0)])  # a number, not True
 
 
-def _machine() -> list[Metric]:
-    synchronised = clock.is_synchronised()
-    free = ballast.free_bytes(constants.IVY_DATA_DIR)
-    return [
-        Metric(
-            "ivy_clock_synchronised",
-            "gauge",
-            "Whether the clock was set by someone who knows the time.",
-            [] if synchronised is None else [({}, int(synchronised))],
-        ),
-        single("ivy_disk_free_bytes", "gauge", "Bytes that are free on the disk of the data.", free),
-        single(
-            "ivy_disk_lost_at_boot",
-            "gauge",
-            "Whether what is stored is lost at the next boot.",
-            int(bool(mounts.lost_places())),
-        ),
-    ]
+def render(metrics: Sequence[Metric]) -> str:
+    """The text for metrics, in the format of Prometheus; those without samples are left out."""
+    lines: list[str] = []
+    for metric in metrics:
+        if metric.samples:
+            lines.append(f"# HELP {metric.name} {_escape(metric.help)}")
+            lines.append(f"# TYPE {metric.name} {metric.kind}")
+            lines += [f"{metric.name}{_labels(labels)} {_number(value)}" for labels, value in metric.samples]
+    return "\n".join([*lines, ""])
+
+
+def _labels(labels: Mapping[str, str]) -> str:
+    quoted = [f'{name}="{_escape(value, quotes=True)}"' for name, value in labels.items()]
+    return "{" + ",".join(quoted) + "}" if quoted else ""
+
+
+def _escape(text: str, *, quotes: bool = False) -> str:
+    text = text.replace("\\", r"\\").replace("\n", r"\n")
+    return text.replace('"', r"\"") if quotes else text
+
+
+def _number(value: Union[int, float]) -> str:
+    if math.isnan(value):
+        return "NaN"
+    return repr(value) if math.isfinite(value) else f"{'+' if value > 0 else '-'}Inf"

@@ -38,16 +38,16 @@ def run(config: Config, logger: Logger) -> None:
     logger.info("Starting the system checks")
     _tell_what_is_lost(config, logger)
     while True:
-        load, disk = vitals.load_percent(), vitals.disk_percent()
+        load, disk = vitals.load_percent(), mounts.disk()
         try:
             _update_state(load)
         except OSError as error:  # a full disk, say: the checks are wanted all the more
             logger.warning(f"The state could not be updated: {error}")
         messaging_agent.add_message(DataMessageBody(data=_vital_signs(load, disk)))
-        if disk > _FULL_DISK and not disk_was_full:
-            logger.warning(f"The disk is {disk:.0f} % full")
-        disk_was_full = disk > _FULL_DISK
-        notify.status(f"checking every {interval} s: load {load:.0f} %, disk {disk:.0f} % full")
+        if disk.used_percent > _FULL_DISK and not disk_was_full:
+            logger.warning(f"The disk is {disk.used_percent:.0f} % full")
+        disk_was_full = disk.used_percent > _FULL_DISK
+        notify.status(f"checking every {interval} s: load {load:.0f} %, disk {disk.used_percent:.0f} % full")
         _keep_house(chores, get_time_to_next_datapoint(interval))
 
 
@@ -90,12 +90,12 @@ def _update_state(load: float) -> None:
             state.system.last_boot_time = boot_time
 
 
-def _vital_signs(load: float, disk: float) -> dict[str, Union[float, int, str]]:
+def _vital_signs(load: float, disk: mounts.Disk) -> dict[str, Union[float, int, str]]:
     signs: dict[str, Union[float, int, str]] = {
         "last_5_min_load_percent": round(load, 1),
         "memory_usage_percent": vitals.memory_percent(),
-        "disk_usage_percent": disk,
-        "disk_free_megabytes": round(vitals.disk_free_megabytes()),
+        "disk_usage_percent": disk.used_percent,
+        "disk_free_megabytes": disk.free_megabytes,
         "seconds_since_boot": round(vitals.seconds_since_boot()),
     }
     synchronised = clock.is_synchronised()

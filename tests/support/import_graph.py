@@ -18,7 +18,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("utils.functions",),
     ("utils.storage",),
     ("utils.messaging_agent", "utils.state_interface"),
-    ("utils.logger",),
+    ("utils.logger", "overview"),
     ("utils.lifecycle_manager", "utils.mainloop_toggle"),
     ("utils.updates",),
     ("utils.updater",),

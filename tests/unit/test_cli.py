@@ -1,24 +1,27 @@
 """The `ivy` command, as people and scripts call it."""
 
 import json
+import os
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ivy import constants, main
-from ivy.cli.words import duration
+from ivy.cli.status import duration
 from ivy.types.config import Config
 from ivy.types.link_report import LinkReport
 from ivy.types.messages import ConfigMessageBody, DataMessageBody, LogMessageBody
-from ivy.utils.host import clock
-from ivy.utils.messaging_agent import ACTIVE_QUEUE_FILE, MessagingAgent
-from tests.support.helpers import ARCHIVE_DIR, BACKEND, UPDATER, Node
+from ivy.utils.host import clock, mounts
+from ivy.utils.messaging_agent import ACTIVE_QUEUE_FILE, LAST_SAMPLE, MessagingAgent
+from tests.support.helpers import ARCHIVE_DIR, BACKEND, UPDATER, Node, NotifySocket, wait_until
 
 
 def unit(active: str, sub: str, status: str = "", result: str = "success", kind: str = "notify") -> str:
     """What the fake `systemctl` answers about a unit."""
     properties = {"ActiveState": active, "SubState": sub, "StatusText": status, "NRestarts": "2"}
+    properties |= {"WatchdogUSec": "1min", "InvocationID": "a1"}
     lines = [f"'{key}={value}'" for key, value in {**properties, "Result": result, "Type": kind}.items()]
     return f"printf '%s\\n' {' '.join(lines)}"
 
@@ -26,8 +29,8 @@ def unit(active: str, sub: str, status: str = "", result: str = "success", kind:
 def wants(node: Node, **units: str) -> None:
     """Let `ivy.target` want these services, in these states."""
     names = {f"ivy-{name.replace('_', '-')}.service": state for name, state in units.items()}
-    target = {"show*ivy.target": f"echo 'Wants={' '.join(names)}'"}
-    node.fake("systemctl", {**target, **{f"show*{name}": state for name, state in names.items()}})
+    blocks = "; echo; ".join(f"echo Id={name}; {state}" for name, state in names.items())
+    node.fake("systemctl", {"show*ivy.target": f"echo 'Wants={' '.join(names)}'", "show*--property=Id,*": blocks})
 
 
 RUNNING = unit("active", "running", "sampling every 10 s")
@@ -91,9 +94,15 @@ def test_status_of_a_well_node(node: Node) -> None:
     MessagingAgent().teardown()
     status, output, errors = node.ivy("status", "--json")
     assert (status, errors) == (0, "")
+    service = {"restarts": 2, "well": True, "watched": True, "confined": False, "invocation": "a1"}
+    service["last_sample_seconds"] = None
     found = json.loads(output)
     disk = found.pop("disk")
     assert 0 <= disk["used_percent"] <= 100 and disk["free_megabytes"] >= 0
+    assert found.pop("clock_synchronised") in (True, False, None)
+    assert found["queue"].pop("file_bytes") >= found["queue"].pop("bytes") > 0
+    for kind, name in enumerate(["ivy-dummy-procedure.service", "ivy-updater.service"]):
+        assert found["units"][kind].pop("name") == name
     assert found == {
         "well": True,
         "problems": [],
@@ -101,16 +110,18 @@ def test_status_of_a_well_node(node: Node) -> None:
         "system_identifier": "node-1",
         "config_revision": 3,
         "units": [
-            {
-                "name": "ivy-dummy-procedure.service",
-                "state": "active (running)",
-                "status": "sampling every 10 s",
-                "restarts": 2,
-            },
-            {"name": "ivy-updater.service", "state": "done", "status": "", "restarts": 2},
+            {**service, "state": "active (running)", "status": "sampling every 10 s"},
+            {**service, "state": "done", "status": ""},
         ],
-        "queue": {"length": 0, "oldest_seconds": None},
+        "queue": {
+            "length": 0,
+            "waiting": {"data": 0, "log": 0, "config": 0},
+            "dropped": {"data": 0, "log": 0, "config": 0},
+            "oldest_seconds": None,
+            "oldest_timestamp": None,
+        },
         "backend": None,
+        "lost_at_boot": mounts.lost_places(),
     }
 
 
@@ -205,7 +216,45 @@ def test_status_with_a_backend(node: Node, data_dir: Path) -> None:
         "connected": True,
         "since": 1.5,
         "reason": None,
+        "last_acknowledged": None,
     }
+
+
+@pytest.mark.parametrize("changes", [{"invocation": "of before"}, {"broker": "elsewhere:1"}])
+def test_what_another_run_said_of_its_connection_is_not_believed(node: Node, changes: dict[str, str]) -> None:
+    node.write_config(backend=BACKEND)
+    wants(node, tenta=RUNNING)
+    Path(constants.IVY_RUN_DIR).mkdir()
+    report = LinkReport(broker="localhost:1", connected=True, since=1.5, invocation="a1")
+    report.write()
+    assert problems(node) == []
+    report.model_copy(update=changes).write()
+    assert problems(node) == ["backend: not connected: it has ended without a word"]
+
+
+def test_status_tells_when_each_procedure_sampled_last(node: Node, notify_socket: NotifySocket) -> None:
+    node.write_config(dummy_procedure={"seconds_between_datapoints": 1})
+    node.start("-m", "ivy", "run", "dummy-procedure")
+    note = Path(f"{LAST_SAMPLE}dummy-procedure")
+    wait_until(note.exists)
+    wants(node, dummy_procedure=RUNNING, system_checks=RUNNING)
+    sampling, silent = json.loads(node.ivy("status", "--json")[1])["units"]
+    assert silent["last_sample_seconds"] is None
+    # Whatever the clock says: the time of the file counts from the boot.
+    assert 0 <= sampling["last_sample_seconds"] <= time.clock_gettime(time.CLOCK_BOOTTIME) - note.stat().st_mtime
+
+
+def test_ages_of_samples_for_people_and_of_an_earlier_boot(node: Node) -> None:
+    node.write_config()
+    wants(node, dummy_procedure=RUNNING)
+    note = Path(f"{LAST_SAMPLE}dummy-procedure")
+    note.parent.mkdir()
+    note.touch()
+    now = time.clock_gettime(time.CLOCK_BOOTTIME)
+    os.utime(note, (now, max(0.0, now - 1000)))
+    assert "sampling every 10 s (last sample 17 min ago)" in node.ivy("status")[1]
+    os.utime(note, (now, now + 100_000))
+    assert "last sample" not in node.ivy("status")[1]
 
 
 def test_a_damaged_report_of_the_link_is_none(node: Node, data_dir: Path) -> None:
@@ -328,6 +377,7 @@ def test_the_queue_for_programs_and_people(node: Node, messages: list[str], data
     queue = json.loads(output)
     assert 100 <= queue.pop("oldest_seconds") <= 160
     assert 0 < queue.pop("bytes") <= queue.pop("file_bytes")
+    assert queue.pop("oldest_timestamp") > 0
     assert queue == {
         "length": 3,
         "waiting": {"data": 1, "log": 1, "config": 1},

@@ -1,14 +1,17 @@
 """What becomes of an offer that the disk does not take, with either platform."""
 
 import json
+import sqlite3
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from ivy import overview
 from ivy.backend import tenta_backend, thingsboard_backend
 from ivy.backend.flow_control import Pace
 from ivy.backend.inbox import Inbox
+from ivy.types.messages import DataMessageBody
 from ivy.utils.logger import Logger
 from ivy.utils.messaging_agent import MessagingAgent
 from ivy.utils.state_interface import StateInterface
@@ -60,6 +63,38 @@ def lock(data_dir: Path) -> Path:
     lock = data_dir / "state.lock"
     lock.mkdir()
     return lock
+
+
+def _status(agent: MessagingAgent, logger: Logger) -> dict[str, Any]:
+    [answer] = Platform("thingsboard", agent, logger).inbox.take(
+        "v1/devices/me/rpc/request/1", b'{"method":"status"}'
+    )
+    status: dict[str, Any] = json.loads(answer.payload)["result"]
+    return status
+
+
+def test_the_call_status_tells_what_the_command_tells(
+    agent: MessagingAgent, make_logger: type[Logger], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")  # no systemd to ask: the answer comes all the same
+    agent.add_message(DataMessageBody(data={"a": 1}))
+    found, told = _status(agent, make_logger(CONFIG)), overview.look(CONFIG, agent).as_json()
+    of_before = {"ivy_version", "config_revision", "queued", "oldest_timestamp", "uptime_seconds", "procedures"}
+    assert found.keys() == told.keys() | of_before
+    assert (found["queued"], found["queue"]["length"], found["config_revision"]) == (1, 1, 3)
+    assert [problem.split(":")[0] for problem in found["problems"] if "systemctl" in problem] == ["services"]
+
+
+def test_the_call_status_is_answered_when_the_queue_cannot_be_read(
+    agent: MessagingAgent, make_logger: type[Logger], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_work: object) -> None:
+        raise sqlite3.OperationalError("disk I/O error")
+
+    monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.setattr(agent.database, "run", fail)
+    found = _status(agent, make_logger(CONFIG))
+    assert found["queued"] is None and any("disk I/O error" in problem for problem in found["problems"])
 
 
 def _revisions() -> list[int]:

@@ -50,6 +50,26 @@ def test_statements_on_the_tables_of_the_queue_stand_in_the_storage_only() -> No
     assert found == {"utils.storage"}
 
 
+FEW_LINES = 40
+SMALL = {
+    "__main__.py": "Python begins here, before it is known whether anything of ivy can be imported",
+    "cli/doctor/finding.py": "what all checks return; in one of them, the others would import that one for it",
+    "types/model.py": "below all other types, which need not know each other for it",
+    "types/state.py": "named by the specification",
+    "utils/host/vitals.py": "the only one that knows psutil, which no backend is to load",
+    "utils/updates/errors.py": "what all steps of an update raise",
+    "utils/updates/fetch_errors.py": "a table of what git says, beside a module that is long already",
+    "utils/updates/retry.py": "knows clocks and nothing of updates",
+}
+"""Modules of so few lines, and why each is one nevertheless."""
+
+
+def test_a_small_module_has_a_reason_to_be_one() -> None:
+    lines = {str(path.relative_to(PACKAGE)): len(path.read_text().splitlines()) for path in MODULES}
+    small = {path for path, count in lines.items() if count < FEW_LINES and not path.endswith("__init__.py")}
+    assert small - SMALL.keys() == set(), "fold it into its only user, or say in SMALL why not"
+
+
 def test_packages_do_nothing_when_imported() -> None:
     for module in MODULES:
         if module.name == "__init__.py":

@@ -2,6 +2,8 @@
 
 import json
 import math
+import os
+import sqlite3
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -13,15 +15,14 @@ from hypothesis import strategies as st
 
 from ivy import constants
 from ivy.backend.link_reporter import LinkReporter
-from ivy.procedures._metrics import MetricsFile
-from ivy.procedures._prometheus import Metric, render
+from ivy.procedures._metrics import Metric, MetricsFile, render
 from ivy.types.config import MetricsConfig
 from ivy.types.link_report import LinkReport
 from ivy.types.messages import DataMessageBody
 from ivy.utils.host import clock, mounts, units
 from ivy.utils.host.commands import CommandError
 from ivy.utils.logger import Logger
-from ivy.utils.messaging_agent import MessagingAgent
+from ivy.utils.messaging_agent import LAST_SAMPLE, MessagingAgent
 from tests.support.helpers import BACKEND, CONFIG, Node, make_config, wait_until
 from tests.support.validators.prometheus import Parsed, parse
 
@@ -46,8 +47,8 @@ def systemd(monkeypatch: pytest.MonkeyPatch) -> dict[str, Mapping[str, str]]:
         "ivy-system-checks.service": {"NRestarts": "0", "ActiveState": "active", "InvocationID": "a"},
         "ivy-tenta.service": {"NRestarts": "3", "ActiveState": "active", "InvocationID": "b"},
     }
-    monkeypatch.setattr(units, "wanted_by_target", lambda: list(blocks))
-    monkeypatch.setattr(units, "show_each", lambda names, *properties: blocks)
+    monkeypatch.setattr(units, "wanted_by_target", lambda **_: list(blocks))
+    monkeypatch.setattr(units, "show_each", lambda names, *properties, timeout: blocks)
     return blocks
 
 
@@ -115,15 +116,38 @@ def test_a_backend(
     Path(constants.IVY_RUN_DIR).mkdir()
     systemd["ivy-tenta.service"] = {**systemd["ivy-tenta.service"], **state}
     if report is not None:
-        LinkReport(broker="b:1", since=1.5, last_acknowledged=1.7e9, **report).write()
+        LinkReport(broker="localhost:1", since=1.5, last_acknowledged=1.7e9, **report).write()
     metrics = written(backend=BACKEND)
     assert metrics["ivy_backend_connected", ()] == connected
     acknowledged = metrics.get(("ivy_backend_last_acknowledged_timestamp_seconds", ()))
     assert acknowledged == (None if report is None else 1.7e9)
 
 
+def test_the_last_sample_of_each_procedure(systemd: dict[str, Mapping[str, str]], written: Written) -> None:
+    note = Path(f"{LAST_SAMPLE}system-checks")
+    note.parent.mkdir()
+    note.touch()
+    now, boot = time.time(), time.clock_gettime(time.CLOCK_BOOTTIME)
+    os.utime(note, (boot, max(0.0, boot - 100)))
+    metrics = written()
+    [(labels, value)] = [(key[1], value) for key, value in metrics.items() if "last_sample" in key[0]]
+    assert labels == (("unit", "ivy-system-checks.service"),)
+    assert value == pytest.approx(now - min(100, boot), abs=30)
+
+
+def test_a_queue_that_cannot_be_read_keeps_nothing_else_from_being_told(
+    systemd: dict[str, Mapping[str, str]], agent: MessagingAgent, written: Written, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_work: object) -> None:
+        raise sqlite3.OperationalError("disk I/O error")
+
+    monkeypatch.setattr(agent.database, "run", fail)
+    names = {name for name, _ in written()}
+    assert "ivy_disk_free_bytes" in names and not any(name.startswith("ivy_queue") for name in names)
+
+
 def test_what_is_not_known_is_left_out(monkeypatch: pytest.MonkeyPatch, written: Written) -> None:
-    def fail() -> list[str]:
+    def fail(**_: float) -> list[str]:
         raise CommandError("no systemd here")
 
     monkeypatch.setattr(units, "wanted_by_target", fail)

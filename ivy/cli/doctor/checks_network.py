@@ -7,9 +7,9 @@ import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from ivy import overview
 from ivy.cli.doctor.finding import Finding
-from ivy.types.config import Config, MQTTBrokerConfig, UpdaterConfig
-from ivy.types.link_report import LinkReport
+from ivy.types.config import BackendConfig, Config, MQTTBrokerConfig, UpdaterConfig
 from ivy.utils.host.commands import CommandError
 from ivy.utils.updates import source
 from ivy.utils.updates.errors import NetworkTrouble, Rejected
@@ -31,7 +31,7 @@ def backend(config: Config) -> Iterator[Finding]:
         return
     if broker.tls.enabled:
         yield _tls(broker)
-    yield _login(broker)
+    yield _login(config.backend)
 
 
 def updates(updater: UpdaterConfig | None) -> Iterator[Finding]:
@@ -101,14 +101,14 @@ def _expiry(certificate: Mapping[str, object]) -> Finding:
     return Finding("tls", f"the broker's certificate is good until {date}")
 
 
-def _login(broker: MQTTBrokerConfig) -> Finding:
+def _login(backend: BackendConfig) -> Finding:
     """By the service's own word: another login would throw it out."""
-    report = LinkReport.load()
-    if report is not None and report.connected and report.broker == f"{broker.host}:{broker.port}":
-        return Finding("login", f"the backend is connected to {report.broker}")
-    reason = login(broker)
+    link = overview.link(backend, [])
+    if link.connected:
+        return Finding("login", f"the backend is connected to {link.broker}")
+    reason = login(backend.mqtt_connection)
     if reason is None:
-        return Finding("login", f"{broker.host}:{broker.port} lets this node in; the backend will be back soon")
+        return Finding("login", f"{link.broker} lets this node in; the backend will be back soon")
     return Finding("login", reason, "check backend.mqtt_connection: host, port, client_id, username, password, tls")
 
 

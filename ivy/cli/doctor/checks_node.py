@@ -1,7 +1,6 @@
 """`ivy doctor`: the node itself. Config, permissions, disk, clock, Python."""
 
 import grp
-import os
 import re
 import stat
 from collections.abc import Iterator
@@ -10,7 +9,7 @@ from pathlib import Path
 from ivy import constants
 from ivy.cli.doctor.finding import Finding
 from ivy.types.config import Config, ConfigError
-from ivy.utils.host import clock, commands, mounts, vitals
+from ivy.utils.host import clock, commands, mounts
 from ivy.utils.updates import environment
 from ivy.utils.updates.releases import Releases
 
@@ -61,19 +60,18 @@ def permissions() -> Iterator[Finding]:
 
 def disk(config: Config | None) -> Iterator[Finding]:
     """Whether there is room."""
-    free, wanted = vitals.disk_free_megabytes(), config.queue.min_free_megabytes if config else 0
-    status = os.statvfs(constants.IVY_DATA_DIR)
-    if free < wanted:
-        text = f"{free:.0f} MB are free, and queue.min_free_megabytes is {wanted}"
+    found, wanted = mounts.disk(), config.queue.min_free_megabytes if config else 0
+    if found.free_megabytes < wanted:
+        text = f"{found.free_megabytes} MB are free, and queue.min_free_megabytes is {wanted}"
         yield Finding("disk", text, "make room: journalctl --vacuum-size=100M; apt clean; see archive.max_days")
-    elif status.f_files > 0 and status.f_favail < _LEAST_FREE_INODES:
-        yield Finding("disk", f"only {status.f_favail} files more are possible", "remove small files: df -i")
-    elif status.f_flag & os.ST_RDONLY:
+    elif found.free_files is not None and found.free_files < _LEAST_FREE_INODES:
+        yield Finding("disk", f"only {found.free_files} files more are possible", "remove small files: df -i")
+    elif found.read_only:
         yield Finding(
             "disk", "the file system is read-only", "look for errors: dmesg | grep -i error; is the card worn?"
         )
     else:
-        yield Finding("disk", f"{free:.0f} MB are free")
+        yield Finding("disk", f"{found.free_megabytes} MB are free")
 
 
 def storage() -> Iterator[Finding]:

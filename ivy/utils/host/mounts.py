@@ -1,4 +1,4 @@
-"""Whether what is stored in a directory is still there after a boot. Reads the table of mounts; mounts nothing."""
+"""The disk of the data: its room, and whether what is stored is still there after a boot. Mounts nothing."""
 
 import os
 import re
@@ -27,6 +27,35 @@ class Mount:
     kind: str
     source: str
     options: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Disk:
+    """The file system of the data, as services may use it."""
+
+    used_percent: float
+    free_bytes: int
+    free_megabytes: int
+    free_files: Optional[int]
+    """How many files more are possible; None where that has no limit."""
+    read_only: bool
+
+
+def disk() -> Disk:
+    """Ask for the room.
+
+    Raises:
+        OSError: The data directory cannot be reached.
+    """
+    status = os.statvfs(constants.IVY_DATA_DIR)
+    used, free = status.f_blocks - status.f_bfree, status.f_bavail * status.f_frsize
+    return Disk(
+        used_percent=round(100 * used / max(1, used + status.f_bavail), 1),
+        free_bytes=free,
+        free_megabytes=round(free / 1e6),
+        free_files=status.f_favail if status.f_files > 0 else None,
+        read_only=bool(status.f_flag & os.ST_RDONLY),
+    )
 
 
 def lost_places(table: Optional[str] = None) -> list[str]:

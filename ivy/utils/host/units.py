@@ -5,7 +5,9 @@ from collections.abc import Sequence
 from ivy.utils.host import commands
 
 TARGET = "ivy.target"
-_SECONDS_FOR_A_QUESTION = 30
+PATIENCE = 30.0
+"""Seconds for the answer to a question."""
+
 _SECONDS_FOR_A_STOP = 7200 + 120 + 30  # the longest drain that a config may ask for, and a little
 
 
@@ -14,37 +16,35 @@ def name_of(service: str) -> str:
     return f"ivy-{service.replace('_', '-')}.service"
 
 
-def show(unit: str, *properties: str) -> dict[str, str]:
+def show(unit: str, *properties: str, timeout: float = PATIENCE) -> dict[str, str]:
     """Get properties of a unit, see `systemctl show`.
 
     Raises:
         CommandError: There is no systemd to ask.
     """
-    text = commands.run(
-        ["systemctl", "show", f"--property={','.join(properties)}", "--", unit], timeout=_SECONDS_FOR_A_QUESTION
-    )
+    text = commands.run(["systemctl", "show", f"--property={','.join(properties)}", "--", unit], timeout=timeout)
     return dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
 
 
-def show_each(names: Sequence[str], *properties: str) -> dict[str, dict[str, str]]:
+def show_each(names: Sequence[str], *properties: str, timeout: float = PATIENCE) -> dict[str, dict[str, str]]:
     """Get properties of several units at once; as `show`, by their names."""
     if not names:
         return {}
     wanted = f"--property=Id,{','.join(properties)}"
-    text = commands.run(["systemctl", "show", wanted, "--", *names], timeout=_SECONDS_FOR_A_QUESTION)
+    text = commands.run(["systemctl", "show", wanted, "--", *names], timeout=timeout)
     blocks = [
         dict(line.split("=", 1) for line in block.splitlines() if "=" in line) for block in text.split("\n\n")
     ]
     return {block["Id"]: block for block in blocks if "Id" in block}
 
 
-def wanted_by_target() -> list[str]:
+def wanted_by_target(timeout: float = PATIENCE) -> list[str]:
     """The services that `ivy.target` wants, in the order of their names.
 
     Raises:
         CommandError: There is no systemd to ask.
     """
-    wants = show(TARGET, "Wants").get("Wants", "").split()
+    wants = show(TARGET, "Wants", timeout=timeout).get("Wants", "").split()
     return sorted(unit for unit in wants if unit.endswith(".service"))
 
 
@@ -62,7 +62,7 @@ def active_services(pattern: str) -> list[str]:
         "--full",
         "--state=active,activating,deactivating",
     ]
-    text = commands.run([*command, "--", pattern], timeout=_SECONDS_FOR_A_QUESTION)
+    text = commands.run([*command, "--", pattern], timeout=PATIENCE)
     return [line.split()[0] for line in text.splitlines() if line.strip()]
 
 
@@ -87,7 +87,7 @@ def journal(unit: str, lines: int) -> str:
         "--quiet",
     ]
     try:
-        return commands.run(command, timeout=_SECONDS_FOR_A_QUESTION).strip()
+        return commands.run(command, timeout=PATIENCE).strip()
     except commands.CommandError:
         return ""
 
@@ -98,4 +98,4 @@ def reload() -> None:
     Raises:
         CommandError: systemd refused or failed; the text says why.
     """
-    commands.run(["systemctl", "daemon-reload"], timeout=_SECONDS_FOR_A_QUESTION)
+    commands.run(["systemctl", "daemon-reload"], timeout=PATIENCE)

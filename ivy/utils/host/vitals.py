@@ -1,4 +1,4 @@
-"""What the machine says about itself: load, memory, disk, temperature. Reads only; decides nothing."""
+"""What the machine says about itself: load, memory, temperature. Reads only; decides nothing."""
 
 import datetime
 import os
@@ -7,8 +7,6 @@ from pathlib import Path
 from typing import Optional
 
 import psutil
-
-from ivy import constants
 
 
 def boot_time() -> datetime.datetime:
@@ -33,16 +31,6 @@ def load_percent() -> float:
 def memory_percent() -> float:
     """The memory in use, in per cent of all."""
     return float(psutil.virtual_memory().percent)
-
-
-def disk_percent() -> float:
-    """The space in use on the file system of the data, in per cent of what services may use."""
-    return float(psutil.disk_usage(constants.IVY_DATA_DIR).percent)
-
-
-def disk_free_megabytes() -> float:
-    """The space that services may still use on the file system of the data, in 10^6 bytes."""
-    return float(psutil.disk_usage(constants.IVY_DATA_DIR).free / 1e6)
 
 
 def temperature() -> Optional[float]:

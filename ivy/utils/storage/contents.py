@@ -15,6 +15,9 @@ from ivy.utils.storage.schema import IS_INDEXED
 LARGEST_EXACT_LENGTH = 10_000
 """Up to here, `length` is exact."""
 
+NONE = {"data": 0, "log": 0, "config": 0}
+"""How many messages of each variant an empty queue has."""
+
 
 def insert(connection: sqlite3.Connection, row: tuple[float, str]) -> None:
     """Add a message: timestamp and body."""
@@ -76,7 +79,7 @@ def waiting(connection: sqlite3.Connection) -> dict[str, int]:
 def dropped(connection: sqlite3.Connection) -> dict[str, int]:
     """How many messages of each variant ever left the queue without having been sent."""
     counts = dict(connection.execute("SELECT variant, count FROM DROPPED"))
-    return {variant: counts.get(variant, 0) for variant in ("data", "log", "config")}
+    return {variant: counts.get(variant, 0) for variant in NONE}
 
 
 def dropped_since_report(connection: sqlite3.Connection) -> dict[str, int]:
