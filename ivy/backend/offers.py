@@ -39,8 +39,9 @@ def store(offer: ForeignConfig, config: Config, logger: Logger, queue: Messaging
     revision = offer.general.config_revision
     with StateInterface.update() as state:
         pending = [other.general.config_revision for other in state.pending_configs]
-        known = [config.general.config_revision, history.decided_revision(), *pending]
-        if revision <= max(known) or history.is_decided(offer):
+        past = history.peek()
+        known = [config.general.config_revision, past.decided_revision, *pending]
+        if revision <= max(known) or past.is_decided(offer):
             # Brokers send retained configs again at every connect.
             logger.debug(f"Ignored a config offer of revision {revision}: it is known, or {max(known)} is")
             return _raise_flag() if pending else None  # it may have been lost with /run
@@ -57,7 +58,7 @@ def reject(revision: int, config: Config, logger: Logger, queue: MessagingAgent)
     Raises:
         sqlite3.Error: The answer could not be queued.
     """
-    known = max(config.general.config_revision, history.decided_revision())
+    known = max(config.general.config_revision, history.peek().decided_revision)
     if revision <= known:
         return logger.debug(f"Did not answer an invalid config offer of revision {revision}: {known} is known")
     version = constants.VERSION.as_identifier()  # there has to be one, and this is who says no

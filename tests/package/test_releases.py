@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from ivy import constants
 from ivy.types.config import Config
 from ivy.utils.updates import history
 from ivy.utils.updates.bundled import ReleaseError, install_golden
@@ -70,8 +69,8 @@ class Machine:
 
 @pytest.fixture(autouse=True)
 def no_past(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(history, "HISTORY_FILE", str(tmp_path / "updates.json"))
-    monkeypatch.setattr(constants, "IVY_DATA_DIR", str(tmp_path))
+    monkeypatch.setattr(history.FILE, "path", str(tmp_path / "updates.json"))
+    monkeypatch.setattr(history.FILE, "group_of", str(tmp_path))
 
 
 @pytest.fixture

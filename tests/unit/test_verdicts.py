@@ -43,7 +43,7 @@ def queued() -> list[tuple[str, int]]:
 
 def test_there_is_no_history_at_first() -> None:
     assert history.load().decisions == [] and history.load().trial is None
-    assert history.decided_revision() == -1
+    assert history.peek().decided_revision == -1
     assert not Path(HISTORY_FILE).exists()
 
 
@@ -55,13 +55,13 @@ def test_a_damaged_history_is_moved_aside_and_reported(
     content: bytes, root_dir: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     Path(HISTORY_FILE).write_bytes(content)
-    assert history.decided_revision() == -1  # the backend only looks
+    assert history.peek().decided_revision == -1  # the backend only looks
     assert Path(HISTORY_FILE).read_bytes() == content
     decisions.record(offer(4), None)
     [aside] = root_dir.glob("updates.json.damaged-*")
     assert aside.read_bytes() == content
     assert f"{HISTORY_FILE} is damaged: moved to {aside}" in capfd.readouterr().err
-    assert history.decided_revision() == 4
+    assert history.peek().decided_revision == 4
 
 
 def test_the_history_is_for_the_services_to_read_and_for_nobody_else() -> None:
@@ -92,17 +92,17 @@ def test_a_decision_stands() -> None:
     [decision] = history.load().decisions
     assert (decision.accepted, decision.reason) == (False, "no")
     decisions.record(offer(2), None)  # an older one does not lower what was decided
-    assert history.decided_revision() == 4
+    assert history.peek().decided_revision == 4
 
 
 def test_the_admin_may_let_a_platform_count_anew() -> None:
     decisions.record(offer(9), None)
     decisions.record(offer(2, "rollback"), None)
-    assert history.decided_revision() == 9
+    assert history.peek().decided_revision == 9
     decisions.record(Offer(foreign(2), "admin", "admin-2"), "no")
-    assert history.decided_revision() == 9
+    assert history.peek().decided_revision == 9
     decisions.record(offer(2, "admin"), None)
-    assert history.decided_revision() == 2
+    assert history.peek().decided_revision == 2
 
 
 def test_what_is_reported_is_kept_without_its_secrets() -> None:
@@ -196,10 +196,10 @@ def test_messages_added_once_are_in_the_archive(agent: MessagingAgent) -> None:
 def test_what_was_rejected_stays_so_whatever_the_admin_lets_the_platform_count() -> None:
     decisions.record(of_backend(foreign(7)), "no")
     decisions.record(offer(5, "admin"), None)
-    assert history.decided_revision() == 5
-    assert history.is_decided(foreign(7))
+    assert history.peek().decided_revision == 5
+    assert history.peek().is_decided(foreign(7))
     other = foreign(7, other={"than": "before"})
-    assert not history.is_decided(other)
+    assert not history.peek().is_decided(other)
     with StateInterface.update() as state:
         state.pending_configs = [foreign(7), other]
     decisions.report()

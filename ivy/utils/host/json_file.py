@@ -1,0 +1,107 @@
+"""A JSON file of one model: read, changed as a whole, and set aside where it is damaged. Knows no model."""
+
+import contextlib
+import errno
+import os
+import time
+from collections.abc import Callable, Generator
+from pathlib import Path
+from typing import Generic, Optional, TypeVar
+
+import pydantic
+
+from ivy import files
+from ivy.types.config import describe
+from ivy.utils.host import journal
+
+_NO_FILE = (errno.ELOOP, errno.EINVAL, errno.EFBIG)  # see `files.read`
+
+_Model = TypeVar("_Model", bound=pydantic.BaseModel)
+
+
+class JsonFile(Generic[_Model]):
+    """One such file. Its model has a default for each field: without a file, all is as those say."""
+
+    def __init__(
+        self,
+        path: str,
+        model: type[_Model],
+        lock: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext,
+        group_of: Optional[str] = None,
+    ) -> None:
+        """Touches nothing.
+
+        Args:
+            path: The file.
+            model: What is in it.
+            lock: Held while the file is used; by default its users see to it that there is one at a time.
+            group_of: See `files.write_atomically`.
+        """
+        self.path = path
+        self.group_of = group_of
+        self._model = model
+        self._lock = lock
+
+    def load(self) -> _Model:
+        """Load the content. A damaged file is moved to `<path>.damaged-<Unix time>`, and the journal told.
+
+        Raises:
+            OSError: The file can be neither read nor moved (or is locked: `TimeoutError`).
+        """
+        with self._lock():
+            return self._load()
+
+    @contextlib.contextmanager
+    def update(self) -> Generator[_Model, None, None]:
+        """Change the content: it is on disk when the body has ended. Nothing is written if the body raises.
+
+        Raises:
+            OSError: As for `load`; or the file cannot be written, and is unchanged.
+        """
+        with self._lock():
+            content = self._load()
+            before = self._text(content)
+            yield content
+            after = self._text(content)
+            if after != before:
+                files.write_atomically(
+                    Path(self.path), after, group_of=Path(self.group_of) if self.group_of else None
+                )
+
+    def peek(self) -> _Model:
+        """The content, or none where the file cannot be read: for who may not mend it. Waits for nobody."""
+        try:
+            return self._parse()
+        except (OSError, ValueError):
+            return self._model()
+
+    def tidy(self) -> None:
+        """Remove what is left of changes that a power cut ended.
+
+        Raises:
+            OSError: It cannot be removed (or is locked: `TimeoutError`).
+        """
+        with self._lock():
+            files.remove_stale(Path(self.path))
+
+    def _load(self) -> _Model:
+        try:
+            return self._parse()
+        except FileNotFoundError:
+            return self._model()
+        except OSError as error:
+            if error.errno not in _NO_FILE:
+                raise
+            trouble = str(error)
+        except pydantic.ValidationError as error:
+            trouble = describe(error)
+        aside = f"{self.path}.damaged-{time.time():.0f}"
+        os.rename(self.path, aside)
+        journal.send("ERROR", f"{self.path} is damaged: moved to {aside}, starting anew", details=trouble)
+        return self._model()
+
+    def _parse(self) -> _Model:
+        return self._model.model_validate_json(files.read(self.path))
+
+    def _text(self, content: _Model) -> str:
+        return content.model_dump_json(indent=4, by_alias=True) + "\n"
