@@ -7,7 +7,7 @@ import pytest
 
 from ivy.types.config import UpdaterConfig
 from ivy.utils.host.commands import CommandError
-from ivy.utils.updates import fetch_errors, ownership, source
+from ivy.utils.updates import ownership, source
 from ivy.utils.updates.errors import NetworkTrouble, Rejected
 from ivy.utils.updates.source import Source
 from ivy.version import Version
@@ -133,19 +133,19 @@ DAMAGES = ["fatal: bad object refs/tags/v1.0.0", "fatal: not a git repository: '
 
 @pytest.mark.parametrize(("said", "verdict"), VERDICTS.items())
 def test_what_is_a_verdict_about_the_offer(said: str, verdict: str) -> None:
-    judgement = fetch_errors.judge(CommandError("x", 128, said), "v1.2.3 of url")
+    judgement = source.judge_failure(CommandError("x", 128, said), "v1.2.3 of url")
     assert isinstance(judgement, Rejected)
     assert str(judgement).startswith("v1.2.3 of url: ") and verdict in str(judgement)
 
 
 @pytest.mark.parametrize("said", TROUBLES)
 def test_what_is_trouble_of_the_network(said: str) -> None:
-    assert isinstance(fetch_errors.judge(CommandError("x", 128, said), "v"), NetworkTrouble)
+    assert isinstance(source.judge_failure(CommandError("x", 128, said), "v"), NetworkTrouble)
 
 
 @pytest.mark.parametrize("said", DAMAGES)
 def test_what_is_damage_of_the_nodes_own_copy(said: str) -> None:
-    assert fetch_errors.judge(CommandError("x", 128, said), "v") is None
+    assert source.judge_failure(CommandError("x", 128, said), "v") is None
 
 
 def line(path: str, mode: str = "100644", size: str = "7") -> str:

@@ -12,8 +12,8 @@ from typing import Optional
 
 from ivy.types.config import UpdaterConfig
 from ivy.utils.host import commands
-from ivy.utils.updates import fetch_errors, ownership, sandbox
-from ivy.utils.updates.errors import Rejected
+from ivy.utils.updates import ownership, sandbox
+from ivy.utils.updates.errors import NetworkTrouble, Rejected
 from ivy.version import Version
 
 ALLOWED_SIGNERS = Path("/etc/ivy/allowed_signers")
@@ -46,6 +46,19 @@ _FETCH_SETTINGS = (
 )
 _NO_OTHER_SIGNATURES = ("gpg.openpgp.program=/bin/false", "gpg.x509.program=/bin/false")
 
+# What git says (LC_ALL=C) when trying again would not help …
+_VERDICTS = (
+    ("fsck error", "the repository holds objects that git does not accept"),
+    ("couldn't find remote ref", "there is no such tag in the repository"),
+    ("Authentication failed", "the repository refuses the login: check updater.access_token"),
+    ("could not read Username", "the repository wants a login: check updater.repository and updater.access_token"),
+    ("returned error: 403", "the repository refuses the login: check updater.access_token"),
+    ("not found", "there is no such repository: check updater.repository and updater.access_token"),
+    ("No space left on device", "there is no space left on the node's disk"),
+)
+# … and when it would. (Nothing at all is what a time limit leaves.)
+_TROUBLES = ("unable to access", "RPC failed", "early EOF", "hung up", "disconnect", "timed out", "Connection")
+
 
 class Source:
     """The bare repository that versions are fetched into, for one after the other."""
@@ -72,7 +85,7 @@ class Source:
         try:
             self._fetch(url, reference)
         except commands.CommandError as error:
-            if (judgement := fetch_errors.judge(error, f"{version.as_tag()} of {url}")) is not None:
+            if (judgement := judge_failure(error, f"{version.as_tag()} of {url}")) is not None:
                 raise judgement from None
             # Most likely the repository is damaged. It holds nothing that could not be fetched again.
             shutil.rmtree(self._repository)
@@ -97,7 +110,7 @@ class Source:
         try:
             listing = self._talk("list", question, timeout=_SECONDS_TO_LIST)
         except commands.CommandError as error:
-            raise fetch_errors.judge(error, f"the tags of {url}") or Rejected(f"{url}: {error.said}") from None
+            raise judge_failure(error, f"the tags of {url}") or Rejected(f"{url}: {error.said}") from None
         names = (line.rpartition("/")[2] for line in listing.splitlines())
         return sorted(filter(None, map(_as_version, names)))
 
@@ -181,7 +194,7 @@ class Source:
             self._fetch(url, reference)
         except commands.CommandError as error:
             text = f"{version.as_tag()} of {url}"
-            raise fetch_errors.judge(error, text) or Rejected(
+            raise judge_failure(error, text) or Rejected(
                 f"{text} cannot be fetched; is it larger than 200 MB? {error.said}"
             ) from None
 
@@ -299,3 +312,20 @@ def _inner_name(tag: str) -> str:
     """The name in a tag object: it begins with the lines `object …`, `type …`, `tag NAME`."""
     lines = tag.splitlines()
     return lines[2].removeprefix("tag ") if len(lines) > 2 else ""
+
+
+def judge_failure(error: commands.CommandError, text: str) -> Optional[Exception]:
+    """Tell what a failed fetch says about the offer, or about the network.
+
+    Args:
+        error: What git said.
+        text: What was to be fetched, for the reason.
+
+    Returns: A `Rejected`, or a `NetworkTrouble`; None if it says neither.
+    """
+    for pattern, verdict in _VERDICTS:
+        if pattern in error.said:
+            return Rejected(f"{text}: {verdict}")
+    if not error.said or any(pattern in error.said for pattern in _TROUBLES):
+        return NetworkTrouble(f"{text} cannot be fetched now: {error.said or error}")
+    return None
