@@ -40,12 +40,13 @@ def run() -> None:
         sandbox.stop_all()
         _tidy(releases)
         config = running_config()
-        _renew(releases, config)
+        logger = Logger(config, "updater")
+        _renew(releases, config, logger)
         updater = Updater(running_config())
         announce()
         updater.remove_old_venvs()
         updater.trials.resume()
-        decisions.report()
+        decisions.report(logger)
         while _decide_about_newest():
             announce()
             if releases.current() != constants.VERSION:
@@ -127,9 +128,9 @@ def _announce(config: ForeignConfig) -> None:
     messaging_agent.teardown()
 
 
-def _renew(releases: Releases, config: Config) -> None:
+def _renew(releases: Releases, config: Config, logger: Logger) -> None:
     """Let the services run on what is installed. Before a trial goes on, which would count restarts against it."""
-    are_new = repair.repair(releases, config, Logger(config, "updater"))
+    are_new = repair.repair(releases, config, logger)
     if package_manager.were_changed():
         if not are_new:
             print("packages that ivy runs on were changed: restarting the services", flush=True)

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from ivy.types.config import ConfigError, ForeignConfig
-from ivy.types.updates import Decision
+from ivy.types.updates import Offer
 from ivy.utils.updates import history
 from ivy.utils.updates.releases import GOLDEN, Releases, version_of
 from ivy.version import Version
@@ -19,8 +19,8 @@ def show(arguments: argparse.Namespace) -> int:
     past = history.load()
     found = {
         "releases": _releases(past.last_good),
-        "on_trial": past.trial.offer.general.config_revision if past.trial else None,
-        "decisions": [_decision(decision) for decision in past.decisions[-_SHOWN_DECISIONS:]],
+        "on_trial": past.trial.revision if past.trial else None,
+        "decisions": [_decision(offer) for offer in past.decisions[-_SHOWN_DECISIONS:]],
     }
     print(json.dumps(found, indent=4) if arguments.json else _readable(found))
     return 0
@@ -51,13 +51,13 @@ def _revision(releases: Releases, version: Version) -> int | None:
         return None
 
 
-def _decision(decision: Decision) -> dict[str, Any]:
+def _decision(offer: Offer) -> dict[str, Any]:
     return {
-        "time": datetime.datetime.fromtimestamp(decision.time, datetime.UTC).isoformat(timespec="seconds"),
-        "config_revision": decision.offer.general.config_revision,
-        "version": str(decision.offer.general.software_version),
-        "accepted": decision.accepted,
-        "reason": decision.reason,
+        "time": datetime.datetime.fromtimestamp(offer.time, datetime.UTC).isoformat(timespec="seconds"),
+        "config_revision": offer.revision,
+        "version": str(offer.version),
+        "accepted": offer.accepted,
+        "reason": offer.reason,
     }
 
 

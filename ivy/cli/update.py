@@ -15,12 +15,11 @@ import pydantic
 
 from ivy import update_pass
 from ivy.types.config import ConfigError, ForeignConfig
-from ivy.types.updates import Source
+from ivy.types.updates import Offer, Source
 from ivy.utils.host import units
 from ivy.utils.logger import Logger
 from ivy.utils.updater import Updater
 from ivy.utils.updates import history, sandbox
-from ivy.utils.updates.policy import Offer
 from ivy.utils.updates.releases import Releases
 from ivy.version import Version
 
@@ -104,7 +103,7 @@ def apply_text(text: str) -> int:
 
 def _perform(config: ForeignConfig, source: Source = "admin") -> int:
     """Take an offer to its verdict. A pass of the updater that is under way has to wait until then."""
-    offer = Offer(config, source, f"{source}-{time.time_ns()}")
+    offer = Offer(identifier=f"{source}-{time.time_ns()}", config=config, source=source)
     signal.signal(signal.SIGHUP, signal.default_int_handler)  # a terminal that is gone, e.g. with its network
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     units.control("stop", f"{_UPDATER}.path")

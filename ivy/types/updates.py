@@ -6,6 +6,8 @@ from typing import Literal, Optional
 import pydantic
 
 from ivy.types.config import ForeignConfig, as_text
+from ivy.types.model import Model
+from ivy.version import Version
 
 _KEPT_DECISIONS = 50
 
@@ -13,60 +15,74 @@ Source = Literal["backend", "admin", "rollback"]
 """Where an offer comes from: the last is the admin's, too, but says nothing about revisions."""
 
 
-def identifier_of(offer: ForeignConfig) -> str:
-    """What an offer of the backend is known by: by its content, too, as a platform may begin to count anew."""
-    return f"revision-{offer.general.config_revision}-{zlib.crc32(as_text(offer).encode()):08x}"
+class Offer(Model):
+    """A config that somebody wants this node to use: pending, on trial, and decided about, it is this record.
 
+    On disk it has the names that releases of version 1.0.0 know, which may run again after a rollback.
+    """
 
-class Trial(pydantic.BaseModel):
-    """An offer that is put to the test, from just before its activation until the verdict is carried out."""
+    model_config = pydantic.ConfigDict(extra="allow", frozen=True, populate_by_name=True)
 
-    model_config = pydantic.ConfigDict(extra="allow", frozen=True)
+    identifier: str = pydantic.Field(description="Unique on this node.")
+    config: ForeignConfig = pydantic.Field(
+        validation_alias="offer",
+        serialization_alias="offer",
+        description="Whole until the decision was reported, then only its `general`.",
+    )
+    source: Source = "backend"
 
-    identifier: str = pydantic.Field(description="Of the offer, unique on this node.")
-    offer: ForeignConfig
-    source: Source
-    digest: str = pydantic.Field(description="SHA-256 of the config file that is on trial, in hexadecimal.")
-    link_was_down: bool = pydantic.Field(description="Whether there was no connection before the activation.")
+    # The trial: from just before the activation until the decision is carried out.
+    digest: str = pydantic.Field(default="", description="SHA-256 of the config file on trial, in hexadecimal.")
+    link_was_down: bool = pydantic.Field(default=False, description="Whether there was no connection before.")
     seconds_of_probation: int = pydantic.Field(default=30, description="How long all services must run well.")
     max_seconds_of_probation: int = pydantic.Field(default=300, description="How long that may take.")
     interruptions: int = pydantic.Field(default=0, description="How often it began anew, e.g. after a power cut.")
     failure: Optional[str] = pydantic.Field(default=None, description="Why it is to be undone, once that is known.")
 
-
-class Decision(pydantic.BaseModel):
-    """What became of an offer."""
-
-    model_config = pydantic.ConfigDict(extra="allow", frozen=True)
-
-    identifier: str
-    offer: ForeignConfig = pydantic.Field(description="Whole until it was reported, then only its `general`.")
-    accepted: bool
+    # The decision.
+    accepted: Optional[bool] = pydantic.Field(default=None, description="null until it is decided.")
     reason: str = pydantic.Field(default="", description="Why not.")
-    time: float = pydantic.Field(description="Unix time in seconds.")
+    time: float = pydantic.Field(default=0, description="Of the decision: Unix time in seconds.")
     reported: bool = pydantic.Field(default=False, description="Whether the operator's message is in the queue.")
 
+    @classmethod
+    def of_backend(cls, config: ForeignConfig) -> "Offer":
+        """What a backend offers: known by its content, too, as a platform may begin to count anew."""
+        number = f"{config.general.config_revision}-{zlib.crc32(as_text(config).encode()):08x}"
+        return cls(identifier=f"revision-{number}", config=config)
 
-class History(pydantic.BaseModel):
+    @property
+    def revision(self) -> int:
+        """The number of the config."""
+        return self.config.general.config_revision
+
+    @property
+    def version(self) -> Version:
+        """The version that the config is for."""
+        return self.config.general.software_version
+
+
+class History(Model):
     """The past of a node's updates, and the one that is under way."""
 
     model_config = pydantic.ConfigDict(extra="allow", validate_assignment=True)
 
     decided_revision: int = pydantic.Field(default=-1, description="A backend's offer must have a higher one.")
-    trial: Optional[Trial] = None
-    decisions: list[Decision] = pydantic.Field(default=[], description="The newest of them, the oldest first.")
+    trial: Optional[Offer] = None
+    decisions: list[Offer] = pydantic.Field(default=[], description="The newest of them, the oldest first.")
     last_good: Optional[ForeignConfig] = pydantic.Field(
         default=None, description="The config, and so the version, before the last accepted change."
     )
 
-    def find(self, identifier: str) -> Optional[Decision]:
-        """The decision about an offer, if there was one."""
-        return next((decision for decision in self.decisions if decision.identifier == identifier), None)
+    def find(self, identifier: str) -> Optional[Offer]:
+        """The offer of this name, if it was decided about."""
+        return next((offer for offer in self.decisions if offer.identifier == identifier), None)
 
-    def is_decided(self, offer: ForeignConfig) -> bool:
+    def is_decided(self, config: ForeignConfig) -> bool:
         """Whether an offer of the backend, or a newer one, was decided about."""
-        return offer.general.config_revision <= self.decided_revision or self.find(identifier_of(offer)) is not None
+        offer = Offer.of_backend(config)
+        return offer.revision <= self.decided_revision or self.find(offer.identifier) is not None
 
-    def add(self, decision: Decision) -> None:
+    def add(self, offer: Offer) -> None:
         """Remember a decision; the oldest are forgotten."""
-        self.decisions = [*self.decisions, decision][-_KEPT_DECISIONS:]
+        self.decisions = [*self.decisions, offer][-_KEPT_DECISIONS:]

@@ -13,14 +13,13 @@ from typing import Optional
 from ivy import constants
 from ivy.files import sync
 from ivy.types.config import Config, ForeignConfig, as_text
-from ivy.types.updates import History
+from ivy.types.updates import History, Offer
 from ivy.utils.host import commands
 from ivy.utils.logger import Logger
 from ivy.utils.state_interface import StateInterface
-from ivy.utils.updates import bundled, environment, history, ownership, policy, releases, retry, sandbox
+from ivy.utils.updates import bundled, decisions, environment, history, ownership, policy, releases, retry, sandbox
 from ivy.utils.updates.bundled import ReleaseError
 from ivy.utils.updates.errors import NetworkTrouble, Rejected
-from ivy.utils.updates.policy import Offer
 from ivy.utils.updates.releases import GOLDEN, Releases
 from ivy.utils.updates.source import Source
 from ivy.utils.updates.trial import Trials
@@ -67,7 +66,7 @@ class Updater:
         Raises:
             OSError, CommandError, sqlite3.Error: The node is in trouble. The next pass goes on.
         """
-        self.perform(policy.of_backend(foreign_config))
+        self.perform(Offer.of_backend(foreign_config))
 
     def perform(self, offer: Offer) -> Optional[str]:
         """Take an offer to its verdict, which is reported.
@@ -79,40 +78,47 @@ class Updater:
         """
         self._logger.info(f"Deciding about config revision {offer.revision} for version {offer.version}")
         try:
-            plan = policy.decide(self._releases.active_config(), offer, self._updater, constants.VERSION)
-            if plan.is_version_change:
+            is_version_change = policy.decide(
+                self._releases.active_config(), offer, self._updater, constants.VERSION
+            )
+            if is_version_change:
                 self._prepare(offer)
         except (Rejected, ReleaseError) as error:
-            return self.trials.conclude(offer, str(error))
+            return self._reject(offer, str(error))
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
-            return self.trials.conclude(offer, f"no space left for a version: {error}")
+            return self._reject(offer, f"no space left for a version: {error}")
         finally:
             self._releases.remove_unfinished()
         trial = self.trials.begin(offer)
         self._logger.info("Activating it; what ran before is kept until all is well")
-        if plan.is_version_change:
+        if is_version_change:
             self.update_cli_pointer(offer.version)
         else:
             self._releases.write_config(offer.version, as_text(offer.config))
         return self.trials.watch(trial)
 
+    def _reject(self, offer: Offer, reason: str) -> str:
+        decisions.record(offer, reason)
+        decisions.report(self._logger)
+        return reason
+
     def _prepare(self, offer: Offer) -> None:
         """Have the offered version in its place, with the offered config, tested; nothing of it runs yet."""
         version = offer.version
         self._check_space()
-        is_usable = environment.fits(self._releases.directory(version))
-        if self._settings.source_conflict_strategy == "overwrite" or not is_usable:
+        release = self._releases.directory(version)
+        is_made = self._settings.source_conflict_strategy == "overwrite" or not environment.fits(release)
+        if is_made:
             self._await_release(offer)
-            self._write_config(offer, self._releases.unfinished(version))
-            self.run_pytests(version)
-            self._releases.put_in_place(version)
         else:
             self._logger.info(f"Version {version} is on disk already")
-            self._write_config(offer, self._releases.directory(version))
-            self.run_pytests(version)
-        environment.check(self._releases.directory(version))
+        self._write_config(offer, self._releases.unfinished(version) if is_made else release)
+        self.run_pytests(version)
+        if is_made:
+            self._releases.put_in_place(version)
+        environment.check(release)
 
     def _await_release(self, offer: Offer) -> None:
         """Make the release, however long the network is away; unless a newer offer comes meanwhile.

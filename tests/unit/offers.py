@@ -3,8 +3,7 @@
 from typing import Any
 
 from ivy.types.config import ForeignConfig
-from ivy.types.updates import Source
-from ivy.utils.updates.policy import Offer, of_backend
+from ivy.types.updates import Offer, Source
 from tests.support.helpers import CONFIG
 
 
@@ -17,4 +16,6 @@ def foreign(revision: int = 4, version: str = "1.0.0", **sections: Any) -> Forei
 def offer(revision: int, source: Source = "backend") -> Offer:
     """An offer, with a secret in it."""
     config = foreign(revision, backend={"password": "hidden-password"})
-    return of_backend(config) if source == "backend" else Offer(config, source, f"{source}-1")
+    if source == "backend":
+        return Offer.of_backend(config)
+    return Offer(identifier=f"{source}-1", config=config, source=source)

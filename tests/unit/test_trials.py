@@ -2,14 +2,16 @@
 
 import json
 from pathlib import Path
+from typing import Any, Optional
 
+import pydantic
 import pytest
 
-from ivy.types.config import UpdaterConfig, as_text
+from ivy.types.config import ForeignConfig, UpdaterConfig, as_text
+from ivy.types.updates import Offer, Source
 from ivy.utils.logger import Logger
-from ivy.utils.updates import history, probation
-from ivy.utils.updates.policy import Offer
-from ivy.utils.updates.releases import Releases
+from ivy.utils.updates import decisions, history, probation
+from ivy.utils.updates.releases import Releases, digest
 from ivy.utils.updates.trial import Trials
 from ivy.version import Version
 from tests.support.helpers import CONFIG, UPDATER, Node, make_config
@@ -50,7 +52,7 @@ def test_an_interrupted_probation_takes_as_long_as_before_whatever_the_offered_c
     releases: Releases, watched: list[probation.Terms]
 ) -> None:
     offered = foreign(4)
-    trials(releases, 40, 400).begin(Offer(offered, "backend", "offer-4"))
+    trials(releases, 40, 400).begin(Offer(identifier="offer-4", config=offered))
     releases.write_config(VERSION, as_text(offered))
     trials(releases, 1, 10).resume()  # after a power cut the config is the offered one
     assert [(terms.seconds, terms.most_seconds) for terms in watched] == [(40, 400)]
@@ -63,7 +65,7 @@ def test_a_probation_that_is_longer_than_it_may_be_can_still_be_passed(
 ) -> None:
     """Otherwise nothing could be accepted any more, not even what corrects that."""
     too_short = trials(releases, 600, 300)
-    too_short.watch(too_short.begin(Offer(foreign(4), "backend", "offer-4")))
+    too_short.watch(too_short.begin(Offer(identifier="offer-4", config=foreign(4))))
     assert watched[0].most_seconds > watched[0].seconds == 600
 
 
@@ -71,7 +73,7 @@ def test_a_link_is_not_waited_for_anew_at_each_boot_for_ever(
     releases: Releases, watched: list[probation.Terms], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(probation.Watch, "run", lambda watch: _lose_power(watched, watch))
-    trials(releases, 1, 10).begin(Offer(foreign(4), "backend", "offer-4"))
+    trials(releases, 1, 10).begin(Offer(identifier="offer-4", config=foreign(4)))
     with history.update() as past:
         assert past.trial
         past.trial = past.trial.model_copy(update={"link_was_down": True})
@@ -82,10 +84,116 @@ def test_a_link_is_not_waited_for_anew_at_each_boot_for_ever(
     assert [terms.link_was_down for terms in watched] == [True, True, False, False, False]
 
 
+def of_1_0_0(config: ForeignConfig, **trial: Any) -> None:
+    """Let the file be as version 1.0.0 left it when a probation was interrupted."""
+    general = {"config_revision": 2, "software_version": "1.0.0"}
+    decision = {"identifier": "revision-2-00000000", "offer": {"general": general}, "accepted": False}
+    offer = config.model_dump(mode="json")
+    on_trial: dict[str, Any] = {"identifier": "offer-4", "offer": offer, "source": "backend"}
+    on_trial |= {"digest": digest(as_text(config)), "link_was_down": True, "seconds_of_probation": 40}
+    on_trial |= {"max_seconds_of_probation": 400, "interruptions": 1, "failure": None, **trial}
+    rest = {"reason": "no", "time": 1.5, "reported": True}
+    content = {"decided_revision": 3, "trial": on_trial, "decisions": [{**decision, **rest}], "last_good": None}
+    Path(history.HISTORY_FILE).write_text(json.dumps(content))
+
+
+def test_a_trial_that_version_1_0_0_began_goes_on(releases: Releases, watched: list[probation.Terms]) -> None:
+    releases.begin_probation()
+    releases.write_config(VERSION, as_text(foreign(4)))
+    of_1_0_0(foreign(4))
+    trials(releases, 1, 10).resume()
+    assert [(terms.seconds, terms.most_seconds, terms.link_was_down) for terms in watched] == [(40, 400, True)]
+    past = history.load()
+    assert [(offer.revision, offer.accepted, offer.reason) for offer in past.decisions] == [
+        (2, False, "no"),
+        (4, True, ""),
+    ]
+    assert past.trial is None and past.decided_revision == 4
+    assert past.last_good and past.last_good.general.config_revision == 3
+
+
+def test_a_trial_that_version_1_0_0_saw_fail_is_undone(releases: Releases, watched: list[probation.Terms]) -> None:
+    releases.begin_probation()
+    releases.write_config(VERSION, as_text(foreign(4)))
+    of_1_0_0(foreign(4), failure="it crashed")
+    trials(releases, 1, 10).resume()
+    assert watched == [] and releases.active_config().general.config_revision == 3
+    past = history.load()
+    assert (past.decisions[-1].accepted, past.decisions[-1].reason) == (False, "it crashed")
+    assert past.trial is None and past.last_good is None
+
+
+class Trial100(pydantic.BaseModel):
+    """As version 1.0.0 knows it."""
+
+    model_config = pydantic.ConfigDict(extra="allow", frozen=True)
+
+    identifier: str
+    offer: ForeignConfig
+    source: Source
+    digest: str
+    link_was_down: bool
+    seconds_of_probation: int = 30
+    max_seconds_of_probation: int = 300
+    interruptions: int = 0
+    failure: str | None = None
+
+
+class Decision100(pydantic.BaseModel):
+    """As version 1.0.0 knows it."""
+
+    model_config = pydantic.ConfigDict(extra="allow", frozen=True)
+
+    identifier: str
+    offer: ForeignConfig
+    accepted: bool
+    reason: str = ""
+    time: float
+    reported: bool = False
+
+
+class History100(pydantic.BaseModel):
+    """As version 1.0.0 knows it."""
+
+    model_config = pydantic.ConfigDict(extra="allow", validate_assignment=True)
+
+    decided_revision: int = -1
+    trial: Trial100 | None = None
+    decisions: list[Decision100] = []
+    last_good: ForeignConfig | None = None
+
+
+def test_after_a_rollback_version_1_0_0_can_read_what_it_needs(
+    releases: Releases, watched: list[probation.Terms], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read() -> History100:
+        return History100.model_validate_json(Path(history.HISTORY_FILE).read_bytes())
+
+    offers = trials(releases, 40, 400)
+    offers.watch(offers.begin(Offer(identifier="offer-4", config=foreign(4))))
+    monkeypatch.setattr(probation.Watch, "run", lambda watch: _lose_power(watched, watch))
+    begun = offers.begin(Offer(identifier="offer-5", config=foreign(5)))
+    with pytest.raises(_PowerCut):
+        offers.watch(begun)
+    past = read()
+    assert past.decided_revision == 4
+    assert past.trial and past.trial.offer == foreign(5) and past.trial.failure is None
+    assert past.trial.digest == digest(as_text(foreign(5))) and past.trial.seconds_of_probation == 40
+    monkeypatch.setattr(probation.Watch, "run", lambda _: "it crashed")
+    monkeypatch.setattr(Releases, "go_back", lambda _: _lose_power(watched))
+    with pytest.raises(_PowerCut):
+        offers.watch(begun)
+    past = read()
+    assert past.trial and past.trial.failure == "it crashed"
+    decisions.record(begun, "it crashed")
+    decided = [(decision.offer.general.config_revision, decision.accepted) for decision in read().decisions]
+    assert decided == [(4, True), (5, False)] and read().decisions[-1].reason == "it crashed"
+
+
 class _PowerCut(Exception):
     pass
 
 
-def _lose_power(watched: list[probation.Terms], watch: probation.Watch) -> None:
-    watched.append(watch.terms)
+def _lose_power(watched: list[probation.Terms], watch: Optional[probation.Watch] = None) -> None:
+    watched += [watch.terms] if watch else []
     raise _PowerCut

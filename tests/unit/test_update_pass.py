@@ -14,6 +14,7 @@ import pytest
 from ivy import constants, update_pass
 from ivy.types.config import ForeignConfig
 from ivy.types.messages import ConfigMessageBody
+from ivy.types.updates import Offer
 from ivy.utils import notify
 from ivy.utils.logger import Logger
 from ivy.utils.messaging_agent import MessagingAgent
@@ -21,13 +22,16 @@ from ivy.utils.state_interface import StateInterface
 from ivy.utils.updater import Updater
 from ivy.utils.updates import bundled, decisions, environment, history, repair
 from ivy.utils.updates.errors import NetworkTrouble, Rejected
-from ivy.utils.updates.policy import UPDATER_DEFAULTS, Offer
+from ivy.utils.updates.policy import UPDATER_DEFAULTS
 from ivy.utils.updates.releases import Releases
+from ivy.utils.updates.source import Source
 from ivy.version import Version
 from tests.support.helpers import BACKEND, CONFIG, UPDATER, Node, make_config
 from tests.unit.offers import foreign
 
 VERSION = Version("1.0.0")
+LOGGER = Logger(make_config(), "updater")
+ADMINS = Offer(identifier="admin-1", config=foreign(3, "1.1.0"), source="admin")
 
 
 @pytest.fixture(autouse=True)
@@ -134,7 +138,7 @@ class Performed:
         def perform(_updater: Updater, offer: Offer) -> str | None:
             self.revisions.append(offer.revision)
             decisions.record(offer, None)
-            decisions.report()
+            decisions.report(LOGGER)
             return None
 
         monkeypatch.setattr(Updater, "perform", perform)
@@ -151,7 +155,7 @@ def test_the_newest_offer_is_dealt_with_and_the_others_are_answered(monkeypatch:
     assert update_pass._decide_about_newest()
     assert not update_pass._decide_about_newest()
     assert performed.revisions == [8]
-    found = [(d.offer.general.config_revision, d.accepted, d.reason) for d in history.load().decisions]
+    found = [(d.revision, d.accepted, d.reason) for d in history.load().decisions]
     superseded = "superseded by revision 8"
     assert found == [(6, False, superseded), (7, False, superseded), (8, True, "")]
     assert all(decision.reported for decision in history.load().decisions)
@@ -164,7 +168,7 @@ def test_what_was_decided_is_not_decided_again(monkeypatch: pytest.MonkeyPatch) 
         past.decided_revision = 8
     pend(7, 8)
     assert not update_pass._decide_about_newest()
-    decisions.report()  # as each pass does
+    decisions.report(LOGGER)  # as each pass does
     assert performed.revisions == [] and StateInterface.load().pending_configs == []
 
 
@@ -243,9 +247,22 @@ def test_the_admin_is_told_soon_that_there_is_no_network(monkeypatch: pytest.Mon
     clock = Clock(monkeypatch)
     write({**CONFIG, "updater": UPDATER})
     monkeypatch.setattr(Updater, "_make_release", no_network)
-    failure = Updater(update_pass.running_config()).perform(Offer(foreign(3, "1.1.0"), "admin", "admin-1"))
+    failure = Updater(update_pass.running_config()).perform(ADMINS)
     assert failure == "no route to host"
     assert 60 < clock.now - 1000 < 300
+
+
+def test_versions_come_from_where_the_active_config_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The offered one is not trusted yet."""
+
+    def fetch(source: Source, _: Version) -> None:
+        raise Rejected(f"{source._settings.provider_host} {source._settings.repository}")
+
+    monkeypatch.setattr(Source, "fetch", fetch)
+    write({**CONFIG, "updater": UPDATER})
+    evil = {**UPDATER, "repository": "evil/name", "provider_host": "evil"}
+    offer = Offer.of_backend(foreign(4, "1.1.0", updater=evil))
+    assert Updater(update_pass.running_config()).perform(offer) == "github.com org/name"
 
 
 def test_tests_that_were_stopped_have_not_passed(node: Node, releases: Releases) -> None:
@@ -324,7 +341,7 @@ def test_a_version_on_disk_that_no_python_can_run_is_made_anew(
     monkeypatch.setattr(Updater, "_make_release", make_release)
     write({**CONFIG, "updater": UPDATER})
     releases.directory(Version("1.1.0")).mkdir()
-    failure = Updater(update_pass.running_config()).perform(Offer(foreign(3, "1.1.0"), "admin", "admin-1"))
+    failure = Updater(update_pass.running_config()).perform(ADMINS)
     assert failure == "1.1.0 is made anew"
 
 

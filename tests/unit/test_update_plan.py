@@ -6,10 +6,9 @@ from typing import Any
 import pytest
 
 from ivy.types.config import Config, ForeignConfig, UpdaterConfig
-from ivy.types.updates import History, Source
+from ivy.types.updates import History, Offer, Source
 from ivy.utils.updates import policy
 from ivy.utils.updates.errors import Rejected
-from ivy.utils.updates.policy import Offer, Plan
 from ivy.version import Version
 from tests.support.helpers import UPDATER, make_config
 from tests.unit.offers import foreign
@@ -17,21 +16,23 @@ from tests.unit.offers import foreign
 OWN = Version("1.0.0")
 
 
-def decide(config: ForeignConfig, source: Source = "backend", **updater: Any) -> Plan:
+def _offer(config: ForeignConfig, source: Source = "backend") -> Offer:
+    return Offer(identifier="x", config=config, source=source)
+
+
+def decide(config: ForeignConfig, source: Source = "backend", **updater: Any) -> bool:
     """Decide about an offer for a node of revision 3 and version 1.0.0, whose section `updater` is given."""
     active = make_config(updater={**UPDATER, **updater})
-    return policy.decide(active.to_foreign_config(), Offer(config, source, "x"), active.updater, OWN)
+    return policy.decide(active.to_foreign_config(), _offer(config, source), active.updater, OWN)
 
 
 @pytest.mark.parametrize("version", ["1.1.0", "0.9.0", "1.0.0-rc.1", "99.0.0"])
 def test_another_version_is_a_change_of_version(version: str) -> None:
-    plan = decide(foreign(version=version))
-    assert plan.is_version_change
-    assert plan.updater.repository == UPDATER["repository"]
+    assert decide(foreign(version=version))
 
 
 def test_the_same_version_is_none() -> None:
-    assert not decide(foreign()).is_version_change
+    assert not decide(foreign())
 
 
 @pytest.mark.parametrize(
@@ -48,21 +49,21 @@ def test_a_config_for_this_version_must_be_of_its_schema(sections: dict[str, Any
 
 
 def test_a_config_for_another_version_is_not_judged_by_this_ones_schema() -> None:
-    assert decide(foreign(version="1.1.0", surprise={}, dummy_procedure=None)).is_version_change
+    assert decide(foreign(version="1.1.0", surprise={}, dummy_procedure=None))
 
 
 def test_where_the_packages_updater_stands_in_it_does_not_judge_the_schema_of_another_version() -> None:
     current = foreign(3, "2.0.0")
-    offer = Offer(foreign(4, "2.0.0", surprise={}), "backend", "x")
-    assert not policy.decide(current, offer, None, OWN).is_version_change
+    offer = _offer(foreign(4, "2.0.0", surprise={}))
+    assert not policy.decide(current, offer, None, OWN)
 
 
 @pytest.mark.parametrize("source", ["backend", "admin"])
 def test_without_a_section_updater_there_are_no_other_versions(source: Source) -> None:
     current = make_config().to_foreign_config()
     with pytest.raises(Rejected, match="updater: is null"):
-        policy.decide(current, Offer(foreign(version="1.1.0"), source, "x"), None, OWN)
-    assert not policy.decide(current, Offer(foreign(), source, "x"), None, OWN).is_version_change
+        policy.decide(current, _offer(foreign(version="1.1.0"), source), None, OWN)
+    assert not policy.decide(current, _offer(foreign(), source), None, OWN)
 
 
 @pytest.mark.parametrize("version", ["0.9.9", "1.0.0-rc.1", "0.10.0"])
@@ -73,7 +74,7 @@ def test_no_version_is_older_than_the_oldest(version: str) -> None:
 
 def test_the_oldest_version_itself_is_taken() -> None:
     updater = {**UPDATER, "oldest_version": "0.9.0"}
-    assert decide(foreign(version="0.9.0", updater=updater), oldest_version="0.9.0").is_version_change
+    assert decide(foreign(version="0.9.0", updater=updater), oldest_version="0.9.0")
 
 
 LOOSER = [
@@ -106,15 +107,14 @@ def test_a_backend_may_not_leave_the_section_out_to_get_rid_of_the_oldest_versio
 
 
 def test_the_way_back_needs_no_source_of_versions() -> None:
-    back = Offer(foreign(version="0.9.0"), "rollback", "x")
-    plan = policy.decide(make_config().to_foreign_config(), back, None, OWN)
-    assert plan.is_version_change
+    current, before = make_config().to_foreign_config(), foreign(version="0.9.0")
+    assert policy.decide(current, _offer(before, "rollback"), None, OWN)
     with pytest.raises(Rejected, match="updater: is null"):
-        policy.decide(make_config().to_foreign_config(), Offer(back.config, "admin", "x"), None, OWN)
+        policy.decide(current, _offer(before, "admin"), None, OWN)
 
 
 def test_a_backend_may_not_loosen_the_default_where_the_node_has_no_section() -> None:
-    offer = Offer(foreign(updater={**UPDATER, "require_signed_tags": False}), "backend", "x")
+    offer = _offer(foreign(updater={**UPDATER, "require_signed_tags": False}))
     with pytest.raises(Rejected, match="only the admin"):
         policy.decide(make_config().to_foreign_config(), offer, None, OWN)
 
@@ -143,12 +143,7 @@ def test_the_admin_may_loosen_it(source: Source) -> None:
 @pytest.mark.parametrize("source", ["admin", "rollback"])
 @pytest.mark.parametrize("revision", [3, 1, -1])
 def test_the_admin_decides_about_revisions(source: Source, revision: int) -> None:
-    assert not decide(foreign(revision), source).is_version_change
-
-
-def test_the_settings_are_those_of_the_active_config() -> None:
-    plan = decide(foreign(version="1.1.0", updater={**UPDATER, "repository": "evil/name", "provider_host": "evil"}))
-    assert (plan.updater.repository, plan.updater.provider_host) == ("org/name", "github.com")
+    assert not decide(foreign(revision), source)
 
 
 def _choose(revisions: list[int], decided: int) -> tuple[int | None, list[int]]:
@@ -177,10 +172,10 @@ def test_the_newest_undecided_offer_is_chosen(
 
 
 def test_an_offer_of_a_backend_is_known_by_its_revision_and_its_content() -> None:
-    offer = policy.of_backend(foreign(7))
+    offer = Offer.of_backend(foreign(7))
     assert re.fullmatch("revision-7-[0-9a-f]{8}", offer.identifier)
-    assert policy.of_backend(foreign(7)).identifier == offer.identifier
-    assert policy.of_backend(foreign(7, more=1)).identifier != offer.identifier
+    assert Offer.of_backend(foreign(7)).identifier == offer.identifier
+    assert Offer.of_backend(foreign(7, more=1)).identifier != offer.identifier
     assert offer.version == OWN
 
 

@@ -9,14 +9,17 @@ import pytest
 
 from ivy import constants
 from ivy.types.messages import ConfigMessageBody, LogMessageBody
+from ivy.types.updates import Offer
+from ivy.utils.logger import Logger
 from ivy.utils.messaging_agent import ACTIVE_QUEUE_FILE, MessagingAgent
 from ivy.utils.state_interface import StateInterface
 from ivy.utils.updates import decisions, history
 from ivy.utils.updates.history import HISTORY_FILE
-from ivy.utils.updates.policy import Offer, of_backend
+from tests.support.helpers import make_config
 from tests.support.killing import killed_at
 from tests.unit.offers import foreign, offer
 
+LOGGER = Logger(make_config(), "updater")
 FLAG = Path(constants.PENDING_CONFIG_FLAG)
 
 
@@ -99,7 +102,7 @@ def test_the_admin_may_let_a_platform_count_anew() -> None:
     decisions.record(offer(9), None)
     decisions.record(offer(2, "rollback"), None)
     assert history.peek().decided_revision == 9
-    decisions.record(Offer(foreign(2), "admin", "admin-2"), "no")
+    decisions.record(Offer(identifier="admin-2", config=foreign(2), source="admin"), "no")
     assert history.peek().decided_revision == 9
     decisions.record(offer(2, "admin"), None)
     assert history.peek().decided_revision == 2
@@ -108,7 +111,7 @@ def test_the_admin_may_let_a_platform_count_anew() -> None:
 def test_what_is_reported_is_kept_without_its_secrets() -> None:
     decisions.record(offer(4), "no\nbecause")
     assert "hidden" in Path(HISTORY_FILE).read_text()
-    decisions.report()
+    decisions.report(LOGGER)
     assert "hidden" not in Path(HISTORY_FILE).read_text()
     assert queued() == [
         ("rejected", 4),
@@ -119,7 +122,7 @@ def test_what_is_reported_is_kept_without_its_secrets() -> None:
 def test_of_many_decisions_the_newest_stay() -> None:
     for revision in range(1, 60):
         decisions.record(offer(revision), None)
-    kept = [decision.offer.general.config_revision for decision in history.load().decisions]
+    kept = [decision.revision for decision in history.load().decisions]
     assert kept == list(range(10, 60))
 
 
@@ -134,11 +137,11 @@ def test_the_flag_goes_with_the_last_offer_whatever_it_is(what: str) -> None:
     elif what == "link":
         FLAG.symlink_to("nowhere")
     decisions.record(offer(4), None)
-    decisions.report()
+    decisions.report(LOGGER)
     assert os.path.lexists(FLAG) is (what != "nothing")
     assert [config.general.config_revision for config in StateInterface.load().pending_configs] == [5]
     decisions.record(offer(5), None)
-    decisions.report()
+    decisions.report(LOGGER)
     assert not os.path.lexists(FLAG)
     assert StateInterface.load().pending_configs == []
 
@@ -150,7 +153,7 @@ def test_killed_at_any_step_each_decision_is_told_once() -> None:
     def a_pass() -> None:
         decisions.record(offer(4), "no")
         decisions.record(offer(5), None)
-        decisions.report()
+        decisions.report(LOGGER)
 
     told: list[tuple[str, int]] = []
     step = 0
@@ -194,7 +197,7 @@ def test_messages_added_once_are_in_the_archive(agent: MessagingAgent) -> None:
 
 
 def test_what_was_rejected_stays_so_whatever_the_admin_lets_the_platform_count() -> None:
-    decisions.record(of_backend(foreign(7)), "no")
+    decisions.record(Offer.of_backend(foreign(7)), "no")
     decisions.record(offer(5, "admin"), None)
     assert history.peek().decided_revision == 5
     assert history.peek().is_decided(foreign(7))
@@ -202,5 +205,5 @@ def test_what_was_rejected_stays_so_whatever_the_admin_lets_the_platform_count()
     assert not history.peek().is_decided(other)
     with StateInterface.update() as state:
         state.pending_configs = [foreign(7), other]
-    decisions.report()
+    decisions.report(LOGGER)
     assert StateInterface.load().pending_configs == [other]

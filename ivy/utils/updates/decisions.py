@@ -1,26 +1,27 @@
 """The one place that says what became of an offer: to the journal, to the operator, and to whoever asks later."""
 
 import time
-from typing import Literal
+from typing import Literal, Optional
 
 from ivy import constants, files
 from ivy.types.config import ForeignConfig
 from ivy.types.messages import ConfigMessageBody, LogMessageBody
-from ivy.types.updates import Decision, History
+from ivy.types.updates import History, Offer
+from ivy.utils.logger import Logger
 from ivy.utils.messaging_agent import MessagingAgent
 from ivy.utils.state_interface import StateInterface
 from ivy.utils.updates import history
-from ivy.utils.updates.policy import Offer
 
 _LONGEST_REASON = 4000
 
 
-def record(offer: Offer, failure: str | None) -> None:
+def record(offer: Offer, failure: Optional[str], before: Optional[ForeignConfig] = None) -> None:
     """Decide about an offer, for ever. Doing it again changes nothing.
 
     Args:
         offer: The offer.
         failure: Why it is rejected; None accepts it.
+        before: The config that it replaced, for the admin to go back to.
 
     Raises:
         OSError: It could not be written.
@@ -32,54 +33,59 @@ def record(offer: Offer, failure: str | None) -> None:
             # A platform that begins to count anew would not be heard any more, if the admin could not.
             past.decided_revision = min(past.decided_revision, offer.revision)
         if past.find(offer.identifier) is None:
-            reason = (failure or "")[:_LONGEST_REASON]
-            past.add(
-                Decision(
-                    identifier=offer.identifier,
-                    offer=offer.config,
-                    accepted=failure is None,
-                    reason=reason,
-                    time=time.time(),
-                )
-            )
+            verdict = {"accepted": failure is None, "reason": (failure or "")[:_LONGEST_REASON]}
+            past.add(offer.model_copy(update={**verdict, "time": time.time()}))
+            past.last_good = before if failure is None and before else past.last_good
 
 
-def report() -> None:
+def report(logger: Logger) -> None:
     """Queue a message for each decision that the operator does not know, once. Forget offers decided about.
+
+    Args:
+        logger: What to tell of them to, too.
 
     Raises:
         OSError, sqlite3.Error: Not all could be queued; the next call does the rest.
     """
-    for decision in history.load().decisions:
-        if not decision.reported:
-            _queue(decision)
+    new = [offer for offer in history.load().decisions if not offer.reported]
+    for offer in new:
+        _queue(offer)
     with history.update() as past:
-        past.decisions = [_as_reported(decision) for decision in past.decisions]
+        past.decisions = [_as_reported(offer) for offer in past.decisions]
     _forget_offers(past)
+    for offer in new:
+        _log(offer, logger)
 
 
-def _queue(decision: Decision) -> None:
-    revision = decision.offer.general.config_revision
-    version = decision.offer.general.software_version
-    status: Literal["accepted", "rejected"] = "accepted" if decision.accepted else "rejected"
-    bodies: list[ConfigMessageBody | LogMessageBody] = [ConfigMessageBody(status=status, config=decision.offer)]
-    if not decision.accepted:
+def _queue(offer: Offer) -> None:
+    status: Literal["accepted", "rejected"] = "accepted" if offer.accepted else "rejected"
+    bodies: list[ConfigMessageBody | LogMessageBody] = [ConfigMessageBody(status=status, config=offer.config)]
+    if not offer.accepted:
         # Some platforms have no place for a reason but the logs.
-        first, _, rest = decision.reason.partition("\n")
-        subject = f"updater - ERROR - Config revision {revision} for version {version} was rejected: {first}"
+        first, _, rest = offer.reason.partition("\n")
+        what = f"Config revision {offer.revision} for version {offer.version}"
+        subject = f"updater - ERROR - {what} was rejected: {first}"
         bodies.append(LogMessageBody(level="ERROR", subject=subject, body=rest))
     messaging_agent = MessagingAgent()
     try:
-        messaging_agent.add_once(f"decision {decision.identifier}", bodies)
+        messaging_agent.add_once(f"decision {offer.identifier}", bodies)
     finally:
         messaging_agent.teardown()
 
 
-def _as_reported(decision: Decision) -> Decision:
-    if decision.reported:
-        return decision
-    general = ForeignConfig(general=decision.offer.general)
-    return decision.model_copy(update={"reported": True, "offer": general})
+def _log(offer: Offer, logger: Logger) -> None:
+    what = f"config revision {offer.revision} for version {offer.version}"
+    if offer.accepted:
+        logger.info(f"Accepted {what}")
+    else:
+        logger.without_messages().error(f"Rejected {what}", details=offer.reason)
+
+
+def _as_reported(offer: Offer) -> Offer:
+    if offer.reported:
+        return offer
+    general = ForeignConfig(general=offer.config.general)
+    return offer.model_copy(update={"reported": True, "config": general, "digest": "", "failure": None})
 
 
 def _forget_offers(past: History) -> None:

@@ -1,50 +1,14 @@
-"""Decides what an offered config asks for, and whether it may. Pure: looks at nothing but its arguments."""
+"""Decides which offer is dealt with, and whether it may be tried. Pure: looks at nothing but its arguments."""
 
-import dataclasses
 from collections.abc import Sequence
 from typing import Any, Optional
 
 import pydantic
 
 from ivy.types.config import Config, ConfigError, ForeignConfig, UpdaterConfig, describe
-from ivy.types.updates import History, Source, identifier_of
+from ivy.types.updates import History, Offer
 from ivy.utils.updates.errors import Rejected
 from ivy.version import Version
-
-
-@dataclasses.dataclass(frozen=True)
-class Offer:
-    """A config that somebody wants this node to use."""
-
-    config: ForeignConfig
-    source: Source
-    identifier: str
-    """Unique on this node: what was decided about it is remembered under this name."""
-
-    @property
-    def revision(self) -> int:
-        """The number of the config."""
-        return self.config.general.config_revision
-
-    @property
-    def version(self) -> Version:
-        """The version that the config is for."""
-        return self.config.general.software_version
-
-
-@dataclasses.dataclass(frozen=True)
-class Plan:
-    """What to do about an offer."""
-
-    offer: Offer
-    is_version_change: bool
-    updater: UpdaterConfig
-    """How to do it; the current config's, as the offered one is not trusted yet."""
-
-
-def of_backend(config: ForeignConfig) -> Offer:
-    """An offer of the backend."""
-    return Offer(config, "backend", identifier_of(config))
 
 
 def choose(pending: Sequence[ForeignConfig], past: History) -> tuple[Optional[Offer], list[Offer]]:
@@ -57,18 +21,21 @@ def choose(pending: Sequence[ForeignConfig], past: History) -> tuple[Optional[Of
     Returns: The newest that is undecided, if any; and the others, which it replaces.
     """
     undecided = [config for config in pending if not past.is_decided(config)]
-    offers = sorted(map(of_backend, undecided), key=lambda offer: offer.revision)
+    offers = sorted(map(Offer.of_backend, undecided), key=lambda offer: offer.revision)
     return (offers[-1], offers[:-1]) if offers else (None, [])
 
 
-def decide(current: ForeignConfig, offer: Offer, updater: Optional[UpdaterConfig], own_version: Version) -> Plan:
-    """Decide about an offer.
+def decide(current: ForeignConfig, offer: Offer, updater: Optional[UpdaterConfig], own_version: Version) -> bool:
+    """Decide whether an offer may be tried.
 
     Args:
         current: The config that is active.
         offer: The offer.
         updater: The section of the active config; None where that has none, or none that can be read.
         own_version: The version whose schema is at hand.
+
+    Returns: Whether it asks for another version, to be had as the active config says: the offered one is not
+        trusted yet.
 
     Raises:
         Rejected: The offer is not acceptable.
@@ -78,14 +45,14 @@ def decide(current: ForeignConfig, offer: Offer, updater: Optional[UpdaterConfig
     if offer.version == current.general.software_version:
         if offer.version == own_version:
             _check_schema(offer.config)
-        return Plan(offer, False, updater or UPDATER_DEFAULTS)
+        return False
     # The way back needs no source of versions: what ran before is kept on the disk.
     if updater is None and offer.source != "rollback":
         raise Rejected("updater: is null in the active config, so this node takes no other version")
     updater = updater or UPDATER_DEFAULTS
     if updater.oldest_version is not None and offer.version < updater.oldest_version:
         raise Rejected(f"version {offer.version} is older than updater.oldest_version, {updater.oldest_version}")
-    return Plan(offer, True, updater)
+    return True
 
 
 def _check_schema(config: ForeignConfig) -> None:

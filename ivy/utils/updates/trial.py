@@ -4,16 +4,15 @@ Killed at any instant, the next pass goes on: what is on trial is watched again,
 release that is known to work does all of that, not the one on trial.
 """
 
-from typing import Optional
+from typing import Any, Optional
 
 from ivy.types.config import UpdaterConfig, as_text
 from ivy.types.link_report import LinkReport
-from ivy.types.updates import Trial
+from ivy.types.updates import Offer
 from ivy.utils import notify
 from ivy.utils.host import commands
 from ivy.utils.logger import Logger
 from ivy.utils.updates import activation, decisions, environment, history, probation, releases
-from ivy.utils.updates.policy import Offer
 from ivy.utils.updates.releases import Releases
 
 _SECONDS_TO_START = 60
@@ -36,28 +35,25 @@ class Trials:
         self._settings = settings
         self._logger = logger
 
-    def begin(self, offer: Offer) -> Trial:
-        """Keep what runs now, and remember what is about to be activated.
+    def begin(self, offer: Offer) -> Offer:
+        """Keep what runs now, and remember what is about to be activated, which is returned.
 
         Raises:
             OSError: It cannot be written; nothing has changed.
         """
         report = LinkReport.load()
-        trial = Trial(
-            identifier=offer.identifier,
-            offer=offer.config,
-            source=offer.source,
-            digest=releases.digest(as_text(offer.config)),
-            link_was_down=report is not None and not report.connected and self._backend() is not None,
-            seconds_of_probation=self._settings.seconds_of_probation,
-            max_seconds_of_probation=self._settings.max_seconds_of_probation,
+        trial = offer.model_copy(
+            update={
+                "digest": releases.digest(as_text(offer.config)),
+                "link_was_down": report is not None and not report.connected and self._backend() is not None,
+                "seconds_of_probation": self._settings.seconds_of_probation,
+                "max_seconds_of_probation": self._settings.max_seconds_of_probation,
+            }
         )
         self._releases.begin_probation()
-        with history.update() as past:
-            past.trial = trial
-        return trial
+        return self._remember(trial)
 
-    def watch(self, trial: Trial) -> Optional[str]:
+    def watch(self, trial: Offer) -> Optional[str]:
         """Let the services be those on trial, see how they are, and keep or undo what was activated.
 
         Returns: Why it was undone; None if it was kept.
@@ -77,41 +73,34 @@ class Trials:
             link_was_down=trial.link_was_down and trial.interruptions < _MOST_INTERRUPTIONS,
         )
         failure = self._updater_failure() or probation.Watch(terms, self._logger.info).run()
-        if failure is not None:
-            return self._undo(trial, failure)
-        return self.conclude(_offer_of(trial), None)
+        return self._undo(trial, failure) if failure is not None else self._conclude(trial, None)
 
     def resume(self) -> None:
-        """Go on with a trial that was interrupted.
+        """Go on with a trial that was interrupted, if there is one.
 
         Raises:
             As `watch`.
         """
-        trial = history.load().trial
+        past = history.load()
+        trial = past.trial
         if trial is None:
             if self._releases.previous() is not None:
                 self._put_back("What was on trial is not known any more")
                 self._releases.end_probation()
-            return
-        offer = _offer_of(trial)
-        if history.load().find(trial.identifier) is not None:
-            self._end_trial(offer)
+        elif past.find(trial.identifier) is not None:
+            self._forget()
+            decisions.report(self._logger)
         elif trial.failure is not None:
             self._undo(trial, trial.failure)
         elif self._is_on_trial(trial):
             self._logger.warning("The trial was interrupted, it begins anew")
-            self.watch(self._interrupted(trial))
+            self.watch(self._remember(trial, interruptions=trial.interruptions + 1))
         elif self._releases.previous() is None:
-            self.conclude(offer, "the updater itself failed during the trial, so it was undone")
+            self._conclude(trial, "the updater itself failed during the trial, so it was undone")
         elif self._releases.previous() == self._releases.current():
-            self._forget_trial()  # nothing was activated: the offer is still pending
+            self._forget()  # nothing was activated: the offer is still pending
         else:
-            self.conclude(offer, "another release was installed meanwhile")
-
-    def _interrupted(self, trial: Trial) -> Trial:
-        with history.update() as past:
-            past.trial = trial.model_copy(update={"interruptions": trial.interruptions + 1})
-            return past.trial
+            self._conclude(trial, "another release was installed meanwhile")
 
     def abandon(self, reason: str) -> None:
         """Undo what is on trial, if anything is.
@@ -137,64 +126,38 @@ class Trials:
             return f"its updater cannot start: {error}"
         return None
 
-    def _undo(self, trial: Trial, failure: str) -> str:
-        with history.update() as past:
-            past.trial = trial.model_copy(update={"failure": failure})
+    def _undo(self, trial: Offer, failure: str) -> Optional[str]:
+        self._remember(trial, failure=failure)
         self._put_back(failure)
-        self.conclude(_offer_of(trial), failure)
-        return failure
+        return self._conclude(trial, failure)
 
     def _put_back(self, reason: str) -> None:
         self._logger.warning(f"Going back to what ran before: {reason.splitlines()[0]}")
         self._releases.go_back()
         activation.switch(self._backend())
 
-    def conclude(self, offer: Offer, failure: Optional[str]) -> Optional[str]:
-        """Say what became of an offer, and put away what was needed until then.
-
-        Args:
-            offer: The offer, on trial or not.
-            failure: Why it is rejected; None accepts it. It is returned.
-
-        Raises:
-            OSError, sqlite3.Error: It could not be written. `resume`, or the next decision, goes on.
-        """
-        if failure is None:
-            self._remember_good()
-        decisions.record(offer, failure)
-        self._end_trial(offer)
+    def _conclude(self, trial: Offer, failure: Optional[str]) -> Optional[str]:
+        decisions.record(trial, failure, self._releases.config_before())
+        self._forget()
+        decisions.report(self._logger)
         return failure
 
-    def _remember_good(self) -> None:
-        before = self._releases.config_before()
+    def _remember(self, trial: Offer, **changed: Any) -> Offer:
         with history.update() as past:
-            past.last_good = before or past.last_good
+            past.trial = trial.model_copy(update=changed)
+        return past.trial
 
-    def _end_trial(self, offer: Offer) -> None:
-        self._forget_trial()
-        decisions.report()
-        decision = history.load().find(offer.identifier)
-        if decision is not None and decision.accepted:
-            self._logger.info(f"Accepted config revision {offer.revision} for version {offer.version}")
-        elif decision is not None:
-            text = f"Rejected config revision {offer.revision} for version {offer.version}"
-            self._logger.without_messages().error(text, details=decision.reason)
-
-    def _forget_trial(self) -> None:
+    def _forget(self) -> None:
         self._releases.end_probation()
         with history.update() as past:
             past.trial = None
 
-    def _is_on_trial(self, trial: Trial) -> bool:
+    def _is_on_trial(self, trial: Offer) -> bool:
         version = self._releases.current()
         if version is None or self._releases.previous() is None:
             return False
-        is_its_version = version == trial.offer.general.software_version
+        is_its_version = version == trial.version
         return is_its_version and releases.digest(self._releases.read_config(version)) == trial.digest
 
     def _backend(self) -> Optional[str]:
         return activation.backend_unit(self._releases.active_config())
-
-
-def _offer_of(trial: Trial) -> Offer:
-    return Offer(trial.offer, trial.source, trial.identifier)
