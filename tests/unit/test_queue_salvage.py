@@ -403,6 +403,7 @@ def test_a_timestamp_that_rotted_costs_no_message(
 def test_a_name_that_rotted_is_damage_too(agent: MessagingAgent) -> None:
     """Python cannot decode what SQLite says of it."""
     agent.add_message(DataMessageBody(data={"number": 1}))
+    agent.database.run(schema.make_index)
     queue_file.checkpoint()
     agent.database.close()
     rot(b"indexQUEUE_VARIANTS", b"index" + b"\xff" * 14)

@@ -7,7 +7,7 @@ import pytest
 from ivy.types.config import QueueConfig
 from ivy.types.messages import DataMessageBody, LogMessageBody
 from ivy.utils.messaging_agent import MessagingAgent
-from ivy.utils.storage import bounds, salvage, schema
+from ivy.utils.storage import bounds, salvage
 from tests.support import queue_file
 from tests.support.queue_file import QUEUE, rot
 
@@ -85,7 +85,9 @@ def of_1_0() -> None:
 def test_a_queue_of_1_0_is_converted_and_keeps_what_1_0_needs(of_1_0: None) -> None:
     queue_file.plant([(None, 1.5, LOG.model_dump_json()), (None, 2.5, '{"variant":"data","data":{"number":1}}')])
     for _ in range(2):
-        MessagingAgent().teardown()
+        agent = MessagingAgent()
+        bounds.enforce(QueueConfig(), agent.database, PLENTY)
+        agent.teardown()
         assert variants() == ["log", "data"]
         assert indexes() == {"QUEUE_LOGS", "QUEUE_VARIANTS"}
 
@@ -94,7 +96,7 @@ def test_a_long_queue_of_1_0_is_read_only_when_something_must_be_dropped(
     of_1_0: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """To read a gigabyte takes longer than a sample may wait."""
-    monkeypatch.setattr(schema, "LONG", 1_000_000)
+    monkeypatch.setattr(bounds, "LONG", 1_000_000)
     text = "x" * 1000
     queue_file.plant((None, 1.5, json.dumps({"variant": kind, "text": text})) for kind in ("log", "data") * 1000)
     agent = MessagingAgent()
@@ -120,6 +122,7 @@ ROTTEN: list[str | bytes] = [
 
 def test_what_is_not_valid_json_stops_nothing(agent: MessagingAgent) -> None:
     agent.add_message(LOG)
+    bounds.enforce(QueueConfig(), agent.database, PLENTY)  # makes the index
     queue_file.plant((None, 1.5, body) for body in ROTTEN)
     queue_file.execute("INSERT INTO QUEUE (timestamp, message_body) VALUES (1.5, CAST(x'7bff' AS TEXT))")
     agent.add_message(LOG)
@@ -133,6 +136,7 @@ def written(agent: MessagingAgent) -> MessagingAgent:
     """A queue whose file nobody has open: a sample, a log, a sample."""
     for body in (DataMessageBody(data={"first": 1}), LOG, DataMessageBody(data={"last": 1})):
         agent.add_message(body)
+    bounds.enforce(QueueConfig(), agent.database, PLENTY)  # makes the index
     queue_file.checkpoint()
     agent.database.close()
     return agent

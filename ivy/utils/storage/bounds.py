@@ -21,6 +21,8 @@ _LEAST = 16_000_000
 """Bytes up to which the queue may grow into the room that it should leave free, half of what is left at most."""
 _LITTLE = 1_000_000
 """Bytes that the queue may have anyhow: dropping so few messages makes no room for more than wait in memory."""
+LONG = 16_000_000
+"""Bytes of a queue, of 1.0 say, that gets its index only when it must lose messages: reading it takes seconds."""
 _MOST_UNUSED = 4_000_000
 """Bytes that the file may keep for later; what is more is given back to the disk."""
 
@@ -45,8 +47,10 @@ def measure(database: QueueDatabase) -> Size:
     Raises:
         sqlite3.Error, OSError: The database cannot be read.
     """
-    [[file, used]] = database.execute(schema.SIZE)
-    return Size(file, used)
+    [[page], [count], [unused]] = (
+        database.execute(f"PRAGMA {name}")[0] for name in ("page_size", "page_count", "freelist_count")
+    )
+    return Size(file=page * count, used=page * (count - unused))
 
 
 def limit(config: QueueConfig, size: Size, free: int) -> int:
@@ -81,7 +85,7 @@ def enforce(config: QueueConfig, database: QueueDatabase, free: int) -> dict[str
     most = limit(config, size, free)
     aim = most - min(_SLACK, most // 4)
     dropped: dict[str, int] = {}
-    if size.used > aim:
+    if size.used > aim or size.used < LONG:
         database.run(schema.make_index)
     for variant, condition in _ORDER.items():
         while measure(database).used > aim and (count := _drop(database, variant, condition)):

@@ -153,6 +153,7 @@ def _fill(old: str, new: str, rows: Iterator[page_scan.Row], first: int, details
     rows = _without_older(rows, first, database, dropped)
     try:
         database.execute("PRAGMA synchronous = OFF")  # nobody knows this file yet: it is synced as a whole
+        schema.make_index(database)  # now, while it is empty
         database.set_progress_handler(notify.heartbeat, 100_000)
         database.execute("CREATE TEMP TABLE HOMELESS (timestamp, message_body)")
         count = 0  # not by SQL: that would read all of it once more

@@ -15,10 +15,6 @@ IS_INDEXED = "variant IN ('log', 'config')"
 """What a condition must contain for SQLite to look into the index only. Not `<> 'data'`: that becomes true of a
 sample that rots, and SQLite calls it damage that such a row is not in the index."""
 
-SIZE = """SELECT page_size * page_count, page_size * (page_count - freelist_count)
-    FROM pragma_page_size, pragma_page_count, pragma_freelist_count"""
-"""Bytes of the file, and how many of them hold messages."""
-
 PAGE_SIZE = 1024
 """Bytes of a page. Each message makes SQLite write one or more, and samples are far smaller than the usual 4096."""
 
@@ -45,8 +41,6 @@ _COLUMN = f"ALTER TABLE QUEUE ADD COLUMN variant TEXT GENERATED ALWAYS AS ({VARI
 # The few that are not data, so that dropping logs first need not look for them. Data cost nothing here.
 # 1.0 left two others, QUEUE_LOGS and QUEUE_CONFIGS: if it comes back, it need not read the queue to make them.
 _INDEX = f"CREATE INDEX IF NOT EXISTS QUEUE_VARIANTS ON QUEUE (variant) WHERE {IS_INDEXED}"
-LONG = 16_000_000
-"""Bytes that are read at once for the index, in a second on a slow card. A longer queue of 1.0 has none."""
 
 
 def add_once(database: sqlite3.Connection, key: str, rows: Sequence[tuple[float, str]]) -> bool:
@@ -67,7 +61,7 @@ def count_dropped(database: sqlite3.Connection, counts: dict[str, int]) -> None:
 
 
 def make_index(database: sqlite3.Connection) -> None:
-    """Make the index of a queue that was too long for it when it was opened; others cannot write meanwhile."""
+    """Make the index, if there is none. That reads all rows, and others cannot write meanwhile."""
     database.set_progress_handler(notify.heartbeat, 100_000)
     database.execute(_INDEX)
     database.set_progress_handler(None, 0)
@@ -91,9 +85,6 @@ def connect(path: str, timeout: float) -> sqlite3.Connection:
             database.execute(statement).fetchall()
         if not database.execute("SELECT 1 FROM pragma_table_xinfo('QUEUE') WHERE name = 'variant'").fetchall():
             database.execute(_COLUMN)
-        [[_, used]] = database.execute(SIZE)
-        if used < LONG:
-            database.execute(_INDEX)
     except BaseException:  # also Python's own, about a name that rotted
         database.close()
         raise
