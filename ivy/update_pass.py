@@ -17,7 +17,7 @@ from ivy.utils.logger import Logger
 from ivy.utils.messaging_agent import MessagingAgent
 from ivy.utils.state_interface import StateInterface
 from ivy.utils.updater import Updater
-from ivy.utils.updates import activation, decisions, history, policy, repair, sandbox
+from ivy.utils.updates import activation, decisions, history, repair, sandbox
 from ivy.utils.updates.releases import Releases, digest
 
 _ANNOUNCED = os.path.join(constants.IVY_RUN_DIR, "announced")
@@ -61,7 +61,7 @@ def check() -> None:
         Exception: This version could not make the next update.
     """
     Updater(Config.load())
-    policy.choose(StateInterface.load().pending_configs, history.load())
+    decisions.undecided()
 
 
 @contextlib.contextmanager
@@ -87,9 +87,7 @@ def running_config() -> Config:
 
     That is so when the package's own updater stands in for a release whose own one fails.
     """
-    releases = Releases()
-    version = releases.current()
-    text = releases.read_config(version) if version else ""
+    text = Releases().active_text()
     try:
         return Config.load_from_string(text)
     except ConfigError:
@@ -103,9 +101,7 @@ def announce() -> None:
     Raises:
         OSError, sqlite3.Error: The message could not be queued.
     """
-    releases = Releases()
-    version = releases.current()
-    text = releases.read_config(version) if version else ""
+    text = Releases().active_text()
     with contextlib.suppress(OSError):
         if files.read(_ANNOUNCED) == digest(text).encode():
             return
@@ -147,9 +143,9 @@ def _tidy(releases: Releases) -> None:
 
 def _decide_about_newest() -> bool:
     """Deal with the newest pending offer, and those that it replaces. Returns whether there was one."""
-    newest, replaced = policy.choose(StateInterface.load().pending_configs, history.load())
-    if newest is None:
+    if not (offers := decisions.undecided()):
         return False
+    *replaced, newest = offers
     for offer in replaced:
         decisions.record(offer, f"superseded by revision {newest.revision}")
     Updater(running_config()).perform(newest)

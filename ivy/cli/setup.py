@@ -12,6 +12,7 @@ import pydantic
 from ivy.cli import update
 from ivy.cli.doctor import checks_network
 from ivy.types.config import Config, ConfigError, ForeignConfig, MQTTBrokerConfig, as_text, describe
+from ivy.utils.updates.releases import Releases
 
 _WRONG_USE = 2
 _PORTS = {True: 8883, False: 1883}
@@ -95,7 +96,7 @@ def _is_yes(answer: str) -> bool:
 def _with_backend(identifier: str, backend: dict[str, Any]) -> str:
     """The active config, but for that; where it cannot be read, there is nothing to keep."""
     try:
-        content = ForeignConfig.load_from_string(update.active_text()).model_dump(mode="json")
+        content = ForeignConfig.load_from_string(Releases().active_text()).model_dump(mode="json")
     except ConfigError:
         content = Config.load_template().model_dump(mode="json")
     content["general"]["system_identifier"] = identifier

@@ -41,7 +41,7 @@ def edit(_arguments: argparse.Namespace) -> int:
     """Let the admin change the config, and use it."""
     if complaint := why_not():
         return _refuse(complaint)
-    before = active_text()
+    before = Releases().active_text()
     descriptor, name = tempfile.mkstemp(prefix="ivy-config-", suffix=".json")
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
         file.write(before)
@@ -72,7 +72,7 @@ def update(arguments: argparse.Namespace) -> int:
     except pydantic.ValidationError:
         return _refuse(f'a version must look like "1.2.3" or "1.2.3-rc.1", not {arguments.version!r}')
     try:
-        content = ForeignConfig.load_from_string(active_text()).model_dump(mode="json")
+        content = ForeignConfig.load_from_string(Releases().active_text()).model_dump(mode="json")
     except ConfigError as error:
         return _refuse(f"the active config cannot be read: {error}")
     content["general"]["software_version"] = version.as_identifier()
@@ -114,7 +114,7 @@ def _perform(config: ForeignConfig, source: Source = "admin") -> int:
             sandbox.stop_all()  # what the pass had begun would be in the way
             # From here on a pass waits for the lock: whatever ends this command, that one goes on.
             _start_passes()
-            _updater().trials.abandon("the admin wants something else")
+            _updater().trials.resume("the admin wants something else")
             failure = _updater().perform(offer)
             update_pass.announce()
     except KeyboardInterrupt:
@@ -168,13 +168,6 @@ def why_not() -> Optional[str]:
     if Releases().current() is None:
         return "there is no current release here; is ivy installed as a package?"
     return None
-
-
-def active_text() -> str:
-    """The text of the active config; empty if there is none."""
-    releases = Releases()
-    version = releases.current()
-    return releases.read_config(version) if version else ""
 
 
 def _refuse(complaint: str) -> int:

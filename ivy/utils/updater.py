@@ -13,10 +13,9 @@ from typing import Optional
 from ivy import constants
 from ivy.files import sync
 from ivy.types.config import Config, ForeignConfig, as_text
-from ivy.types.updates import History, Offer
+from ivy.types.updates import Offer
 from ivy.utils.host import commands
 from ivy.utils.logger import Logger
-from ivy.utils.state_interface import StateInterface
 from ivy.utils.updates import bundled, decisions, environment, history, ownership, policy, releases, retry, sandbox
 from ivy.utils.updates.bundled import ReleaseError
 from ivy.utils.updates.errors import NetworkTrouble, Rejected
@@ -129,18 +128,12 @@ class Updater:
 
         def give_up(trouble: NetworkTrouble) -> None:
             if offer.source == "backend":
-                self._check_newest(offer)
+                _check_newest(offer)
             elif time.monotonic() > deadline:
                 raise Rejected(str(trouble))
 
         what = f"the source of version {offer.version}"
         retry.fetch(what, lambda: self._make_release(offer.version), give_up, self._logger)
-
-    def _check_newest(self, offer: Offer) -> None:
-        pending = StateInterface.load().pending_configs
-        newest, _ = policy.choose(pending, History(decided_revision=offer.revision))
-        if newest is not None:
-            raise Rejected(f"superseded by revision {newest.revision}, while its source could not be fetched")
 
     def _make_release(self, version: Version) -> None:
         self._releases.remove_unfinished()
@@ -295,6 +288,12 @@ class Updater:
         if settings is not None and settings.is_file() and not config.with_name(".env").exists():
             shutil.copy2(settings, config.with_name(".env"))
             sync(config.with_name(".env"))  # the release may be in its place already
+
+
+def _check_newest(offer: Offer) -> None:
+    newest = decisions.undecided()[-1:]
+    if newest and newest[0].revision > offer.revision:
+        raise Rejected(f"superseded by revision {newest[0].revision}, while its source could not be fetched")
 
 
 def _is_golden(version: Version) -> bool:

@@ -11,6 +11,7 @@ from testbed.broker import Broker
 
 from ivy.cli import main, setup, update
 from ivy.types.config import Config
+from ivy.utils.updates.releases import Releases
 from tests.support.backend_node import PASSWORD, SENSOR
 from tests.support.helpers import CONFIG
 
@@ -26,7 +27,7 @@ def applied(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
         return 0
 
     monkeypatch.setattr(update, "why_not", lambda: None)
-    monkeypatch.setattr(update, "active_text", lambda: json.dumps(CONFIG))
+    monkeypatch.setattr(Releases, "active_text", lambda _: json.dumps(CONFIG))
     monkeypatch.setattr(update, "apply_text", apply_text)
     monkeypatch.setattr(sys, "stdin", io.StringIO())  # nobody is at the terminal
     return configs

@@ -70,7 +70,7 @@ class Machine:
 @pytest.fixture(autouse=True)
 def no_past(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(history.FILE, "path", str(tmp_path / "updates.json"))
-    monkeypatch.setattr(history.FILE, "group_of", str(tmp_path))
+    monkeypatch.setattr(history.FILE, "group_of", tmp_path)
 
 
 @pytest.fixture

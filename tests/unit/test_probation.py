@@ -8,7 +8,7 @@ import pytest
 
 from ivy import constants
 from ivy.types.link_report import LinkReport
-from ivy.utils.updates.probation import Terms, Watch
+from ivy.utils.updates.probation import Watch
 from tests.support.helpers import Node
 
 PROCEDURE, BACKEND = "ivy-wind.service", "ivy-tenta.service"
@@ -49,8 +49,9 @@ def look(
     """Look once at a procedure and a backend, `since` seconds after the activation."""
     (node.home / "shown").write_text("\n".join(blocks or (block(PROCEDURE), block(BACKEND))))
     node.fake("systemctl", {"show*": f"cat {node.home}/shown"})
-    terms = Terms([PROCEDURE, BACKEND], BACKEND, SECONDS, most, patient)
-    return Watch(terms, lambda text: None, began=time.monotonic() - since).look()
+    began = time.monotonic() - since
+    services = [PROCEDURE, BACKEND]
+    return Watch(services, BACKEND, SECONDS, most, lambda text: None, link_was_down=patient, began=began).look()
 
 
 def report(connected: bool = True, invocation: str = INVOCATION) -> None:
@@ -154,14 +155,14 @@ def test_a_report_of_a_version_that_does_not_know_runs_counts(node: Node) -> Non
 def test_without_a_backend_no_link_is_asked_for(node: Node) -> None:
     (node.home / "shown").write_text(block(PROCEDURE))
     node.fake("systemctl", {"show*": f"cat {node.home}/shown"})
-    assert Watch(Terms([PROCEDURE], None, SECONDS, 300), print).look() == (None, None)
+    assert Watch([PROCEDURE], None, SECONDS, 300, print).look() == (None, None)
 
 
 def test_a_doubt_is_told_once(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     answers = itertools.chain("a" * 9, "b" * 9, itertools.repeat(None))
     monkeypatch.setattr(Watch, "look", lambda self: (None, next(answers)))
     told: list[str] = []
-    assert Watch(Terms([], None, 0, 1), told.append, 0.001, 0).run() is None
+    assert Watch([], None, 0, 1, told.append, seconds_between_looks=0.001, seconds_of_calm=0).run() is None
     assert told[1:] == ["Still waiting: a", "Still waiting: b"]
 
 
@@ -169,5 +170,5 @@ def test_that_services_need_some_time_is_no_news(node: Node, monkeypatch: pytest
     answers = itertools.chain("a" * 9, itertools.repeat(None))
     monkeypatch.setattr(Watch, "look", lambda self: (None, next(answers)))
     told: list[str] = []
-    assert Watch(Terms([], None, 1, 1), told.append, 0.001).run() is None
+    assert Watch([], None, 1, 1, told.append, seconds_between_looks=0.001).run() is None
     assert told == ["On probation: for 1 s all services must run well"]

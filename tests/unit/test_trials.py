@@ -41,15 +41,15 @@ def trials(releases: Releases, seconds: int, most_seconds: int) -> Trials:
 
 
 @pytest.fixture
-def watched(monkeypatch: pytest.MonkeyPatch) -> list[probation.Terms]:
+def watched(monkeypatch: pytest.MonkeyPatch) -> list[probation.Watch]:
     """The terms of all probations; each is passed at once."""
-    terms: list[probation.Terms] = []
-    monkeypatch.setattr(probation.Watch, "run", lambda watch: terms.append(watch.terms))
+    terms: list[probation.Watch] = []
+    monkeypatch.setattr(probation.Watch, "run", lambda watch: terms.append(watch))
     return terms
 
 
 def test_an_interrupted_probation_takes_as_long_as_before_whatever_the_offered_config_says(
-    releases: Releases, watched: list[probation.Terms]
+    releases: Releases, watched: list[probation.Watch]
 ) -> None:
     offered = foreign(4)
     trials(releases, 40, 400).begin(Offer(identifier="offer-4", config=offered))
@@ -61,7 +61,7 @@ def test_an_interrupted_probation_takes_as_long_as_before_whatever_the_offered_c
 
 
 def test_a_probation_that_is_longer_than_it_may_be_can_still_be_passed(
-    releases: Releases, watched: list[probation.Terms]
+    releases: Releases, watched: list[probation.Watch]
 ) -> None:
     """Otherwise nothing could be accepted any more, not even what corrects that."""
     too_short = trials(releases, 600, 300)
@@ -70,7 +70,7 @@ def test_a_probation_that_is_longer_than_it_may_be_can_still_be_passed(
 
 
 def test_a_link_is_not_waited_for_anew_at_each_boot_for_ever(
-    releases: Releases, watched: list[probation.Terms], monkeypatch: pytest.MonkeyPatch
+    releases: Releases, watched: list[probation.Watch], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(probation.Watch, "run", lambda watch: _lose_power(watched, watch))
     trials(releases, 1, 10).begin(Offer(identifier="offer-4", config=foreign(4)))
@@ -97,7 +97,7 @@ def of_1_0_0(config: ForeignConfig, **trial: Any) -> None:
     Path(history.HISTORY_FILE).write_text(json.dumps(content))
 
 
-def test_a_trial_that_version_1_0_0_began_goes_on(releases: Releases, watched: list[probation.Terms]) -> None:
+def test_a_trial_that_version_1_0_0_began_goes_on(releases: Releases, watched: list[probation.Watch]) -> None:
     releases.begin_probation()
     releases.write_config(VERSION, as_text(foreign(4)))
     of_1_0_0(foreign(4))
@@ -112,7 +112,7 @@ def test_a_trial_that_version_1_0_0_began_goes_on(releases: Releases, watched: l
     assert past.last_good and past.last_good.general.config_revision == 3
 
 
-def test_a_trial_that_version_1_0_0_saw_fail_is_undone(releases: Releases, watched: list[probation.Terms]) -> None:
+def test_a_trial_that_version_1_0_0_saw_fail_is_undone(releases: Releases, watched: list[probation.Watch]) -> None:
     releases.begin_probation()
     releases.write_config(VERSION, as_text(foreign(4)))
     of_1_0_0(foreign(4), failure="it crashed")
@@ -121,6 +121,21 @@ def test_a_trial_that_version_1_0_0_saw_fail_is_undone(releases: Releases, watch
     past = history.load()
     assert (past.decisions[-1].accepted, past.decisions[-1].reason) == (False, "it crashed")
     assert past.trial is None and past.last_good is None
+
+
+def test_what_was_accepted_is_not_undone_by_the_admin_any_more(
+    releases: Releases, watched: list[probation.Watch], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed in between, by the admin's command."""
+    begun = trials(releases, 1, 10).begin(Offer(identifier="offer-4", config=foreign(4)))
+    releases.write_config(VERSION, as_text(foreign(4)))
+    monkeypatch.setattr(Releases, "end_probation", lambda _: _lose_power(watched))
+    with pytest.raises(_PowerCut):
+        trials(releases, 1, 10).watch(begun)
+    monkeypatch.undo()
+    trials(releases, 1, 10).resume("the admin wants something else")
+    assert releases.active_config().general.config_revision == 4
+    assert history.load().trial is None and releases.previous() is None
 
 
 class Trial100(pydantic.BaseModel):
@@ -164,7 +179,7 @@ class History100(pydantic.BaseModel):
 
 
 def test_after_a_rollback_version_1_0_0_can_read_what_it_needs(
-    releases: Releases, watched: list[probation.Terms], monkeypatch: pytest.MonkeyPatch
+    releases: Releases, watched: list[probation.Watch], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def read() -> History100:
         return History100.model_validate_json(Path(history.HISTORY_FILE).read_bytes())
@@ -194,6 +209,6 @@ class _PowerCut(Exception):
     pass
 
 
-def _lose_power(watched: list[probation.Terms], watch: Optional[probation.Watch] = None) -> None:
-    watched += [watch.terms] if watch else []
+def _lose_power(watched: list[probation.Watch], watch: Optional[probation.Watch] = None) -> None:
+    watched += [watch] if watch else []
     raise _PowerCut

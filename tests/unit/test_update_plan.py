@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 
 from ivy.types.config import Config, ForeignConfig, UpdaterConfig
-from ivy.types.updates import History, Offer, Source
-from ivy.utils.updates import policy
+from ivy.types.updates import Offer, Source
+from ivy.utils.state_interface import StateInterface
+from ivy.utils.updates import decisions, history, policy
 from ivy.utils.updates.errors import Rejected
 from ivy.version import Version
 from tests.support.helpers import UPDATER, make_config
@@ -146,29 +147,23 @@ def test_the_admin_decides_about_revisions(source: Source, revision: int) -> Non
     assert not decide(foreign(revision), source)
 
 
-def _choose(revisions: list[int], decided: int) -> tuple[int | None, list[int]]:
-    newest, replaced = policy.choose(
-        [foreign(revision) for revision in revisions], History(decided_revision=decided)
-    )
-    return newest.revision if newest else None, [offer.revision for offer in replaced]
-
-
 @pytest.mark.parametrize(
-    ("pending", "decided", "newest", "replaced"),
+    ("pending", "decided", "undecided"),
     [
-        ([], -1, None, []),
-        ([5], 5, None, []),
-        ([4, 5], 6, None, []),
-        ([6], 5, 6, []),
-        ([8, 6, 7], 5, 8, [6, 7]),
-        ([5, 6, 8], 6, 8, []),
-        ([0], -1, 0, []),
+        ([], -1, []),
+        ([5], 5, []),
+        ([4, 5], 6, []),
+        ([6], 5, [6]),
+        ([8, 6, 7], 5, [6, 7, 8]),
+        ([5, 6, 8], 6, [8]),
+        ([0], -1, [0]),
     ],
 )
-def test_the_newest_undecided_offer_is_chosen(
-    pending: list[int], decided: int, newest: int | None, replaced: list[int]
-) -> None:
-    assert _choose(pending, decided) == (newest, replaced)
+def test_the_undecided_offers_have_the_newest_last(pending: list[int], decided: int, undecided: list[int]) -> None:
+    with StateInterface.update() as state, history.update() as past:
+        state.pending_configs = [foreign(revision) for revision in pending]
+        past.decided_revision = decided
+    assert [offer.revision for offer in decisions.undecided()] == undecided
 
 
 def test_an_offer_of_a_backend_is_known_by_its_revision_and_its_content() -> None:

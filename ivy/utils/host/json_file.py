@@ -27,7 +27,7 @@ class JsonFile(Generic[_Model]):
         path: str,
         model: type[_Model],
         lock: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext,
-        group_of: Optional[str] = None,
+        group_of: Optional[Path] = None,
     ) -> None:
         """Touches nothing.
 
@@ -64,9 +64,7 @@ class JsonFile(Generic[_Model]):
             yield content
             after = self._text(content)
             if after != before:
-                files.write_atomically(
-                    Path(self.path), after, group_of=Path(self.group_of) if self.group_of else None
-                )
+                files.write_atomically(Path(self.path), after, group_of=self.group_of)
 
     def peek(self) -> _Model:
         """The content, or none where the file cannot be read: for who may not mend it. Waits for nobody."""

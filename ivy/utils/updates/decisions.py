@@ -15,6 +15,17 @@ from ivy.utils.updates import history
 _LONGEST_REASON = 4000
 
 
+def undecided() -> list[Offer]:
+    """The backend's offers that are to be decided about, the newest last: that is what the operator wants now.
+
+    Raises:
+        OSError: State or history can be neither read nor moved aside.
+    """
+    past = history.load()
+    pending = [config for config in StateInterface.load().pending_configs if not past.is_decided(config)]
+    return sorted(map(Offer.of_backend, pending), key=lambda offer: offer.revision)
+
+
 def record(offer: Offer, failure: Optional[str], before: Optional[ForeignConfig] = None) -> None:
     """Decide about an offer, for ever. Doing it again changes nothing.
 

@@ -4,6 +4,7 @@ It is root's, beside the releases: no service can make an offer look decided, or
 """
 
 import os
+from pathlib import Path
 
 from ivy import constants
 from ivy.types.updates import History
@@ -12,7 +13,7 @@ from ivy.utils.host.json_file import JsonFile
 HISTORY_FILE: str = os.path.join(constants.IVY_ROOT_DIR, "updates.json")
 """The file with the history."""
 
-FILE = JsonFile(HISTORY_FILE, History, group_of=constants.IVY_DATA_DIR)
+FILE = JsonFile(HISTORY_FILE, History, group_of=Path(constants.IVY_DATA_DIR))
 
 load, update, tidy = FILE.load, FILE.update, FILE.tidy
 peek = FILE.peek  # for services, which only look

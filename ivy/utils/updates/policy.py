@@ -1,28 +1,13 @@
-"""Decides which offer is dealt with, and whether it may be tried. Pure: looks at nothing but its arguments."""
+"""Decides whether an offer may be tried. Pure: looks at nothing but its arguments."""
 
-from collections.abc import Sequence
 from typing import Any, Optional
 
 import pydantic
 
 from ivy.types.config import Config, ConfigError, ForeignConfig, UpdaterConfig, describe
-from ivy.types.updates import History, Offer
+from ivy.types.updates import Offer
 from ivy.utils.updates.errors import Rejected
 from ivy.version import Version
-
-
-def choose(pending: Sequence[ForeignConfig], past: History) -> tuple[Optional[Offer], list[Offer]]:
-    """Choose what to deal with: the newest offer, as that is what the operator wants now.
-
-    Args:
-        pending: All offers of the backend.
-        past: Which of them were decided about.
-
-    Returns: The newest that is undecided, if any; and the others, which it replaces.
-    """
-    undecided = [config for config in pending if not past.is_decided(config)]
-    offers = sorted(map(Offer.of_backend, undecided), key=lambda offer: offer.revision)
-    return (offers[-1], offers[:-1]) if offers else (None, [])
 
 
 def decide(current: ForeignConfig, offer: Offer, updater: Optional[UpdaterConfig], own_version: Version) -> bool:

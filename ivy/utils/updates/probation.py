@@ -23,9 +23,9 @@ _PROPERTIES = (
 )
 
 
-@dataclass(frozen=True)
-class Terms:
-    """What must hold, and for how long it may not."""
+@dataclass
+class Watch:
+    """A probation: what must hold, and for how long it may not."""
 
     services: Sequence[str]
     """All units that must run."""
@@ -35,18 +35,12 @@ class Terms:
     """How long each must have run without an end."""
     most_seconds: float
     """After that, what does not hold fails the probation."""
+    say: Callable[[str], None]
     link_was_down: bool = False
     """There was no connection before, so that the lack of one proves nothing for a long time."""
-
-
-@dataclass
-class Watch:
-    """A probation that is under way."""
-
-    terms: Terms
-    say: Callable[[str], None]
     seconds_between_looks: float = 0.5
     seconds_of_calm: float = 2.0
+    """Longer than the time that services need, before what lasts is said."""
     began: float = field(default_factory=time.monotonic)
     doubt: str = ""
     doubted: float = 0.0
@@ -58,8 +52,8 @@ class Watch:
         Raises:
             CommandError: There is no systemd to ask.
         """
-        connected = ", and the backend be connected" if self.terms.backend else ""
-        self.say(f"On probation: for {self.terms.seconds:.0f} s all services must run well{connected}")
+        connected = ", and the backend be connected" if self.backend else ""
+        self.say(f"On probation: for {self.seconds:.0f} s all services must run well{connected}")
         while True:
             notify.heartbeat()
             failure, doubt = self.look()
@@ -72,24 +66,24 @@ class Watch:
         """That services need some time is no news."""
         if doubt != self.doubt:
             self.doubt, self.doubted = doubt, time.monotonic()
-        elif doubt != self.said and time.monotonic() - self.doubted > self.terms.seconds + self.seconds_of_calm:
-            patience = "; there was none before, so this may take days" if self.terms.link_was_down else ""
+        elif doubt != self.said and time.monotonic() - self.doubted > self.seconds + self.seconds_of_calm:
+            patience = "; there was none before, so this may take days" if self.link_was_down else ""
             self.say(f"Still waiting: {doubt}{patience if 'no connection' in doubt else ''}")
             self.said = doubt
 
     def look(self) -> tuple[Optional[str], Optional[str]]:
         """Look once. Returns what fails it for good, and else what does not hold yet."""
-        found = units.show_each(self.terms.services, *_PROPERTIES)
-        for unit in self.terms.services:
+        found = units.show_each(self.services, *_PROPERTIES)
+        for unit in self.services:
             if failure := _failure(unit, found.get(unit, {})):
                 return failure, None
-        doubts = [doubt for unit in self.terms.services if (doubt := self._doubt(unit, found[unit]))]
+        doubts = [doubt for unit in self.services if (doubt := self._doubt(unit, found[unit]))]
         link_doubt = self._link_doubt(found)
         if not doubts and not link_doubt:
             return None, None
         doubt = doubts[0] if doubts else str(link_doubt)
-        is_patient = self.terms.link_was_down and not doubts
-        most = max(self.terms.most_seconds, _SECONDS_WITHOUT_LINK) if is_patient else self.terms.most_seconds
+        is_patient = self.link_was_down and not doubts
+        most = max(self.most_seconds, _SECONDS_WITHOUT_LINK) if is_patient else self.most_seconds
         if time.monotonic() - self.began > most:
             return f"after {most:.0f} s {doubt}", None
         return None, doubt
@@ -98,15 +92,15 @@ class Watch:
         if found["ActiveState"] != "active":
             return f"{unit} is {found['ActiveState']} ({found['SubState']})"
         seconds = time.clock_gettime(time.CLOCK_MONOTONIC) - int(found["ActiveEnterTimestampMonotonic"]) / 1e6
-        return f"{unit} has not run for {self.terms.seconds:.0f} s yet" if seconds < self.terms.seconds else None
+        return f"{unit} has not run for {self.seconds:.0f} s yet" if seconds < self.seconds else None
 
     def _link_doubt(self, found: dict[str, dict[str, str]]) -> Optional[str]:
-        if self.terms.backend is None:
+        if self.backend is None:
             return None
         report = LinkReport.load()
-        invocation = found[self.terms.backend]["InvocationID"]
+        invocation = found[self.backend]["InvocationID"]
         if report is None or report.invocation not in ("", invocation):
-            return f"{self.terms.backend} has said nothing of its connection"
+            return f"{self.backend} has said nothing of its connection"
         return None if report.connected else f"there is no connection: {report.reason}"
 
 

@@ -130,6 +130,15 @@ class Releases:
         except FileNotFoundError:
             return ""
 
+    def active_text(self) -> str:
+        """The text of the config of the current release; empty where there is none.
+
+        Raises:
+            OSError: It cannot be read.
+        """
+        version = self.current()
+        return self.read_config(version) if version else ""
+
     def active_config(self) -> ForeignConfig:
         """The config of the current release; only its version, where it cannot be read: it must be replaceable.
 

@@ -9,8 +9,7 @@ from typing import Optional
 
 from ivy.types.config import Config, ConfigError
 from ivy.utils.logger import Logger
-from ivy.utils.state_interface import StateInterface
-from ivy.utils.updates import activation, bundled, environment, history, policy, retry
+from ivy.utils.updates import activation, bundled, decisions, environment, retry
 from ivy.utils.updates.errors import NetworkTrouble, Rejected
 from ivy.utils.updates.releases import Releases
 
@@ -62,8 +61,7 @@ def _make_anew(release: Path, is_served: bool, logger: Logger) -> None:
     deadline = time.monotonic() + _SECONDS_WITHOUT_SAMPLES
 
     def give_up(trouble: NetworkTrouble) -> None:
-        newest, _ = policy.choose(StateInterface.load().pending_configs, history.load())
-        if newest is not None or (not is_served and time.monotonic() > deadline):
+        if decisions.undecided() or (not is_served and time.monotonic() > deadline):
             raise trouble
 
     what = f"the dependencies of version {release.name}"

@@ -63,7 +63,7 @@ class Trials:
         """
         notify.status("watching what was activated")
         services = activation.switch(self._backend())
-        terms = probation.Terms(
+        watch = probation.Watch(
             services=services,
             backend=self._backend(),
             seconds=trial.seconds_of_probation,
@@ -71,12 +71,16 @@ class Trials:
             most_seconds=max(trial.max_seconds_of_probation, 2 * trial.seconds_of_probation + _SECONDS_TO_RESTART),
             # A node whose power fails every night must not wait for ever, each day anew.
             link_was_down=trial.link_was_down and trial.interruptions < _MOST_INTERRUPTIONS,
+            say=self._logger.info,
         )
-        failure = self._updater_failure() or probation.Watch(terms, self._logger.info).run()
+        failure = self._updater_failure() or watch.run()
         return self._undo(trial, failure) if failure is not None else self._conclude(trial, None)
 
-    def resume(self) -> None:
+    def resume(self, reason_to_undo: Optional[str] = None) -> None:
         """Go on with a trial that was interrupted, if there is one.
+
+        Args:
+            reason_to_undo: Why what is still on trial is undone instead of watched; None watches it.
 
         Raises:
             As `watch`.
@@ -92,6 +96,8 @@ class Trials:
             decisions.report(self._logger)
         elif trial.failure is not None:
             self._undo(trial, trial.failure)
+        elif self._is_on_trial(trial) and reason_to_undo is not None:
+            self._undo(trial, reason_to_undo)
         elif self._is_on_trial(trial):
             self._logger.warning("The trial was interrupted, it begins anew")
             self.watch(self._remember(trial, interruptions=trial.interruptions + 1))
@@ -101,18 +107,6 @@ class Trials:
             self._forget()  # nothing was activated: the offer is still pending
         else:
             self._conclude(trial, "another release was installed meanwhile")
-
-    def abandon(self, reason: str) -> None:
-        """Undo what is on trial, if anything is.
-
-        Raises:
-            As `watch`.
-        """
-        trial = history.load().trial
-        if trial is not None and trial.failure is None and self._is_on_trial(trial):
-            self._undo(trial, reason)
-        else:
-            self.resume()
 
     def _updater_failure(self) -> Optional[str]:
         """Whether the next update could still be done."""
