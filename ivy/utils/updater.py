@@ -80,16 +80,17 @@ class Updater:
             is_version_change = policy.decide(
                 self._releases.active_config(), offer, self._updater, constants.VERSION
             )
-            if is_version_change:
-                self._prepare(offer)
+            try:
+                if is_version_change:
+                    self._prepare(offer)
+            finally:
+                self._releases.remove_unfinished()  # before the decision is written: it may be what fills the disk
         except (Rejected, ReleaseError) as error:
             return self._reject(offer, str(error))
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
             return self._reject(offer, f"no space left for a version: {error}")
-        finally:
-            self._releases.remove_unfinished()
         trial = self.trials.begin(offer)
         self._logger.info("Activating it; what ran before is kept until all is well")
         if is_version_change:

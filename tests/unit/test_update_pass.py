@@ -252,6 +252,23 @@ def test_the_admin_is_told_soon_that_there_is_no_network(monkeypatch: pytest.Mon
     assert 60 < clock.now - 1000 < 300
 
 
+def test_what_fills_the_disk_is_removed_before_the_decision_is_written(
+    releases: Releases, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unfinished = releases.unfinished(Version("1.1.0"))
+
+    def fill(_: Updater, version: Version) -> None:
+        unfinished.mkdir()
+        raise Rejected("No space left on device")
+
+    monkeypatch.setattr(Updater, "_make_release", fill)
+    there: list[bool] = []
+    monkeypatch.setattr(decisions, "record", lambda *_: there.append(unfinished.exists()))
+    write({**CONFIG, "updater": UPDATER})
+    assert Updater(update_pass.running_config()).perform(ADMINS) == "No space left on device"
+    assert there == [False]
+
+
 def test_versions_come_from_where_the_active_config_says(monkeypatch: pytest.MonkeyPatch) -> None:
     """The offered one is not trusted yet."""
 
