@@ -58,7 +58,7 @@ SMALL = {
     "types/state.py": "named by the specification",
     "utils/host/vitals.py": "the only one that knows psutil, which no backend is to load",
     "utils/updates/errors.py": "what all steps of an update raise",
-    "utils/updates/fetch_errors.py": "a table of what git says, beside a module that is long already",
+    "utils/updates/history.py": "where the record is, for backends, the command and all steps of an update",
     "utils/updates/retry.py": "knows clocks and nothing of updates",
 }
 """Modules of so few lines, and why each is one nevertheless."""
