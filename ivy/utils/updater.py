@@ -16,7 +16,7 @@ from ivy.types.config import Config, ForeignConfig, as_text
 from ivy.types.updates import Offer
 from ivy.utils.host import commands
 from ivy.utils.logger import Logger
-from ivy.utils.updates import bundled, decisions, environment, history, ownership, policy, releases, retry, sandbox
+from ivy.utils.updates import bundled, decisions, environment, history, policy, releases, retry, sandbox
 from ivy.utils.updates.bundled import ReleaseError
 from ivy.utils.updates.errors import NetworkTrouble, Rejected
 from ivy.utils.updates.releases import GOLDEN, Releases
@@ -25,7 +25,6 @@ from ivy.utils.updates.trial import Trials
 from ivy.version import Version
 
 _FREE_BYTES = 100_000_000
-_SECONDS_TO_TEST = 300
 _SECONDS_FOR_THE_ADMIN = 120.0
 _MARK = "version_change"
 _HAS_MARK = re.compile(rf"^\s*(@pytest\.|pytestmark *=.*\bpytest\.)mark\.{_MARK}\b", re.MULTILINE)
@@ -145,7 +144,7 @@ class Updater:
             self._forget_sources()  # it may have been anything, of any size
             raise
         unfinished = self._releases.unfinished(version)
-        ownership.take_back(unfinished)
+        sandbox.take_back(unfinished)
         self._check_version(version, unfinished)
 
     def download_source_code(self, version: Version) -> None:
@@ -182,7 +181,6 @@ class Updater:
         """
         unfinished = self._releases.unfinished(version)
         environment.make(unfinished)
-        ownership.give_to_user(unfinished)
         environment.install_dependencies(unfinished)
         environment.compile_code(unfinished)
 
@@ -211,8 +209,6 @@ class Updater:
             said = sandbox.run(
                 "test",
                 [*pytest, *map(str, marked)],
-                timeout=_SECONDS_TO_TEST,
-                groups=[constants.NAME],
                 environment=["PYTHONDONTWRITEBYTECODE=1", "IVY_VERSION_CHANGE=1"],
                 directory=release,
             )

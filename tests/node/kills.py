@@ -26,7 +26,7 @@ ExecStart=
 ExecStart={command} /usr/bin/ivy run updater
 ExecStopPost=/bin/sh -c 'echo "$SERVICE_RESULT" >{result}'
 """
-HOLD = "/etc/systemd/system/ivy_{step}.service.d/90-hold.conf"
+HOLD = "/etc/systemd/system/ivy_sandbox-{step}.service.d/90-hold.conf"
 BEGUN = "/run/step-has-begun"
 HELD = f"[Service]\nExecStartPost=+/bin/sh -c 'touch {BEGUN}; exec sleep infinity'\n"
 

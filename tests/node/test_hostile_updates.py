@@ -154,14 +154,16 @@ def test_the_tests_of_a_release_can_do_no_harm(site: UpdateSite) -> None:
 
 
 def test_the_tests_of_a_release_that_never_end_are_ended(site: UpdateSite) -> None:
-    drop_in = site.node.path("/etc/systemd/system") / "ivy_test.service.d" / "short.conf"
+    drop_in = site.node.path("/etc/systemd/system") / "ivy_sandbox-test.service.d" / "short.conf"
     drop_in.parent.mkdir()
     drop_in.write_text(f"[Service]\nRuntimeMaxSec={SECONDS_TO_TEST}\n")
     site.node.run(["systemctl", "daemon-reload"])
     never_ends = (RELEASE_TESTS / "never_ends.py").read_text()
     site.release("9.6.0", write("tests/release/test_never_ends.py", never_ends))
     assert "the tests of version 9.6.0 failed" in site.rejects("9.6.0")
-    assert "ivy_test.service: Service reached runtime time limit" in site.node.journal("--unit=ivy_test.service")
+    assert "ivy_sandbox-test.service: Service reached runtime time limit" in site.node.journal(
+        "--unit=ivy_sandbox-test"
+    )
 
 
 def test_root_follows_no_link_of_a_compromised_service(site: UpdateSite) -> None:

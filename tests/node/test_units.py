@@ -55,6 +55,21 @@ def test_the_sandbox_is_tight(ivy_node: Node, unit: str, bound: float) -> None:
     assert float(exposure[1]) <= bound, said
 
 
+def test_the_sandbox_of_updates_is_tight_for_this_systemd_too(ivy_node: Node) -> None:
+    """It has no unit files; those that systemd-run makes have the same settings."""
+    ivy_node.run(["sh", "-c", "mkdir /tmp/sandbox && cp -r /usr/lib/ivy/units/ivy_sandbox-*.d /tmp/sandbox"])
+    for step in ("fetch", "list", "install", "test"):
+        unit = f"/tmp/sandbox/ivy_sandbox-{step}.service"
+        ivy_node.path("/tmp/sandbox").joinpath(Path(unit).name).write_text("[Service]\nExecStart=/bin/true\n")
+        said = ivy_node.run(["systemd-analyze", "verify", "--man=no", "--recursive-errors=no", unit])
+        assert said.stdout + said.stderr == ""
+        said = ivy_node.run(["systemd-analyze", "security", "--no-pager", "--offline=yes", unit])
+        exposure = re.search(r"Overall exposure level for .*: ([0-9.]+)", said.stdout)
+        assert exposure is not None
+        print(step, exposure[1])
+        assert float(exposure[1]) <= (0.8 if step == "test" else 1.5), said.stdout
+
+
 def test_a_boot_does_not_wait_for_the_generator(ivy_node: Node) -> None:
     seconds = []
     for _ in range(10):

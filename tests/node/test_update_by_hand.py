@@ -176,10 +176,14 @@ def check_that_a_fetch_is_not_in_the_way(site: UpdateSite) -> None:
     site.release("2.2.0")
     site.git.pause()
     revision = site.offer("2.2.0")
-    fetch = site.node.wait_for(lambda: unit_property(site.node, "ivy_fetch", "InvocationID"), 30, "the fetch")
+    fetch = site.node.wait_for(
+        lambda: unit_property(site.node, "ivy_sandbox-fetch", "InvocationID"), 30, "the fetch"
+    )
     by_hand = site.node.popen(["ivy", "update", "2.1.0"])
     site.node.wait_for(
-        lambda: unit_property(site.node, "ivy_fetch", "InvocationID") not in ("", fetch), 30, "the admin's fetch"
+        lambda: unit_property(site.node, "ivy_sandbox-fetch", "InvocationID") not in ("", fetch),
+        30,
+        "the admin's fetch",
     )
     site.git.resume()
     assert by_hand.wait(timeout=120) == 0

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 from ivy import constants
 from ivy.types.config import BackendConfig
 from ivy.utils.host import package_manager
-from ivy.utils.updates import activation
+from ivy.utils.updates import activation, sandbox
 
 PROJECT = Path(__file__).parents[2]
 UNITS = PROJECT / "units"
@@ -18,6 +19,8 @@ SHARED = sorted((UNITS / "ivy-.service.d").iterdir())
 PROCEDURES = {path.stem.replace("_", "-") for path in (PROJECT / "ivy" / "procedures").glob("[!_]*.py")}
 BACKENDS = {path.stem.removesuffix("_backend") for path in (PROJECT / "ivy" / "backend").glob("*_backend.py")}
 SERVICES = sorted(PROCEDURES | BACKENDS)
+SANDBOX_STEPS = {"fetch": 1.7, "list": 1.7, "install": 1.7, "test": 1.0, "ask": 1.0, "unpack": 1.0, "compile": 1.0}
+"""What is done in the sandbox, and the exposure that `systemd-analyze security` may find."""
 PACKAGE_ONLY = {"updater", "rollback", "restart", "report@"}
 
 
@@ -90,6 +93,56 @@ def test_the_last_resort_is_the_packages_own_and_outlives_the_target() -> None:
 def test_the_updater_and_the_last_resort_are_in_the_same_sandbox() -> None:
     sandboxes = [settings(UNITS / f"ivy-{name}.service.d" / "10-sandbox.conf") for name in ("updater", "rollback")]
     assert sandboxes[0] == sandboxes[1] != {}
+
+
+@pytest.fixture
+def sandboxes(tmp_path: Path) -> Path:
+    """The units of the sandbox as files, which systemd-run makes on a node of the same settings."""
+    for directory in UNITS.glob("ivy_sandbox-*.service.d"):
+        shutil.copytree(directory, tmp_path / directory.name)
+    for step in SANDBOX_STEPS:
+        (tmp_path / f"ivy_sandbox-{step}.service").write_text("[Service]\nExecStart=/bin/true\n")
+    return tmp_path
+
+
+def analyze(verb: str, *arguments: str) -> str:
+    done = subprocess.run(["systemd-analyze", verb, *arguments], capture_output=True, text=True)
+    return done.stdout + done.stderr
+
+
+needs_systemd = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not installed here")
+
+
+@needs_systemd
+def test_systemd_has_nothing_to_say_about_the_sandbox(sandboxes: Path) -> None:
+    assert analyze("verify", "--recursive-errors=no", *map(str, sorted(sandboxes.glob("*.service")))) == ""
+
+
+@needs_systemd
+@pytest.mark.parametrize(("step", "bound"), SANDBOX_STEPS.items())
+def test_the_sandbox_is_tight(sandboxes: Path, step: str, bound: float) -> None:
+    said = analyze("security", "--offline=yes", "--no-pager", str(sandboxes / f"ivy_sandbox-{step}.service"))
+    exposure = re.search(r"Overall exposure level for .*: ([0-9.]+)", said)
+    assert exposure is not None, said
+    assert float(exposure[1]) <= bound, said
+
+
+def test_a_step_has_no_network_but_to_fetch_and_no_more_time_than_somebody_waits() -> None:
+    shared = settings(UNITS / "ivy_sandbox-.service.d" / "10-sandbox.conf")
+    assert shared["PrivateNetwork"] == ["yes"] and shared["RestrictAddressFamilies"] == ["AF_UNIX"]
+    own = {path.parent.name: settings(path) for path in UNITS.glob("ivy_sandbox-?*.service.d/20-*.conf")}
+    steps = {name.removeprefix("ivy_sandbox-").removesuffix(".service.d") for name in own}
+    assert steps == {"fetch", "list", "install", "test"}
+    for name, found in own.items():
+        assert ("PrivateNetwork" in found) == (name != "ivy_sandbox-test.service.d")
+        assert 0 < int(found["RuntimeMaxSec"][0]) <= sandbox.SECONDS_AT_MOST
+    assert 0 < int(shared["RuntimeMaxSec"][0]) <= sandbox.SECONDS_AT_MOST
+
+
+def test_the_sandbox_comes_with_each_release_and_not_from_the_packages_units() -> None:
+    """Else code that came over the air would run foreign code in what an older package has: nothing."""
+    lines = (PROJECT / "debian" / "ivy.install").read_text().splitlines()
+    assert [line.split()[1] for line in lines if "ivy_sandbox" in line] == ["usr/lib/ivy/units"]
 
 
 def test_what_starts_a_pass_is_seen_where_it_is_left() -> None:

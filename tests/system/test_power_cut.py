@@ -26,7 +26,7 @@ LIBRARY = "a_dependency.py"
 REPAIR = f"""
 import os, sys
 from pathlib import Path
-from ivy.utils.updates import environment, sandbox
+from ivy.utils.updates import environment
 from tests.support.helpers import give_libraries
 
 def install(release):
@@ -34,7 +34,6 @@ def install(release):
     [packages] = (release / ".venv" / "lib").glob("*/site-packages")
     (packages / "{LIBRARY}").write_text("VALUE = 'new'\\n")
 
-sandbox.USER = "root"
 os.chown = lambda *arguments, **how: None
 environment.install_dependencies = install
 if "fast" in sys.argv:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from ivy.utils.host import commands
-from ivy.utils.updates import environment, ownership, sandbox
+from ivy.utils.updates import environment, sandbox
 from ivy.utils.updates.errors import NetworkTrouble, Rejected
 from tests.support.helpers import Node, give_libraries
 
@@ -22,7 +22,6 @@ HASHED = "wheel==1.0 --hash=sha256:00\n"
 def path(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     """Fake programs are found first; and no file changes its owner, which only root could see to."""
     monkeypatch.setenv("PATH", node.environment["PATH"])
-    monkeypatch.setattr(sandbox, "USER", "root")
     monkeypatch.setattr(os, "chown", lambda *_arguments, **_how: None)
 
 
@@ -204,7 +203,7 @@ def test_dependencies_are_wheels_with_hashes_and_have_no_rights(release: Path, n
     for part in (
         "--require-hashes",
         "--only-binary=:all:",
-        f"ReadWritePaths={release}/.venv ",
+        f"StateDirectory={os.path.relpath(release, '/var/lib')}/.venv ",
         "NoNewPrivileges=yes",
     ):
         assert part in call
@@ -248,7 +247,7 @@ def test_what_is_taken_back_is_plain_and_for_everybody_to_read(release: Path) ->
         (release / "ivy" / name).chmod(mode)
     (release / "ivy" / "closed").mkdir(mode=0o700)
     (release / "ivy" / "link").symlink_to("../ivy/secret")
-    ownership.take_back(release)
+    sandbox.take_back(release)
     found = {path.name: stat.S_IMODE(path.lstat().st_mode) for path in (release / "ivy").iterdir()}
     wanted = {"set": 0o755, "secret": 0o644, "writable": 0o644, "sticky": 0o755, "closed": 0o755}
     assert {name: found[name] for name in wanted} == wanted
@@ -283,10 +282,10 @@ def test_what_no_release_can_have_is_not_taken_back(
 ) -> None:
     make(release / "ivy" / "evil")
     with pytest.raises(Rejected, match=reason):
-        ownership.take_back(release)
+        sandbox.take_back(release)
 
 
 def test_a_link_to_itself_is_no_trap(release: Path) -> None:
     (release / "ivy" / "loop").symlink_to("loop")
     with pytest.raises(Rejected, match="leads nowhere"):
-        ownership.take_back(release)
+        sandbox.take_back(release)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ivy import constants, files
 from ivy.utils.host import commands
-from ivy.utils.updates import ownership, sandbox
+from ivy.utils.updates import sandbox
 from ivy.utils.updates.errors import NetworkTrouble, Rejected
 from ivy.utils.updates.releases import GOLDEN
 
@@ -16,8 +16,6 @@ _MARK = "ivy.pth"
 _LATER = "ivy.later"
 _QUESTION = Path("ivy", "fits.sh")
 _SECONDS_TO_ANSWER = 60  # it has a shorter limit of its own
-_SECONDS_TO_INSTALL = 3600
-_SECONDS_TO_COMPILE = 120
 _NETWORK_TROUBLES = ("Retrying (", "Connection", "Temporary failure", "timed out")
 
 
@@ -88,8 +86,8 @@ def has_dependencies(release: Path) -> bool:
 def install_dependencies(release: Path) -> None:
     """Install what `requirements.lock` names: hashes checked, wheels only, so that no code of theirs runs here.
 
-    Nothing happens, and no network is needed, if it names nothing. The environment must be writable for
-    `sandbox.USER` meanwhile.
+    Nothing happens, and no network is needed, if it names nothing. Afterwards the environment belongs to the
+    sandbox's user.
 
     Raises:
         Rejected: It cannot be done; the text says why.
@@ -110,9 +108,7 @@ def install_dependencies(release: Path) -> None:
         sandbox.run(
             "install",
             [*pip, "install", *options, f"--requirement={release / 'requirements.lock'}"],
-            timeout=_SECONDS_TO_INSTALL,
-            writable=[release / ".venv"],
-            network=True,
+            writable=release / ".venv",
             environment=["HOME=/nonexistent"],
         )
     except commands.CommandError as error:
@@ -135,9 +131,8 @@ def make_anew(release: Path) -> None:
         files.sync(mark.parent)
     shutil.rmtree(release / ".venv", ignore_errors=True)
     _make(release, _LATER)
-    ownership.give_to_user(release / ".venv")
     install_dependencies(release)
-    ownership.take_back(release / ".venv")
+    sandbox.take_back(release / ".venv")
     os.sync()  # all that pip wrote, before anybody takes it for whole
     packages = _site_packages(release)
     (packages / _LATER).rename(packages / _MARK)
@@ -145,14 +140,14 @@ def make_anew(release: Path) -> None:
 
 
 def compile_code(release: Path) -> None:
-    """Make the bytecode of a release, which the services cannot write. The release must be writable as above.
+    """Make the bytecode of a release, which the services cannot write. The release is the sandbox's user's then.
 
     Raises:
         Rejected: There is code in it that is none.
     """
     command = [python_of(release), "-m", "compileall", "-q", "ivy"]
     try:
-        sandbox.run("compile", command, timeout=_SECONDS_TO_COMPILE, writable=[release], directory=release)
+        sandbox.run("compile", command, writable=release, directory=release)
     except commands.CommandError as error:
         raise Rejected(f"its code does not compile:\n{error.said or error}") from None
 

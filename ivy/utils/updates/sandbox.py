@@ -1,99 +1,67 @@
 """Runs a program that handles what strangers wrote, in a transient unit: no rights, no place to write but one.
 
-systemd makes the walls. Not for ivy's own services, whose sandbox stands in their units.
+What it may stands in `units/ivy_sandbox-*.service.d/`. Not for ivy's own services, which have units of their own.
 """
 
-from collections.abc import Sequence
+import contextlib
+import os
+import stat
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Optional
 
 from ivy import constants
 from ivy.utils.host import commands
+from ivy.utils.updates.errors import Rejected
 
-USER = f"{constants.NAME}-updater"
-"""Who runs it: owns the sources that are fetched, and nothing else."""
+TOKEN = "token"
+"""The name of the file in `$CREDENTIALS_DIRECTORY` that holds the secret of a program."""
+
+SECONDS_AT_MOST = 3600
+"""The longest `RuntimeMaxSec=` of the units."""
 
 _SECONDS_TO_END = 30
-_WALLS = (
-    "ProtectSystem=strict",
-    "ProtectHome=yes",
-    "PrivateTmp=yes",
-    "PrivateDevices=yes",
-    "ProtectHostname=yes",
-    "ProtectClock=yes",
-    "ProtectControlGroups=yes",
-    "ProtectKernelLogs=yes",
-    "ProtectKernelModules=yes",
-    "ProtectKernelTunables=yes",
-    "ProtectProc=invisible",
-    "CapabilityBoundingSet=",
-    "NoNewPrivileges=yes",
-    "LockPersonality=yes",
-    "RestrictNamespaces=yes",
-    "RestrictRealtime=yes",
-    "RestrictSUIDSGID=yes",
-    "SystemCallArchitectures=native",
-    "SystemCallFilter=@system-service",
-    "SystemCallErrorNumber=EPERM",
-    "UMask=0022",
-    "LimitCORE=0",
-    "LimitFSIZE=200M",  # what is fetched must not fill the disk before anybody has looked at it
-    "TasksMax=100",
-    "LimitNPROC=100",  # the same for a kernel without that controller, as some Raspberry Pis have it
-    "MemoryMax=500M",
-    "MemorySwapMax=0",
-    "Nice=10",
-    "IOSchedulingClass=idle",
-    "TimeoutStopSec=5",
-)
-_WITHOUT_NETWORK = ("PrivateNetwork=yes", "RestrictAddressFamilies=AF_UNIX")
-_WITH_NETWORK = ("RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK",)
+_PREFIX = f"{constants.NAME}_sandbox-"
 
 
 def run(
     step: str,
     arguments: Sequence[str],
     *,
-    timeout: float,
-    writable: Sequence[Path] = (),
-    groups: Sequence[str] = (),
-    network: bool = False,
+    writable: Optional[Path] = None,
     environment: Sequence[str] = (),
     directory: Path = Path("/"),
-    input: str = "",
+    token: Optional[str] = None,
 ) -> str:
     """Run a program to its end.
 
     Args:
-        step: What it does, in one word; names the unit. One of each name at a time.
+        step: What it does, in one word; names the unit, and with it what it may. One of each name at a time.
         arguments: The program and its arguments; never a shell string.
-        timeout: Seconds after which everything that it has started is killed.
-        writable: The only directories, besides a private /tmp, that it can write to.
-        groups: Whose files it can read besides.
-        network: Whether there is any.
+        writable: The only directory, besides a private /tmp, that it can write to: below /var/lib. systemd makes it
+            the user's, with all that is in it; see `take_back`.
         environment: `NAME=value`, each. No secrets: everybody can read a unit's environment.
         directory: Where it is run.
-        input: What it can read from its standard input. The place for secrets.
+        token: A secret, which it can read from the file `TOKEN`.
 
     Returns: What it printed on its standard output.
 
     Raises:
         CommandError: It failed, or took too long.
+        OSError: The settings of the unit are damaged. Nothing was run.
     """
-    properties = [
-        *_WALLS,
-        *(_WITH_NETWORK if network else _WITHOUT_NETWORK),
-        f"User={USER}",
-        *(f"SupplementaryGroups={group}" for group in groups),
+    settings = [
+        *_settings(step),
         f"WorkingDirectory={directory}",
-        f"RuntimeMaxSec={timeout:.0f}",
-        *(f"ReadWritePaths={path}" for path in writable),
         *(f"Environment={assignment}" for assignment in environment),
     ]
-    unit = unit_name(step)
-    command = ["systemd-run", "--quiet", "--wait", "--pipe", "--collect", "--service-type=exec", f"--unit={unit}"]
-    command += [f"--property={setting}" for setting in properties]
+    if writable is not None:
+        settings.append(f"StateDirectory={os.path.relpath(writable, '/var/lib')}")
+    command = ["systemd-run", "--quiet", "--wait", "--pipe", "--collect", f"--unit={_PREFIX}{step}.service"]
     try:
-        return commands.run([*command, "--", *arguments], timeout=timeout + _SECONDS_TO_END, input=input)
+        with _credential(token) as credential:
+            command += [f"--property={setting}" for setting in [*settings, *credential]]
+            return commands.run([*command, "--", *arguments], timeout=SECONDS_AT_MOST + _SECONDS_TO_END)
     except commands.CommandError as error:
         # A person wants to read what failed, and not how it was confined.
         verdict = "failed or took too long" if error.status is not None else str(error)
@@ -102,15 +70,70 @@ def run(
         ) from None
 
 
+def _settings(step: str) -> list[str]:
+    units = Path(constants.PROJECT_DIR, "units")
+    own = sorted((units / f"{_PREFIX}{step}.service.d").glob("*.conf"))
+    lines = (units / f"{_PREFIX}.service.d" / "10-sandbox.conf").read_text(encoding="utf-8").splitlines()
+    if not lines or not lines[-1].startswith("User="):
+        raise OSError(f"the sandbox in {units} is damaged")
+    lines += [line for path in own for line in path.read_text(encoding="utf-8").splitlines()]
+    return [line for line in lines if line and line[0] not in "#["]
+
+
+@contextlib.contextmanager
+def _credential(token: Optional[str]) -> Iterator[list[str]]:
+    """The setting that hands over a secret: from memory, so that nothing is left when the pass is killed."""
+    if token is None:
+        yield []
+        return
+    with open(os.memfd_create(TOKEN), "w", encoding="utf-8") as file:
+        file.write(token)
+        file.flush()
+        yield [f"LoadCredential={TOKEN}:/proc/{os.getpid()}/fd/{file.fileno()}"]
+
+
 def stop_all() -> None:
-    """End what a pass has left that was killed.
+    """End what a pass has left that was killed, also one of version 1.0, which names its units otherwise.
 
     Raises:
         CommandError: There is no systemd to ask.
     """
-    commands.run(["systemctl", "stop", "--", unit_name("*")], timeout=_SECONDS_TO_END)
+    commands.run(["systemctl", "stop", "--", f"{constants.NAME}_*.service"], timeout=_SECONDS_TO_END)
 
 
-def unit_name(step: str) -> str:
-    """The transient unit of a step. Without a dash, so that the drop-ins of ivy's services do not apply to it."""
-    return f"{constants.NAME}_{step}.service"
+def take_back(directory: Path) -> None:
+    """Make a tree root's, readable for everybody, if there is nothing in it but files, directories and inner links.
+
+    Raises:
+        Rejected: There is something else, or a link that leads outside.
+        OSError: It cannot be changed.
+    """
+    inside = directory.resolve()
+    for path in _tree(directory):
+        mode = path.lstat().st_mode
+        os.chown(path, 0, 0, follow_symlinks=False)
+        if stat.S_ISLNK(mode):
+            _check_link(path, inside)
+        elif stat.S_ISDIR(mode) or stat.S_ISREG(mode):
+            path.chmod(0o755 if stat.S_ISDIR(mode) or mode & 0o100 else 0o644)
+        else:
+            raise Rejected(f"{path.relative_to(directory)} is no file")
+
+
+def _tree(directory: Path) -> Iterator[Path]:
+    yield directory
+    for parent, directories, files in os.walk(directory):
+        yield from (Path(parent, name) for name in directories + files)
+
+
+def _check_link(path: Path, inside: Path) -> None:
+    """The programs of a virtual environment are links to the system's Python, and ivy's own."""
+    name = path.relative_to(inside)
+    if ".venv" in name.parts[:1] or inside.name == ".venv":
+        return
+    try:
+        if path.readlink().is_absolute() or not path.resolve().is_relative_to(inside):
+            raise Rejected(f"{name} is a link that leads out of the release")
+        path.resolve(strict=True)
+    except (OSError, RuntimeError):  # which of them a circle raises depends on the version of Python
+        raise Rejected(f"{name} is a link that leads nowhere") from None

@@ -1,7 +1,6 @@
 """Fetches the source code of a version by git, checks who signed it, and unpacks it. Runs none of it.
 
-Each step is a program in a transient unit, as a user without rights, see `confined`. What comes out of it is for
-`ownership` to look at.
+Each step is a program in a sandbox, see `sandbox`; who takes what comes out of it looks at it with `take_back`.
 """
 
 import re
@@ -12,7 +11,7 @@ from typing import Optional
 
 from ivy.types.config import UpdaterConfig
 from ivy.utils.host import commands
-from ivy.utils.updates import ownership, sandbox
+from ivy.utils.updates import sandbox
 from ivy.utils.updates.errors import NetworkTrouble, Rejected
 from ivy.version import Version
 
@@ -25,17 +24,13 @@ PARTS = ("ivy", "units", "tests", "config", "pyproject.toml", "requirements.lock
 _MOST_BYTES = 100_000_000
 _MOST_FILES = 20_000
 _LONGEST_LISTING = 8_000_000  # characters
-_SECONDS_TO_FETCH = 3600
-_SECONDS_TO_LIST = 60
-_SECONDS_TO_UNPACK = 120
 _HOST = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]*(:[0-9]{1,5})?", re.ASCII)
 _REPOSITORY = re.compile(r"[A-Za-z0-9_][\w.-]*(/[A-Za-z0-9_][\w.-]*)+", re.ASCII)
 _FILE_MODES = ("100644", "100755", "120000")
 _USERNAMES = {"github": "x-access-token", "gitlab": "oauth2"}
 
-# The token comes by standard input: everybody can read a unit's environment, and arguments of processes.
-_WITH_TOKEN = 'IFS= read -r IVY_ACCESS_TOKEN; export IVY_ACCESS_TOKEN; exec "$@"'
-_CREDENTIAL_HELPER = '!f() { echo "username=$IVY_USERNAME"; echo "password=$IVY_ACCESS_TOKEN"; }; f'
+_PASSWORD = f'$(head -n 1 "$CREDENTIALS_DIRECTORY/{sandbox.TOKEN}")'
+_CREDENTIAL_HELPER = f'!f() {{ echo "username=$IVY_USERNAME"; echo "password={_PASSWORD}"; }}; f'
 _FETCH_SETTINGS = (
     "transfer.fsckObjects=true",
     "http.lowSpeedLimit=10",
@@ -108,7 +103,7 @@ class Source:
             self._make_repository()
         question = ["ls-remote", "--quiet", "--refs", "--tags", "--", url]
         try:
-            listing = self._talk("list", question, timeout=_SECONDS_TO_LIST)
+            listing = self._talk("list", question)
         except commands.CommandError as error:
             raise judge_failure(error, f"the tags of {url}") or Rejected(f"{url}: {error.said}") from None
         names = (line.rpartition("/")[2] for line in listing.splitlines())
@@ -150,7 +145,7 @@ class Source:
 
         Args:
             version: Which.
-            directory: Where to; it is made, owned by `sandbox.USER`. What is there, is in the way.
+            directory: Where to; it is made, owned by the sandbox's user. What is there, is in the way.
 
         Raises:
             Rejected: There is something in it that a release cannot have.
@@ -158,15 +153,13 @@ class Source:
         """
         parts = self._check_tree(version.as_tag())
         directory.mkdir(mode=0o755)
-        ownership.give_to_user(directory)
         try:
             sandbox.run(
                 "unpack",
                 self._git(
                     f"--work-tree={directory}", "checkout", "--force", "--quiet", version.as_tag(), "--", *parts
                 ),
-                timeout=_SECONDS_TO_UNPACK,
-                writable=[directory],
+                writable=directory,
                 environment=[*_ENVIRONMENT, "GIT_INDEX_FILE=/tmp/index"],
                 directory=directory,
             )
@@ -200,19 +193,17 @@ class Source:
 
     def _fetch(self, url: str, reference: str) -> None:
         fetch = ["fetch", "--quiet", "--force", "--no-tags", "--depth=1", "--no-write-fetch-head"]
-        self._talk("fetch", [*fetch, "--", url, f"+{reference}:{reference}"], timeout=_SECONDS_TO_FETCH)
+        self._talk("fetch", [*fetch, "--", url, f"+{reference}:{reference}"], writable=self._repository)
 
-    def _talk(self, step: str, arguments: Sequence[str], *, timeout: float) -> str:
+    def _talk(self, step: str, arguments: Sequence[str], writable: Optional[Path] = None) -> str:
         """What needs the network, and perhaps the token."""
         settings = [*_FETCH_SETTINGS, "credential.helper=", f"credential.helper={_CREDENTIAL_HELPER}"]
         return sandbox.run(
             step,
-            ["/bin/sh", "-c", _WITH_TOKEN, "sh", *self._git(*_options(settings), *arguments)],
-            timeout=timeout,
-            writable=[self._repository],
-            network=True,
+            self._git(*_options(settings), *arguments),
+            writable=writable,
             environment=[*_ENVIRONMENT, f"IVY_USERNAME={_USERNAMES[self._settings.provider]}"],
-            input=f"{self._settings.access_token or ''}\n",
+            token=self._settings.access_token or "",
         )
 
     def _url(self) -> str:
@@ -224,9 +215,6 @@ class Source:
         return f"https://{host}/{repository.removesuffix('.git')}.git"
 
     def _make_repository(self) -> None:
-        if not self._repository.is_dir():
-            self._repository.mkdir(mode=0o755)
-        ownership.give_to_user(self._repository)
         self._remove_leftovers()
         if not (self._repository / "HEAD").is_file():
             self._ask("init", "--quiet", "--bare", str(self._repository), is_writing=True)
@@ -261,8 +249,7 @@ class Source:
         return sandbox.run(
             "ask",
             command,
-            timeout=_SECONDS_TO_UNPACK,
-            writable=[self._repository] if is_writing else [],
+            writable=self._repository if is_writing else None,
             environment=_ENVIRONMENT,
         )
 
