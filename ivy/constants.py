@@ -6,7 +6,7 @@ from typing import Literal
 from ivy.version import Version
 
 PROJECT_DIR: str = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-"""The directory that holds the package `ivy`: a release, the golden copy, or a source checkout."""
+"""The directory that holds the package `ivy`: a release, the bundled copy, or a source checkout."""
 
 VERSION: Version = Version("1.1.0")
 """The version of this software; the only place where it is decided (a test keeps the others in step)."""

@@ -47,12 +47,12 @@ def read(path: str) -> bytes:
     """The content of a file that somebody else may have put there. Never waits, as reading from a pipe would.
 
     Raises:
-        OSError: It cannot be read, is no file (but a link, a pipe, …), or has more than 16 MB.
+        OSError: It cannot be read, is not a regular file (but a link, a pipe, …), or has more than 16 MB.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise OSError(errno.EINVAL, "is no file", path)
+        raise OSError(errno.EINVAL, "is not a regular file", path)
     with os.fdopen(descriptor, "rb") as file:
         if len(content := file.read(_MOST_BYTES + 1)) > _MOST_BYTES:
             raise OSError(errno.EFBIG, "is too large", path)

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Asks whether the environment of a release can run it: `fits.sh RELEASE` exits with 0 if it can. The one place where
-# that is decided: for /usr/bin/ivy, and so for all services, and for the updater and the doctor. Mends nothing.
+# that is decided: for /usr/bin/ivy, and so for all services, and for the updater and the doctor. Repairs nothing.
 #
 # Only Python can tell, and importing what ivy needs takes a Raspberry Pi up to a second. So a good answer of the
 # environment's owner, root, is kept in it, with all that it depends on: interpreter, the environment's own files, and

@@ -25,7 +25,7 @@ _SECONDS_BETWEEN_TRIES = 1.0
 
 
 def run() -> None:
-    """Tell the operator what runs, mend it, go on with what was interrupted, and decide about offers.
+    """Tell the operator what runs, repair it, go on with what was interrupted, and decide about offers.
 
     Raises:
         OSError, CommandError, sqlite3.Error: The node is in trouble; systemd tries again later.

@@ -113,8 +113,8 @@ def _unused(key: str, used: dict[str, Union[float, int]]) -> str:
 
 
 def _text(body: LogMessageBody) -> str:
-    doubt = "" if body.clock_synchronised else CLOCK_MARK
-    text = f"{doubt}{body.subject}\n{body.body}".strip().replace("\0", "\N{REPLACEMENT CHARACTER}")
+    mark = "" if body.clock_synchronised else CLOCK_MARK
+    text = f"{mark}{body.subject}\n{body.body}".strip().replace("\0", "\N{REPLACEMENT CHARACTER}")
     return text if len(text) <= _LONGEST_LOG else text[: _LONGEST_LOG - len(CUT_MARK)] + CUT_MARK
 
 

@@ -172,8 +172,8 @@ def _split(timestamp: float, values: dict[str, Any]) -> Iterator[str]:
 
 def _log(timestamp: float, body: LogMessageBody) -> str:
     """A log message; of a long one, the end of its body is cut off, and of its subject if that is long too."""
-    doubt = "" if body.clock_synchronised else CLOCK_MARK
-    fields = {"level": body.level, "subject": doubt + body.subject, "body": body.body}
+    mark = "" if body.clock_synchronised else CLOCK_MARK
+    fields = {"level": body.level, "subject": mark + body.subject, "body": body.body}
     for field in ("body", "subject"):
         excess = len(_element(timestamp, {"logging": fields}).encode()) - _LARGEST_ELEMENT
         if excess > 0:
@@ -226,7 +226,7 @@ def _offer(payload: bytes, path: tuple[str, ...]) -> Optional[ForeignConfig]:
     try:
         found = pydantic_core.from_json(payload)
     except ValueError:  # its text would repeat what it found
-        raise OfferError("it is no JSON") from None
+        raise OfferError("it is not valid JSON") from None
     for key in path:
         found = found.get(key) if isinstance(found, dict) else None
     if not isinstance(found, dict) or _CONFIG_KEY not in found:

@@ -38,7 +38,7 @@ def install(_arguments: argparse.Namespace) -> int:
 
     with update_pass.automation_lock():
         try:
-            bundled.install_golden()
+            bundled.install_bundled()
             if (version := Releases().current()) is not None:
                 environment.fits(Releases().directory(version))  # its services ask next, and cannot keep the answer
         except bundled.ReleaseError as error:

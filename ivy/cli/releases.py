@@ -8,7 +8,7 @@ from typing import Any
 from ivy.types.config import ConfigError, ForeignConfig
 from ivy.types.updates import Offer
 from ivy.utils.updates import history
-from ivy.utils.updates.releases import GOLDEN, Releases, version_of
+from ivy.utils.updates.releases import BUNDLED, Releases, version_of
 from ivy.version import Version
 
 _SHOWN_DECISIONS = 10
@@ -32,7 +32,7 @@ def _releases(last_good: ForeignConfig | None) -> list[dict[str, Any]]:
         "runs": releases.current(),
         "before the trial": releases.previous(),
         "for ivy rollback": last_good.general.software_version if last_good else None,
-        "the package's": version_of(GOLDEN) if GOLDEN.is_dir() else None,
+        "the package's": version_of(BUNDLED) if BUNDLED.is_dir() else None,
     }
     return [
         {
@@ -69,8 +69,8 @@ def _readable(found: dict[str, Any]) -> str:
     if found["on_trial"] is not None:
         lines.append(f"on trial: config revision {found['on_trial']}")
     for decision in found["decisions"]:
-        verdict = "accepted" if decision["accepted"] else f"rejected: {decision['reason'].partition(chr(10))[0]}"
+        outcome = "accepted" if decision["accepted"] else f"rejected: {decision['reason'].partition(chr(10))[0]}"
         lines.append(
-            f"{decision['time']}  revision {decision['config_revision']} for {decision['version']}: {verdict}"
+            f"{decision['time']}  revision {decision['config_revision']} for {decision['version']}: {outcome}"
         )
     return "\n".join(lines)

@@ -90,7 +90,7 @@ def rollback(_arguments: argparse.Namespace) -> int:
 
 
 def apply_text(text: str) -> int:
-    """Take a config to its verdict. Returns the exit status: 0 accepted, 1 rejected, 2 wrong use."""
+    """Take a config to its decision. Returns the exit status: 0 accepted, 1 rejected, 2 wrong use."""
     if complaint := why_not():
         return _refuse(complaint)
     try:
@@ -102,7 +102,7 @@ def apply_text(text: str) -> int:
 
 
 def _perform(config: ForeignConfig, source: Source = "admin") -> int:
-    """Take an offer to its verdict. A pass of the updater that is under way has to wait until then."""
+    """Take an offer to its decision. A pass of the updater that is under way has to wait until then."""
     offer = Offer(identifier=f"{source}-{time.time_ns()}", config=config, source=source)
     signal.signal(signal.SIGHUP, signal.default_int_handler)  # a terminal that is gone, e.g. with its network
     signal.signal(signal.SIGTERM, signal.default_int_handler)

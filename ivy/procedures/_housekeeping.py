@@ -61,7 +61,7 @@ class Housekeeper:
     def work(self) -> None:
         """Do what is to be done. Never raises because of the disk; what could not be done is done next time."""
         troubles = []
-        for duty in (self._keep_archive, self._keep_queue, self._keep_reserve, self._report):
+        for duty in (self._keep_archive, self._keep_queue, self._keep_ballast, self._report):
             try:
                 duty()
             except (OSError, sqlite3.Error) as error:  # one that fails for ever must not stop the others
@@ -103,7 +103,7 @@ class Housekeeper:
         if dropped:
             self._journal.warning(f"The queue is full: dropped {_readable(dropped)}")
 
-    def _keep_reserve(self) -> None:
+    def _keep_ballast(self) -> None:
         ballast.keep(self._free())
 
     def _report(self) -> None:

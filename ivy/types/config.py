@@ -217,7 +217,7 @@ class Config(_Section):
             c: JSON text.
 
         Raises:
-            ConfigError: The text is no JSON or not of this schema.
+            ConfigError: The text is not valid JSON or not of this schema.
         """
         return _parse(Config, c)
 
@@ -262,7 +262,7 @@ class ForeignConfig(Model):
             c: JSON text.
 
         Raises:
-            ConfigError: The text is no JSON, or lacks `general.config_revision` or `general.software_version`.
+            ConfigError: It is not valid JSON, or lacks `general.config_revision` or `general.software_version`.
         """
         return _parse(ForeignConfig, c)
 

@@ -36,7 +36,7 @@ class Offer(Model):
     link_was_down: bool = pydantic.Field(default=False, description="Whether there was no connection before.")
     seconds_of_probation: int = pydantic.Field(default=30, description="How long all services must run well.")
     max_seconds_of_probation: int = pydantic.Field(default=300, description="How long that may take.")
-    interruptions: int = pydantic.Field(default=0, description="How often it began anew, e.g. after a power cut.")
+    interruptions: int = pydantic.Field(default=0, description="How often it began again, e.g. after a power cut.")
     failure: Optional[str] = pydantic.Field(default=None, description="Why it is to be undone, once that is known.")
 
     # The decision.
@@ -47,7 +47,7 @@ class Offer(Model):
 
     @classmethod
     def of_backend(cls, config: ForeignConfig) -> "Offer":
-        """What a backend offers: known by its content, too, as a platform may begin to count anew."""
+        """What a backend offers: known by its content, too, as a platform may begin to count again."""
         number = f"{config.general.config_revision}-{zlib.crc32(as_text(config).encode()):08x}"
         return cls(identifier=f"revision-{number}", config=config)
 

@@ -23,7 +23,7 @@ from ivy.utils.host import clock, journal, signals
 from ivy.utils.storage import archive, contents, errors, schema
 from ivy.utils.storage.database import QueueDatabase
 from ivy.utils.storage.doorbell import Doorbell
-from ivy.utils.storage.memory_buffer import Row, Shelter
+from ivy.utils.storage.memory_buffer import MemoryBuffer, Row
 
 ACTIVE_QUEUE_FILE: str = os.path.join(constants.IVY_DATA_DIR, "active-message-queue.sqlite3")
 """The SQLite database with the messages that the broker has not acknowledged yet."""
@@ -70,8 +70,10 @@ class MessagingAgent:
         self._doorbell = Doorbell()
         self._lock = threading.RLock()
         self.database = QueueDatabase(ACTIVE_QUEUE_FILE)
-        self._queue = Shelter("the queue", self._write_to_queue, errors.is_disk_trouble)
-        self._archive = Shelter("the archive", self._write_to_archive, lambda error: isinstance(error, OSError))
+        self._queue = MemoryBuffer("the queue", self._write_to_queue, errors.is_disk_trouble)
+        self._archive = MemoryBuffer(
+            "the archive", self._write_to_archive, lambda error: isinstance(error, OSError)
+        )
         try:
             self.get_oldest_timestamp()
         except (OSError, sqlite3.Error) as error:

@@ -1,4 +1,4 @@
-"""Takes an offer from its decision to its verdict. What each step does stands in a module of its own.
+"""Takes an offer to its decision. What each step does stands in a module of its own.
 
 Killed at any instant, the next pass goes on: what was begun is done again, and `trials` sees to what was activated.
 """
@@ -19,7 +19,7 @@ from ivy.utils.logger import Logger
 from ivy.utils.updates import bundled, decisions, environment, history, policy, releases, retry, sandbox
 from ivy.utils.updates.bundled import ReleaseError
 from ivy.utils.updates.errors import NetworkTrouble, Rejected
-from ivy.utils.updates.releases import GOLDEN, Releases
+from ivy.utils.updates.releases import BUNDLED, Releases
 from ivy.utils.updates.source import Source
 from ivy.utils.updates.trial import Trials
 from ivy.version import Version
@@ -56,7 +56,7 @@ class Updater:
         )
 
     def perform_update(self, foreign_config: ForeignConfig) -> None:
-        """Take a config that the backend offered to its verdict, which is reported; see `perform`.
+        """Take a config that the backend offered to its decision, which is reported; see `perform`.
 
         Args:
             foreign_config: The offered config.
@@ -67,7 +67,7 @@ class Updater:
         self.perform(Offer.of_backend(foreign_config))
 
     def perform(self, offer: Offer) -> Optional[str]:
-        """Take an offer to its verdict, which is reported.
+        """Take an offer to its decision, which is reported.
 
         Returns: Why it was rejected; None if it was accepted.
 
@@ -161,8 +161,8 @@ class Updater:
             OSError: It cannot be written.
         """
         unfinished = self._releases.unfinished(version)
-        if _is_golden(version):
-            return bundled.copy_release(GOLDEN, unfinished)
+        if _is_bundled(version):
+            return bundled.copy_release(BUNDLED, unfinished)
         self._logger.info(f"Fetching version {version}")
         self._source.fetch(version)
         self._source.check_signature(version)
@@ -213,13 +213,13 @@ class Updater:
                 directory=release,
             )
         except commands.CommandError as error:
-            said = error.said[-_LONGEST_OUTPUT:]
+            said = error.output[-_LONGEST_OUTPUT:]
             raise Rejected(f"the tests of version {version} failed:\n{said}") from None
         if " passed" not in said:  # systemd takes tests that somebody stopped for a success
             raise Rejected(f"the tests of version {version} were stopped:\n{said[-_LONGEST_OUTPUT:]}")
 
     def update_cli_pointer(self, version: Version) -> None:
-        """Let a version be the one that /usr/bin/ivy and all services run, once they are started anew.
+        """Let a version be the one that /usr/bin/ivy and all services run, once they are started again.
 
         Args:
             version: Which.
@@ -248,7 +248,7 @@ class Updater:
         needed = (
             self._releases.current(),
             self._releases.previous(),
-            releases.version_of(GOLDEN) if GOLDEN.is_dir() else None,
+            releases.version_of(BUNDLED) if BUNDLED.is_dir() else None,
             last_good.general.software_version if last_good else None,
         )
         return {version for version in needed if version}
@@ -293,8 +293,8 @@ def _check_newest(offer: Offer) -> None:
         raise Rejected(f"superseded by revision {newest[0].revision}, while its source could not be fetched")
 
 
-def _is_golden(version: Version) -> bool:
-    return GOLDEN.is_dir() and releases.version_of(GOLDEN) == version
+def _is_bundled(version: Version) -> bool:
+    return BUNDLED.is_dir() and releases.version_of(BUNDLED) == version
 
 
 def _text(path: Path) -> str:

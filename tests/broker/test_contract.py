@@ -57,10 +57,10 @@ def test_everything_arrives_with_the_time_of_the_sampling(node: Node, platform: 
     node.add(data_message(number=1, text="t"), LOG, config_message("accepted", 2), data_message(number=2))
     node.start()
     node.wait_until_empty()
-    wait_for(lambda: len(platform.samples()) == 2 and platform.logs() and platform.verdicts(), 5, "all messages")
+    wait_for(lambda: len(platform.samples()) == 2 and platform.logs() and platform.decisions(), 5, "all messages")
     assert _numbers(platform) == [1, 2]
     assert platform.logs() == ["a subject\na body"]
-    assert platform.verdicts() == [(True, 2)]
+    assert platform.decisions() == [(True, 2)]
     sampled = [float(row["timestamp"]) for row in csv.DictReader(node.archive().splitlines())]
     sent = [time for time, _ in platform.samples()]
     assert sent == pytest.approx([sampled[0], sampled[3]], abs=0.001)
@@ -210,8 +210,8 @@ def test_an_invalid_offer_is_rejected_at_once(node: Node, platform: Platform) ->
     platform.offer({"general": {}}, 3)
     platform.offer({"general": GENERAL}, 4)
     _wait_for_revisions(node, 4)
-    wait_for(platform.verdicts, 5, "the verdict")
-    assert platform.verdicts() == [(False, 3)]
+    wait_for(platform.decisions, 5, "the decision")
+    assert platform.decisions() == [(False, 3)]
     assert node.log.count("A config offer was ignored") == 1
 
 
@@ -254,4 +254,4 @@ def test_bodies_of_all_kinds_survive_any_text(node: Node, platform: Platform) ->
     node.fill([json.loads(json.dumps(config_message("rejected", 1)))])
     node.start()
     node.wait_until_empty()
-    wait_for(lambda: platform.samples() and platform.logs() and platform.verdicts(), 5, "all messages")
+    wait_for(lambda: platform.samples() and platform.logs() and platform.decisions(), 5, "all messages")

@@ -19,7 +19,7 @@ ROOT = "/var/lib/ivy"
 SERVICES = ["ivy-dummy-procedure", "ivy-system-checks", "ivy-tenta"]
 # Unfinished files and directories, and what is kept during a trial.
 LEFTOVER = re.compile(r"\..*\.new|\..*\.\d+-\d+|previous|config\.previous\.json|.*\.damaged-\d+|.*\.later")
-SECONDS_TO_A_VERDICT = 120
+SECONDS_TO_A_DECISION = 120
 OWN = ("source.git", "data")
 
 Tree = dict[str, tuple[int, int, int, str]]
@@ -70,15 +70,15 @@ def assert_whole(node: Node, known: dict[str, Tree]) -> None:
 
 def assert_well(node: Node, lane: Lane, prepared: Prepared) -> None:
     """The node has decided, once, and runs what it should."""
-    verdict = {"revision": prepared.revision, "success": prepared.case.accepted}
-    node.wait_for(lambda: acknowledgments(lane), SECONDS_TO_A_VERDICT, "the verdict")
+    decision = {"revision": prepared.revision, "success": prepared.case.accepted}
+    node.wait_for(lambda: acknowledgments(lane), SECONDS_TO_A_DECISION, "the decision")
     wait_for_end(node)
     wait_for_sample(node, lane.recorder)
-    assert acknowledgments(lane) == [verdict]
+    assert acknowledgments(lane) == [decision]
     history = json.loads(node.path(f"{ROOT}/updates.json").read_text())
     [_, decision] = history["decisions"]  # the first one was about another offer
     about = decision["offer"]["general"]["config_revision"]
-    assert (about, decision["accepted"]) == (prepared.revision, verdict["success"])
+    assert (about, decision["accepted"]) == (prepared.revision, decision["success"])
     assert (decision["reported"], history["trial"]) == (True, None)
     case = prepared.case
     version = case.version if case.version and case.accepted else THIS

@@ -43,7 +43,7 @@ TREES: dict[str, tuple[Graft, str]] = {
         ),
         "objects that git does not accept",
     ),
-    "9.1.8": (hostile_trees.submodule(["ivy", "module"]), "is no file (mode 160000)"),
+    "9.1.8": (hostile_trees.submodule(["ivy", "module"]), "is not a regular file (mode 160000)"),
     "9.1.9": (hostile_trees.bomb(["ivy", "bomb"]), "more files than a release may have"),
 }
 
@@ -108,7 +108,7 @@ def test_a_renamed_tag_is_rejected(site: UpdateSite) -> None:
 @pytest.mark.parametrize("version", [f"9.2.3{EXECUTE}", "../../etc", "--upload-pack=x", "9.2.3\n"])
 def test_a_version_that_is_none_is_rejected(site: UpdateSite, version: str) -> None:
     revision = site.offer(version)
-    assert not site.verdict(revision)
+    assert not site.decision(revision)
     assert CANARY not in site.wait_for_log("general.software_version", "must look like")
 
 

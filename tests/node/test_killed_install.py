@@ -20,7 +20,7 @@ NEW = "9.3.0"
 POINTS = 1
 POINTS_IN_A_SWEEP = 200
 INSTALL = ["python3", "-B", "-P", "-m", "ivy", "install"]
-GOLDEN = "/usr/lib/ivy"
+BUNDLED = "/usr/lib/ivy"
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def unpacked(bed: Bed, installed: Snapshot, broker: Broker) -> Snapshot:
     node.boot()
     node.run(["apt-get", "install", "--yes", "strace"], timeout=120)
     use_tenta(node, broker, dummy_procedure={"seconds_between_datapoints": 1})
-    set_version(node.path(GOLDEN), NEW, [name for name in STATEMENTS if not name.startswith("debian/")])
+    set_version(node.path(BUNDLED), NEW, [name for name in STATEMENTS if not name.startswith("debian/")])
     snapshot = node.snapshot("unpacked")
     node.destroy()
     return snapshot
@@ -48,7 +48,7 @@ def copy(bed: Bed, snapshot: Snapshot) -> Generator[Node, None, None]:
 
 def install(node: Node, *before: str) -> int:
     """What the package's script does. Returns the exit status."""
-    return node.run([*before, *INSTALL], env={"PYTHONPATH": GOLDEN}, check=not before, timeout=120).returncode
+    return node.run([*before, *INSTALL], env={"PYTHONPATH": BUNDLED}, check=not before, timeout=120).returncode
 
 
 def test_the_power_is_cut(bed: Bed, unpacked: Snapshot, recorder: Recorder, request: pytest.FixtureRequest) -> None:

@@ -1,4 +1,4 @@
-"""A pass of the updater that is killed at any instant: the node samples, and the offer gets its one verdict."""
+"""A pass of the updater that is killed at any instant: the node samples, and the offer gets its one decision."""
 
 import random
 from collections.abc import Generator
@@ -34,7 +34,7 @@ def test_the_power_is_cut_at_each_call(workshop: Workshop, request: pytest.Fixtu
         print(f"{known.prepared.case.name}: {len(chosen)} of {len(points)} calls")
         trials += [(known, f"cut before {call}", cut_at(call)) for call in chosen]
     killed = workshop.at_once(trials)
-    print(f"{len(trials)} points tried, {killed} passes killed; each offer got its one verdict")
+    print(f"{len(trials)} points tried, {killed} passes killed; each offer got its one decision")
     assert killed >= 0.9 * len(trials)
 
 

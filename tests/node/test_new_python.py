@@ -60,7 +60,7 @@ def test_an_interpreter_that_has_none_of_the_libraries(sampling: Node, recorder:
     node.run(["systemctl", "start", "ivy-updater"])
     wait_for_end(node)
     assert runs_with(node).startswith("/var/lib/ivy/")
-    recorder.wait_for_element("logs", 20, "word of the repair", "cannot run it: making it anew")
+    recorder.wait_for_element("logs", 20, "word of the repair", "cannot run it: making it again")
     wait_for_sample(node, recorder)
     for service in SERVICES:
         process = unit_property(node, service, "MainPID")

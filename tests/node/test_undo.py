@@ -125,15 +125,15 @@ def test_the_source_is_away_for_a_while_and_the_newest_offer_wins(site: UpdateSi
     first = site.offer("6.0.0")
     wait_until_waiting(site, "6.0.0")
     second, third = site.offer("6.0.0"), site.offer(dummy_procedure={"seconds_between_datapoints": 2})
-    assert site.verdict(third), site.reason(third)
-    assert [site.verdict(first), site.verdict(second)] == [False, False]
+    assert site.decision(third), site.reason(third)
+    assert [site.decision(first), site.decision(second)] == [False, False]
     for replaced in (first, second):
         assert f"superseded by revision {third}" in site.reason(replaced)
     site.wait_for_samples(third)
     fourth = site.offer("6.1.0", dummy_procedure={"seconds_between_datapoints": 1})
     wait_until_waiting(site, "6.1.0")
     site.git.start()
-    assert site.verdict(fourth), site.reason(fourth)
+    assert site.decision(fourth), site.reason(fourth)
     site.wait_for_samples(fourth)
 
 

@@ -77,8 +77,8 @@ def test_configs_and_versions_by_hand(site: UpdateSite) -> None:
     print(ivy(site, "rollback"))
     assert site.running()[0] == THIS
     site.wait_for_samples()
-    verdicts = [decision["accepted"] for decision in releases(site)["decisions"]]
-    assert verdicts == [True, False, True, True, False, True]
+    decisions = [decision["accepted"] for decision in releases(site)["decisions"]]
+    assert decisions == [True, False, True, True, False, True]
 
 
 def check_wrong_use(site: UpdateSite) -> None:
@@ -132,7 +132,7 @@ def test_the_admin_need_not_wait_for_a_trial(site: UpdateSite) -> None:
     revision = site.offer(dummy_procedure={"seconds_between_datapoints": 4})
     site.node.wait_for(lambda: releases(site)["on_trial"] == revision, 30, "the operator's trial")
     site.apply(site.config(updater={"seconds_of_probation": 3}, dummy_procedure={"seconds_between_datapoints": 7}))
-    assert not site.verdict(revision)
+    assert not site.decision(revision)
     assert "admin" in site.reason(revision)
     assert read_config(site.node)["dummy_procedure"] == {"seconds_between_datapoints": 7}
 
@@ -165,7 +165,7 @@ def test_the_admin_need_not_wait_for_the_network(site: UpdateSite, newer_package
     assert read_config(node)["dummy_procedure"] == {"seconds_between_datapoints": 2}
     site.wait_for_samples()
     site.git.start()
-    assert site.verdict(revision), "the operator's wish is not forgotten"
+    assert site.decision(revision), "the operator's wish is not forgotten"
     assert site.running()[0] == "10.0.0"
     check_that_a_fetch_is_not_in_the_way(site)
 
@@ -187,7 +187,7 @@ def check_that_a_fetch_is_not_in_the_way(site: UpdateSite) -> None:
     )
     site.git.resume()
     assert by_hand.wait(timeout=120) == 0
-    assert site.verdict(revision)
+    assert site.decision(revision)
     assert site.running()[0] == "2.2.0"
 
 
@@ -232,7 +232,7 @@ def check_package_during_a_trial(site: UpdateSite, package: Path) -> None:
     revision = site.offer(dummy_procedure={"seconds_between_datapoints": 8})
     site.node.wait_for(lambda: releases(site)["on_trial"] == revision, 30, "the trial")
     install_newer(site.node, package, "--reinstall")
-    assert not site.verdict(revision)
+    assert not site.decision(revision)
     assert "another release was installed meanwhile" in site.reason(revision)
     assert site.running()[0] == PACKAGED
     assert read_config(site.node)["dummy_procedure"] == before
@@ -242,7 +242,7 @@ def check_package_during_a_trial(site: UpdateSite, package: Path) -> None:
 
 
 def check_other_python(site: UpdateSite) -> None:
-    """After an upgrade of the distribution: the package's release serves until the environment is mended."""
+    """After an upgrade of the distribution: the package's release serves until the environment is repaired."""
     wait_for_end(site.node)  # a pass that is under way has looked at the environment already
     lib = site.node.path("/var/lib/ivy/current/.venv/lib")
     [modules] = lib.iterdir()
@@ -250,7 +250,9 @@ def check_other_python(site: UpdateSite) -> None:
     modules.rename(lib / "python3.2")
     site.node.run(["systemctl", "restart", "ivy.target"])
     site.wait_for_samples()
-    site.node.wait_for(lambda: [path.name for path in lib.iterdir()] == [name], 60, "the environment to be mended")
+    site.node.wait_for(
+        lambda: [path.name for path in lib.iterdir()] == [name], 60, "the environment to be repaired"
+    )
     site.wait_for_samples()
 
 

@@ -86,7 +86,7 @@ def test_many_updates_in_a_row_cost_little_and_leave_nothing(
 def change_config(site: UpdateSite, costs: Costs) -> None:
     began = time.time()
     revision = site.offer(dummy_procedure={"seconds_between_datapoints": 1 + len(costs.periods) % 2})
-    assert site.verdict(revision), site.reason(revision)
+    assert site.decision(revision), site.reason(revision)
     costs.periods.append((began, time.time()))
 
 
@@ -100,7 +100,7 @@ def change_version(site: UpdateSite, version: str, costs: Costs) -> None:
     revision = site.offer(version)
     site.node.wait_for(lambda: site.running()[0] == version, 90, f"{version} to be activated")
     costs.seconds_to_activate.append(time.time() - began)
-    assert site.verdict(revision), site.reason(revision)
+    assert site.decision(revision), site.reason(revision)
     costs.last_version = (began, time.time())
     costs.periods.append(costs.last_version)
     costs.transferred.append(site.git.bytes_transferred() - transferred)
@@ -199,7 +199,7 @@ def test_sampling_goes_on_while_there_is_no_link(site: UpdateSite) -> None:
 
 
 def change_without_link(site: UpdateSite, *command: str) -> tuple[float, float]:
-    """Cut the link, change something, mend the link. Returns from when until when it was cut."""
+    """Cut the link, change something, repair the link. Returns from when until when it was cut."""
     node = site.node
     old = unit_property(node, "ivy-fast-sampler", "MainPID")
     site.platform.stop()

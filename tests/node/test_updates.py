@@ -95,7 +95,7 @@ def check_seconds_to_effect(site: UpdateSite) -> None:
         revision = site.offer(archive={"max_days": 100 + len(seconds)})
         site.wait_for_samples(revision)
         seconds.append(time.monotonic() - began)
-        assert site.verdict(revision), site.reason(revision)
+        assert site.decision(revision), site.reason(revision)
     print(f"configs in effect after {', '.join(f'{each:.2f}' for each in seconds)} s")
     assert min(seconds) < MOST_SECONDS_TO_EFFECT
 

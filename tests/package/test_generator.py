@@ -23,18 +23,18 @@ class Machine:
 
     def __init__(self, directory: Path) -> None:
         self.root = directory / "root"
-        self.golden = directory / "golden"
+        self.bundled = directory / "bundled"
         self.package_units = directory / "package"
         self.output = directory / "output"
         self.root.mkdir()
-        self.golden.mkdir()
+        self.bundled.mkdir()
         for part in ("ivy/procedures", "ivy/backend", "units"):
-            shutil.copytree(PROJECT / part, self.golden / part)
+            shutil.copytree(PROJECT / part, self.bundled / part)
         shutil.copytree(PROJECT / "units", self.package_units)
 
     def add_release(self, version: str = "1.1.0") -> Path:
         release = self.root / version
-        shutil.copytree(self.golden, release)
+        shutil.copytree(self.bundled, release)
         (release / "config").mkdir()
         (self.root / "current").symlink_to(version)
         self.configure({"backend": None})
@@ -55,7 +55,7 @@ class Machine:
         """Run the generator, which must never fail a boot. Returns: what it complained about."""
         environment = {
             "IVY_ROOT_DIR": str(self.root),
-            "IVY_GOLDEN_DIR": str(self.golden),
+            "IVY_BUNDLED_DIR": str(self.bundled),
             "IVY_PACKAGE_UNITS": str(self.package_units),
         }
         command = [sys.executable, "-IS", str(PROJECT / "units" / "ivy-generator"), *arguments]
@@ -279,5 +279,5 @@ def test_it_never_fails_a_boot(machine: Machine, tmp_path: Path) -> None:
     in_the_way = tmp_path / "file"
     in_the_way.touch()
     assert "failed" in machine.run(str(in_the_way))
-    shutil.rmtree(machine.golden)
+    shutil.rmtree(machine.bundled)
     assert "failed" in machine.run(str(machine.output))

@@ -10,7 +10,7 @@ import pytest
 
 from ivy.types.config import Config
 from ivy.utils.updates import history
-from ivy.utils.updates.bundled import ReleaseError, install_golden
+from ivy.utils.updates.bundled import ReleaseError, install_bundled
 from ivy.utils.updates.releases import Releases
 from ivy.version import Version
 from tests.support.killing import killed_at
@@ -19,27 +19,27 @@ TEMPLATE = Path(__file__).parents[2] / "config" / "config.template.json"
 
 
 class Machine:
-    """A package's golden release, and the root below which releases are made of it."""
+    """A package's bundled release, and the root below which releases are made of it."""
 
     def __init__(self, directory: Path) -> None:
-        self.golden = directory / "golden"
+        self.bundled = directory / "bundled"
         self.root = directory / "root"
         self.releases = Releases(self.root)
-        (self.golden / "ivy").mkdir(parents=True)
-        (self.golden / "config").mkdir()
+        (self.bundled / "ivy").mkdir(parents=True)
+        (self.bundled / "config").mkdir()
         (self.root / "data").mkdir(parents=True)
         self.package("1.0.0")
 
     def package(self, version: str) -> None:
-        """What unpacking a package does: another golden release, and the node's releases as they were."""
-        (self.golden / "ivy" / "__init__.py").write_text(f"VERSION = {version!r}\n")
-        (self.golden / "pyproject.toml").write_text(f'[project]\nname = "ivy"\nversion = "{version}"\n')
-        (self.golden / "config" / "config.template.json").write_text(TEMPLATE.read_text())
+        """What unpacking a package does: another bundled release, and the node's releases as they were."""
+        (self.bundled / "ivy" / "__init__.py").write_text(f"VERSION = {version!r}\n")
+        (self.bundled / "pyproject.toml").write_text(f'[project]\nname = "ivy"\nversion = "{version}"\n')
+        (self.bundled / "config" / "config.template.json").write_text(TEMPLATE.read_text())
 
     def install(self, version: str | None = None) -> None:
         if version is not None:
             self.package(version)
-        install_golden(self.golden, self.releases)
+        install_bundled(self.bundled, self.releases)
 
     @property
     def current(self) -> Path:
@@ -96,9 +96,9 @@ def test_the_code_is_compiled_although_no_service_can_write_bytecode(machine: Ma
 
 
 def test_what_is_the_packages_own_is_not_copied(machine: Machine) -> None:
-    (machine.golden / "config" / "config.json").symlink_to("/nowhere/config.json")
-    (machine.golden / "ivy" / "__pycache__").mkdir()
-    (machine.golden / "ivy" / "__pycache__" / "old.pyc").touch()
+    (machine.bundled / "config" / "config.json").symlink_to("/nowhere/config.json")
+    (machine.bundled / "ivy" / "__pycache__").mkdir()
+    (machine.bundled / "ivy" / "__pycache__" / "old.pyc").touch()
     machine.install()
     assert not machine.config_file.is_symlink()
     assert not (machine.current / "ivy" / "__pycache__" / "old.pyc").exists()

@@ -252,7 +252,7 @@ def test_backoff_begins_anew_after_a_good_run(
 
 def launch(root: Path) -> subprocess.CompletedProcess[str]:
     command = ["/bin/sh", str(PROJECT / "debian" / "ivy.sh"), "info", "two words"]
-    environment = {"PATH": "/usr/bin:/bin", "IVY_ROOT_DIR": str(root), "IVY_GOLDEN_DIR": str(PROJECT)}
+    environment = {"PATH": "/usr/bin:/bin", "IVY_ROOT_DIR": str(root), "IVY_BUNDLED_DIR": str(PROJECT)}
     return subprocess.run(command, env=environment, capture_output=True, text=True)
 
 

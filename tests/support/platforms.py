@@ -57,7 +57,7 @@ class Platform(_Server, Protocol):
     def logs(self) -> list[str]:
         """The texts of all log messages so far."""
 
-    def verdicts(self) -> list[tuple[bool, int]]:
+    def decisions(self) -> list[tuple[bool, int]]:
         """All that was said about configs: whether accepted, and the revision."""
 
     def offer(self, configuration: Any, revision: Any) -> None:
@@ -103,7 +103,7 @@ class TentaPlatform:
     def logs(self) -> list[str]:
         return [element["message"] for element in self.recorder.elements("logs")]
 
-    def verdicts(self) -> list[tuple[bool, int]]:
+    def decisions(self) -> list[tuple[bool, int]]:
         return [(e["success"], e["revision"]) for e in self.recorder.elements("acknowledgments")]
 
     def offer(self, configuration: Any, revision: Any) -> None:
@@ -153,7 +153,7 @@ class _ThingsBoardForms:
         logs = [element["values"]["logging"] for element in self._telemetry() if "logging" in element["values"]]
         return [f"{log['subject']}\n{log['body']}" for log in logs]
 
-    def verdicts(self) -> list[tuple[bool, int]]:
+    def decisions(self) -> list[tuple[bool, int]]:
         told = [e["values"]["configuration"] for e in self._telemetry() if "configuration" in e["values"]]
         return [
             (one["status"] == "accepted", one["config"]["general"]["config_revision"])

@@ -18,7 +18,7 @@ from tests.support.signers import Signer, allowed_signers
 
 REPOSITORY, PRIVATE_REPOSITORY = "university/ivy", "university/secret"
 TOKEN = "a-token-for-tests"
-VERDICT_SECONDS = 90
+DECISION_SECONDS = 90
 SHORT_PROBATION = {"seconds_of_probation": 3, "max_seconds_of_probation": 20}
 
 
@@ -102,13 +102,13 @@ class UpdateSite:
         self.platform.offer(config, self.revision)
         return self.revision
 
-    def verdict(self, revision: int, timeout: float = VERDICT_SECONDS) -> bool:
-        """Wait for the verdict about an offer. Returns whether it was accepted."""
+    def decision(self, revision: int, timeout: float = DECISION_SECONDS) -> bool:
+        """Wait for the decision about an offer. Returns whether it was accepted."""
 
         def find() -> list[bool]:
-            return [accepted for accepted, number in self.platform.verdicts() if number == revision]
+            return [accepted for accepted, number in self.platform.decisions() if number == revision]
 
-        return self.node.wait_for(find, timeout, f"a verdict about revision {revision}")[0]
+        return self.node.wait_for(find, timeout, f"a decision about revision {revision}")[0]
 
     def reason(self, revision: int) -> str:
         """Why an offer was rejected, as the operator reads it."""
@@ -125,22 +125,22 @@ class UpdateSite:
     def accepts(self, version: str | None = None, **sections: Any) -> None:
         """Offer something that is good, and see new samples of it."""
         revision = self.offer(version, **sections)
-        assert self.verdict(revision), self.reason(revision)
+        assert self.decision(revision), self.reason(revision)
         self.wait_for_samples()
 
     def rejects(self, version: str | None = None, **sections: Any) -> str:
         """Offer something that is not, and see that the old one samples. Returns the reason."""
         before = self.running()
         revision = self.offer(version, **sections)
-        assert not self.verdict(revision)
+        assert not self.decision(revision)
         reason = self.reason(revision)
         assert self.running() == before
         self.wait_for_samples()
         return reason
 
     def check_each_was_decided_once(self) -> None:
-        """All that was offered so far has one verdict, though the platform offers the last one at each connect."""
-        told = Counter(revision for _, revision in self.platform.verdicts())
+        """All that was offered so far has one decision, though the platform offers the last one at each connect."""
+        told = Counter(revision for _, revision in self.platform.decisions())
         assert told == Counter(range(1, self.revision + 1))
         tried = re.findall(r"Deciding about config revision (\d+) ", self.node.journal("--unit=ivy-updater"))
         assert set(Counter(tried).values()) == {1}

@@ -44,13 +44,13 @@ if fill_first:
     fill()
 agent = MessagingAgent()
 ballast.keep(ballast.free_bytes(data))
-had_reserve = os.path.exists(ballast.RESERVE_FILE)
+had_reserve = os.path.exists(ballast.BALLAST_FILE)
 add(range(20))
 fill()
 add(range(20, 1500))
 late = MessagingAgent()  # as when a service is started now
 late.add_message(DataMessageBody(data={"number": -1}))
-has_reserve = os.path.exists(ballast.RESERVE_FILE)
+has_reserve = os.path.exists(ballast.BALLAST_FILE)
 os.unlink(f"{data}/filler")
 database.SECONDS_BETWEEN_TRIES = 0  # else up to ten seconds later
 add([1500])

@@ -1,4 +1,4 @@
-"""The environment of a release that is made anew, when the power fails meanwhile: what was not synced may be lost.
+"""The environment of a release that is made again, when the power fails meanwhile: what was not synced may be lost.
 
 strace writes down what happens to the disk. From that each directory is made that a power cut may leave: of files
 that were not synced, or of one of them, the name without the content; of changed names those up to any moment since
@@ -167,7 +167,7 @@ def write(root: Path, tree: Tree) -> None:
 
 
 def repair(release: Path, *before: str) -> None:
-    """Make the environment of a release anew, as the updater does."""
+    """Make the environment of a release again, as the updater does."""
     places = {"PYTHONPATH": str(PROJECT), "PYTHONDONTWRITEBYTECODE": "1"}
     command = [*before, sys.executable, "-c", REPAIR, str(release), *([] if before else ["fast"])]
     subprocess.run(command, env={**os.environ, **places}, check=True)

@@ -273,8 +273,8 @@ def _chain(path: Path) -> None:
         (_link("../../1.1.0/../outside"), "leads out"),
         (_link("/"), "leads out"),
         (_chain, "leads out"),
-        (os.mkfifo, "is no file"),
-        (lambda path: os.mknod(path, stat.S_IFSOCK | 0o600), "is no file"),
+        (os.mkfifo, "is not a regular file"),
+        (lambda path: os.mknod(path, stat.S_IFSOCK | 0o600), "is not a regular file"),
     ],
 )
 def test_what_no_release_can_have_is_not_taken_back(

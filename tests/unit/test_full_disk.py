@@ -168,7 +168,7 @@ def test_the_reserve_is_given_back_first(
 
     class UntilThereIsRoom:
         def execute(self, *arguments: Any) -> Any:
-            if Path(ballast.RESERVE_FILE).exists():
+            if Path(ballast.BALLAST_FILE).exists():
                 raise full()
             return connection.execute(*arguments)
 
@@ -177,7 +177,7 @@ def test_the_reserve_is_given_back_first(
 
     monkeypatch.setattr(agent.database, "connection", UntilThereIsRoom())
     add(agent, 1)
-    assert queued(agent) == [1] and not Path(ballast.RESERVE_FILE).exists()
+    assert queued(agent) == [1] and not Path(ballast.BALLAST_FILE).exists()
     assert capfd.readouterr().err == ""
 
 

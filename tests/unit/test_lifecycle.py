@@ -218,4 +218,4 @@ def test_what_a_failed_command_said_is_cut_to_its_end() -> None:
     with pytest.raises(CommandError) as caught:
         commands.run([sys.executable, "-c", code], timeout=20)
     assert caught.value.status == 3
-    assert caught.value.said.endswith("the end") and len(caught.value.said) == 2000
+    assert caught.value.output.endswith("the end") and len(caught.value.output) == 2000

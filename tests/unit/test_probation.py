@@ -78,9 +78,9 @@ def test_what_runs_long_enough_and_is_connected_is_good(node: Node) -> None:
 )
 def test_what_has_failed_fails_at_once_with_its_journal(node: Node, changed: dict[str, str], failure: str) -> None:
     report()
-    found, doubt = look(node, block(PROCEDURE, **changed), block(BACKEND))
+    found, pending = look(node, block(PROCEDURE, **changed), block(BACKEND))
     assert found == f"{PROCEDURE} {failure}; its journal ends with:\nTraceback: the sensor is gone"
-    assert doubt is None
+    assert pending is None
 
 
 @pytest.mark.parametrize("state", ["not-found", "bad-setting", "error", "masked"])
@@ -95,7 +95,7 @@ def test_a_unit_that_systemd_says_nothing_about_fails(node: Node) -> None:
 
 
 @pytest.mark.parametrize(
-    ("changed", "doubt"),
+    ("changed", "pending"),
     [
         (
             {"ActiveState": "activating", "SubState": "auto-restart", "NRestarts": "2"},
@@ -107,14 +107,14 @@ def test_a_unit_that_systemd_says_nothing_about_fails(node: Node) -> None:
     ],
 )
 def test_what_may_still_be_good_is_waited_for_and_then_fails(
-    node: Node, changed: dict[str, str], doubt: str
+    node: Node, changed: dict[str, str], pending: str
 ) -> None:
     report()
     blocks = (block(PROCEDURE, **changed), block(BACKEND))
-    assert look(node, *blocks) == (None, f"{PROCEDURE} {doubt}")
-    assert look(node, *blocks, since=301) == (f"after 300 s {PROCEDURE} {doubt}", None)
+    assert look(node, *blocks) == (None, f"{PROCEDURE} {pending}")
+    assert look(node, *blocks, since=301) == (f"after 300 s {PROCEDURE} {pending}", None)
     # A link that was down before is no excuse for that.
-    assert look(node, *blocks, since=301, patient=True)[0] == f"after 300 s {PROCEDURE} {doubt}"
+    assert look(node, *blocks, since=301, patient=True)[0] == f"after 300 s {PROCEDURE} {pending}"
 
 
 NO_LINK = [
@@ -126,19 +126,19 @@ NO_LINK = [
 ]
 
 
-@pytest.mark.parametrize(("say", "doubt"), NO_LINK)
-def test_an_update_that_cuts_the_operator_off_fails(node: Node, say: object, doubt: str) -> None:
+@pytest.mark.parametrize(("say", "pending"), NO_LINK)
+def test_an_update_that_cuts_the_operator_off_fails(node: Node, say: object, pending: str) -> None:
     assert callable(say)
     say()
-    failure, doubted = look(node)
-    assert failure is None and doubted is not None and doubted.endswith(doubt)
+    failure, pending_since = look(node)
+    assert failure is None and pending_since is not None and pending_since.endswith(pending)
     failure, _ = look(node, since=301)
-    assert failure is not None and failure.startswith("after 300 s ") and failure.endswith(doubt)
+    assert failure is not None and failure.startswith("after 300 s ") and failure.endswith(pending)
 
 
-@pytest.mark.parametrize(("say", "doubt"), NO_LINK)
+@pytest.mark.parametrize(("say", "pending"), NO_LINK)
 def test_where_the_link_was_down_before_its_lack_proves_nothing_for_a_day(
-    node: Node, say: object, doubt: str
+    node: Node, say: object, pending: str
 ) -> None:
     assert callable(say)
     say()

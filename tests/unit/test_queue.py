@@ -298,8 +298,8 @@ def test_a_process_stopped_in_a_transaction_makes_others_wait_not_fail(
 def test_patience_is_longer_than_the_watchdogs_and_ends(
     agent: MessagingAgent, database: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert queue_database.SECONDS_OF_PATIENCE > 60
-    monkeypatch.setattr(queue_database, "SECONDS_OF_PATIENCE", -1)
+    assert queue_database.SECONDS_TO_WAIT > 60
+    monkeypatch.setattr(queue_database, "SECONDS_TO_WAIT", -1)
     agent.database.execute("PRAGMA busy_timeout = 1")
     database.execute("BEGIN IMMEDIATE")
     with pytest.raises(sqlite3.OperationalError, match="locked"):

@@ -264,23 +264,23 @@ def test_one_duty_that_fails_does_not_stop_the_others(
     for _ in range(3):
         housekeeper.work()
     assert bounds.measure(agent.database).used <= MEGABYTE
-    assert Path(ballast.RESERVE_FILE).exists()
+    assert Path(ballast.BALLAST_FILE).exists()
     assert capfd.readouterr().out.count("could not be kept: no\n") == 1
 
 
 def test_a_reserve_that_was_cut_short_is_completed(data_dir: Path) -> None:
-    Path(ballast.RESERVE_FILE).write_bytes(b"short")
+    Path(ballast.BALLAST_FILE).write_bytes(b"short")
     ballast.keep(free=4 * ballast.SIZE)
-    assert Path(ballast.RESERVE_FILE).stat().st_size == ballast.SIZE
+    assert Path(ballast.BALLAST_FILE).stat().st_size == ballast.SIZE
 
 
 def test_the_reserve_is_taken_when_there_is_plenty_only(data_dir: Path) -> None:
     ballast.keep(free=3 * ballast.SIZE)
-    assert not Path(ballast.RESERVE_FILE).exists() and not ballast.release()
+    assert not Path(ballast.BALLAST_FILE).exists() and not ballast.release()
     ballast.keep(free=4 * ballast.SIZE)
-    status = Path(ballast.RESERVE_FILE).stat()
+    status = Path(ballast.BALLAST_FILE).stat()
     assert status.st_size == ballast.SIZE and status.st_blocks * 512 >= ballast.SIZE
-    assert ballast.release() and not Path(ballast.RESERVE_FILE).exists()
+    assert ballast.release() and not Path(ballast.BALLAST_FILE).exists()
 
 
 def test_a_queue_of_the_predecessor_is_bounded_too() -> None:

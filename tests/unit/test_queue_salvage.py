@@ -265,7 +265,7 @@ def test_evidence_makes_room_for_a_salvage(
     assert queued(agent) == damaged
     kept = salvage.damaged_files(ACTIVE_QUEUE_FILE)
     assert len(kept) == 2 and kept[0].endswith(".damaged-1000000002")
-    assert Path(ballast.RESERVE_FILE).exists()
+    assert Path(ballast.BALLAST_FILE).exists()
 
 
 def test_what_an_interrupted_salvage_wrote_makes_room_too(
@@ -307,7 +307,7 @@ def test_where_there_is_no_room_for_all_the_oldest_go(
     assert numbers == list(range(10_001 - len(numbers), 10_001))
     assert queue_file.execute("SELECT variant, count FROM DROPPED") == [("data", 10_000 - len(numbers))]
     assert "oldest dropped for lack of room" in logs(agent.get_n_latest_messages(1))[0]
-    assert not Path(ballast.RESERVE_FILE).exists()
+    assert not Path(ballast.BALLAST_FILE).exists()
 
 
 @pytest.mark.parametrize("place", range(5))

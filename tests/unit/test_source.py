@@ -109,7 +109,7 @@ def test_a_host_that_is_none_is_rejected_before_anything_runs(tmp_path: Path, no
 
 
 # What git 2.39 and 2.47 have said, with LC_ALL=C.
-VERDICTS = {
+DECISIONS = {
     "fatal: couldn't find remote ref refs/tags/v1.2.3": "there is no such tag",
     "fatal: Authentication failed for 'https://github.com/org/name.git/'": "refuses the login",
     "fatal: could not read Username for 'https://github.com': terminal prompts disabled": "wants a login",
@@ -131,11 +131,11 @@ TROUBLES = [
 DAMAGES = ["fatal: bad object refs/tags/v1.0.0", "fatal: not a git repository: '/var/lib/ivy/source.git'"]
 
 
-@pytest.mark.parametrize(("said", "verdict"), VERDICTS.items())
-def test_what_is_a_verdict_about_the_offer(said: str, verdict: str) -> None:
+@pytest.mark.parametrize(("said", "decision"), DECISIONS.items())
+def test_what_is_a_decision_about_the_offer(said: str, decision: str) -> None:
     judgement = source.judge_failure(CommandError("x", 128, said), "v1.2.3 of url")
     assert isinstance(judgement, Rejected)
-    assert str(judgement).startswith("v1.2.3 of url: ") and verdict in str(judgement)
+    assert str(judgement).startswith("v1.2.3 of url: ") and decision in str(judgement)
 
 
 @pytest.mark.parametrize("said", TROUBLES)
@@ -177,15 +177,15 @@ def test_the_parts_of_a_release_are_unpacked_and_nothing_else(repository: Source
 @pytest.mark.parametrize(
     ("entry", "reason"),
     [
-        (line("ivy/module", "160000", "-"), r"'ivy/module', which is no file \(mode 160000\)"),
-        (line("ivy/strange", "100664"), "which is no file"),
+        (line("ivy/module", "160000", "-"), r"'ivy/module', which is not a regular file \(mode 160000\)"),
+        (line("ivy/strange", "100664"), "which is not a regular file"),
         (line("ivy/../../x"), "holds the path"),
         (line("ivy/./x"), "holds the path"),
         (line("ivy//x"), "holds the path"),
         (line("ivy/.git/hooks/x"), "holds the path"),
         (line("ivy/.git"), "holds the path"),
         (line("ivy/zeros", size=str(10**9)), "1 files with 1000000000 bytes"),
-        (line("ivy/" + "\n" * 500, "160000"), "which is no file"),
+        (line("ivy/" + "\n" * 500, "160000"), "which is not a regular file"),
     ],
 )
 def test_what_a_release_cannot_have_is_rejected(

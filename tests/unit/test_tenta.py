@@ -187,7 +187,7 @@ def test_a_revision_that_tenta_cannot_store_is_left_out() -> None:
 
 
 @pytest.mark.parametrize(("status", "success"), [("accepted", True), ("rejected", False)])
-def test_a_verdict_on_a_config(status: Any, success: bool) -> None:
+def test_a_decision_on_a_config(status: Any, success: bool) -> None:
     body = ConfigMessageBody(status=status, config=_foreign_config(0))
     assert _only(body) == {"success": success, "timestamp": 1.7e9, "revision": 0}
 

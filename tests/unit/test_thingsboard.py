@@ -228,7 +228,7 @@ def test_what_is_no_config_is_refused(topic: str, configuration: Any, revision: 
 @BOTH
 @pytest.mark.parametrize("payload", [b"", b"{", b"\xff\xfe", b"[" * 60_000, b'{"a":' * 10_000])
 def test_what_is_no_json_is_refused(topic: str, payload: bytes) -> None:
-    with pytest.raises(OfferError, match=r"^it is no JSON$"):
+    with pytest.raises(OfferError, match=r"^it is not valid JSON$"):
         _dialect().decode(topic, payload)
 
 

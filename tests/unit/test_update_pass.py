@@ -353,23 +353,23 @@ def test_a_version_on_disk_that_no_python_can_run_is_made_anew(
     releases: Releases, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def make_release(_: Updater, version: Version) -> None:
-        raise Rejected(f"{version} is made anew")
+        raise Rejected(f"{version} is made again")
 
     monkeypatch.setattr(Updater, "_make_release", make_release)
     write({**CONFIG, "updater": UPDATER})
     releases.directory(Version("1.1.0")).mkdir()
     failure = Updater(update_pass.running_config()).perform(ADMINS)
-    assert failure == "1.1.0 is made anew"
+    assert failure == "1.1.0 is made again"
 
 
 @pytest.fixture
 def golden_release(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """What the package brought."""
-    (tmp_path / "golden" / "ivy").mkdir(parents=True)
-    (tmp_path / "golden" / "config").mkdir()
-    (tmp_path / "golden" / "pyproject.toml").write_text('[project]\nversion = "0.9.0"\n')
-    monkeypatch.setattr(bundled, "stand_in", functools.partial(bundled.stand_in, golden=tmp_path / "golden"))
-    return tmp_path / "golden"
+    (tmp_path / "bundled" / "ivy").mkdir(parents=True)
+    (tmp_path / "bundled" / "config").mkdir()
+    (tmp_path / "bundled" / "pyproject.toml").write_text('[project]\nversion = "0.9.0"\n')
+    monkeypatch.setattr(bundled, "stand_in", functools.partial(bundled.stand_in, bundled=tmp_path / "bundled"))
+    return tmp_path / "bundled"
 
 
 @pytest.mark.parametrize("fails", [no_network, lambda _: (_ for _ in ()).throw(Rejected("no wheel"))])

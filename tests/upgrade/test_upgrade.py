@@ -120,7 +120,7 @@ def versions(node: Node) -> str:
 
 
 def wait_for_samples_on_disk(node: Node) -> None:
-    """Without link: what the sampler has handed over since it was started anew."""
+    """Without link: what the sampler has handed over since it was started again."""
     before = mark(node)
     node.wait_for(lambda: sampled(node, before), SAMPLES_SECONDS, "samples after the reboot")
 

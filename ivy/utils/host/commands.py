@@ -13,17 +13,17 @@ _LONGEST_COMPLAINT = 2000
 class CommandError(RuntimeError):
     """A program failed; the text says which, how, and the end of what it printed."""
 
-    def __init__(self, text: str, status: Optional[int] = None, said: str = "") -> None:
+    def __init__(self, text: str, status: Optional[int] = None, output: str = "") -> None:
         """Initialise an error.
 
         Args:
             text: For a person to read.
             status: The exit status, if it came so far.
-            said: The end of what it printed.
+            output: The end of what it printed.
         """
         super().__init__(text)
         self.status = status
-        self.said = said
+        self.output = output
 
 
 def run(arguments: Sequence[str], *, timeout: float, input: str = "") -> str:

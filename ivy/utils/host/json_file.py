@@ -67,7 +67,7 @@ class JsonFile(Generic[_Model]):
                 files.write_atomically(Path(self.path), after, group_of=self.group_of)
 
     def peek(self) -> _Model:
-        """The content, or none where the file cannot be read: for who may not mend it. Waits for nobody."""
+        """The content, or none where the file cannot be read: for who may not repair it. Waits for nobody."""
         try:
             return self._parse()
         except (OSError, ValueError):
@@ -95,7 +95,7 @@ class JsonFile(Generic[_Model]):
             trouble = describe(error)
         aside = f"{self.path}.damaged-{time.time():.0f}"
         os.rename(self.path, aside)
-        journal.send("ERROR", f"{self.path} is damaged: moved to {aside}, starting anew", details=trouble)
+        journal.send("ERROR", f"{self.path} is damaged: moved to {aside}, starting again", details=trouble)
         return self._model()
 
     def _parse(self) -> _Model:

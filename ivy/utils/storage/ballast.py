@@ -5,7 +5,7 @@ import os
 
 from ivy import constants, files
 
-RESERVE_FILE = os.path.join(constants.IVY_DATA_DIR, "reserve")
+BALLAST_FILE = os.path.join(constants.IVY_DATA_DIR, "reserve")
 SIZE = 16_000_000
 """Enough to drop messages and to write back the journal of the database (4 MB, at times more)."""
 
@@ -13,7 +13,7 @@ SIZE = 16_000_000
 def release() -> bool:
     """Give the room back. Returns whether there was any."""
     try:
-        os.unlink(RESERVE_FILE)
+        os.unlink(BALLAST_FILE)
     except OSError:
         return False
     return True
@@ -25,10 +25,10 @@ def keep(free: int) -> None:
     Args:
         free: The bytes that are free on the disk.
     """
-    if free < 4 * SIZE or (os.path.exists(RESERVE_FILE) and os.path.getsize(RESERVE_FILE) >= SIZE):
+    if free < 4 * SIZE or (os.path.exists(BALLAST_FILE) and os.path.getsize(BALLAST_FILE) >= SIZE):
         return
     with contextlib.suppress(OSError):  # a file system that cannot do it; one more try at the next check
-        descriptor = files.open_shared(RESERVE_FILE)
+        descriptor = files.open_shared(BALLAST_FILE)
         try:
             os.posix_fallocate(descriptor, 0, SIZE)
         finally:

@@ -13,7 +13,7 @@ from ivy.utils import notify
 from ivy.utils.host.locks import file_lock
 from ivy.utils.storage import ballast, errors, schema
 
-SECONDS_OF_PATIENCE = 2 * constants.WATCHDOG_SECONDS
+SECONDS_TO_WAIT = 2 * constants.WATCHDOG_SECONDS
 """How long another process may hold the database: one that hangs in it is killed by the watchdog before."""
 
 SECONDS_BETWEEN_TRIES = 10.0
@@ -67,7 +67,7 @@ class QueueDatabase:
 
         So work may be done twice, the first time on a file that nobody reads any more, or only for its salvage.
         """
-        deadline = time.monotonic() + SECONDS_OF_PATIENCE
+        deadline = time.monotonic() + SECONDS_TO_WAIT
         replacements = 0
         while True:
             try:

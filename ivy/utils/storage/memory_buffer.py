@@ -16,7 +16,7 @@ MOST_ROWS = 2000
 MOST_CHARACTERS = 4_000_000
 
 
-class Shelter:
+class MemoryBuffer:
     """Writes messages to a place, together with those that could not be written before.
 
     A process that ends loses what it holds here: the disk is full, and there is no other place.

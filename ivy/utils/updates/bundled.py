@@ -9,7 +9,7 @@ from typing import Optional
 
 from ivy.types.config import Config, ConfigError, ForeignConfig, as_text
 from ivy.utils.updates import environment, history
-from ivy.utils.updates.releases import GOLDEN, Releases, version_of
+from ivy.utils.updates.releases import BUNDLED, Releases, version_of
 from ivy.version import Version
 
 
@@ -17,14 +17,14 @@ class ReleaseError(RuntimeError):
     """A release that cannot be made; what ran before runs on."""
 
 
-def install_golden(golden: Path = GOLDEN, releases: Optional[Releases] = None) -> None:
+def install_bundled(bundled: Path = BUNDLED, releases: Optional[Releases] = None) -> None:
     """Make a release of what the package brought, and let it be the current one unless a newer one is.
 
     It gets the config of the release that ran before, or a new one on a new node. Doing it again replaces the
     release and keeps its config.
 
     Args:
-        golden: The release as the package brought it.
+        bundled: The release as the package brought it.
         releases: Those of the node.
 
     Raises:
@@ -32,41 +32,41 @@ def install_golden(golden: Path = GOLDEN, releases: Optional[Releases] = None) -
         OSError: A file cannot be read or written.
     """
     releases = releases or Releases()
-    version = version_of(golden)
+    version = version_of(bundled)
     running = releases.current()
     if running is not None and running > version:
         print(f"ivy {running} runs, which is newer than the {version} of this package, and goes on running.")
         return
-    old_config, text = _choose_config(golden, version, releases)
-    _put_in_place(golden, releases, text, old_config)
+    old_config, text = _choose_config(bundled, version, releases)
+    _put_in_place(bundled, releases, text, old_config)
     if running is not None and running != version and releases.config_file(running).is_file():
         _remember(releases.config_before() or releases.active_config())
     releases.activate(version)
 
 
-def stand_in(releases: Releases, config: Config, golden: Path = GOLDEN) -> None:
+def stand_in(releases: Releases, config: Config, bundled: Path = BUNDLED) -> None:
     """Let what the package brought be the current release, for one that cannot run.
 
     Args:
         releases: Those of the node.
         config: What it is to use.
-        golden: The release as the package brought it.
+        bundled: The release as the package brought it.
 
     Raises:
         ReleaseError, OSError: It cannot be done.
     """
-    version, running = version_of(golden), releases.current()
+    version, running = version_of(bundled), releases.current()
     text = _with(config.to_foreign_config(), {"software_version": str(version)})
-    _put_in_place(golden, releases, text, releases.config_file(running).parent if running else None)
+    _put_in_place(bundled, releases, text, releases.config_file(running).parent if running else None)
     _remember(releases.active_config())
     releases.activate(version)
 
 
-def _put_in_place(golden: Path, releases: Releases, text: str, old_config: Optional[Path]) -> None:
-    version = version_of(golden)
+def _put_in_place(bundled: Path, releases: Releases, text: str, old_config: Optional[Path]) -> None:
+    version = version_of(bundled)
     releases.remove_unfinished()
     unfinished = releases.unfinished(version)
-    copy_release(golden, unfinished)
+    copy_release(bundled, unfinished)
     unfinished.chmod(0o700)  # until the config has its owner
     environment.make(unfinished)
     _write_config(releases, version, text, old_config)
@@ -80,7 +80,7 @@ def _remember(config: ForeignConfig) -> None:
         past.last_good = config
 
 
-def copy_release(golden: Path, release: Path) -> None:
+def copy_release(bundled: Path, release: Path) -> None:
     """Copy all but what is the node's own. Bytecode is made here, because the services cannot write any.
 
     Raises:
@@ -88,14 +88,14 @@ def copy_release(golden: Path, release: Path) -> None:
         OSError: A file cannot be read or written.
     """
     own = shutil.ignore_patterns("__pycache__", "config.json", ".env", ".venv")
-    shutil.copytree(golden, release, symlinks=True, ignore=own, dirs_exist_ok=True)
+    shutil.copytree(bundled, release, symlinks=True, ignore=own, dirs_exist_ok=True)
     # Said, because the default follows SOURCE_DATE_EPOCH. Whoever edits a release to find a fault sees the effect.
     by_time = py_compile.PycInvalidationMode.TIMESTAMP
     if not compileall.compile_dir(release / "ivy", quiet=1, invalidation_mode=by_time):
-        raise ReleaseError(f"the code in {golden} does not compile")
+        raise ReleaseError(f"the code in {bundled} does not compile")
 
 
-def _choose_config(golden: Path, version: Version, releases: Releases) -> tuple[Optional[Path], str]:
+def _choose_config(bundled: Path, version: Version, releases: Releases) -> tuple[Optional[Path], str]:
     """Choose the config of a release: that of the release that runs, its own from before, or a new one.
 
     Returns: The directory that it comes from, if any, and its text.
@@ -106,7 +106,7 @@ def _choose_config(golden: Path, version: Version, releases: Releases) -> tuple[
         return before.parent, _carried_over(before, version)  # what is on trial has not proved itself yet
     old = next((config for config in configs if (config / "config.json").is_file()), None)
     if old is None:
-        template = (golden / "config" / "config.template.json").read_text(encoding="utf-8")
+        template = (bundled / "config" / "config.template.json").read_text(encoding="utf-8")
         own_name = {"system_identifier": socket.gethostname()}
         return old, _with(ForeignConfig.load_from_string(template), {**own_name, "software_version": str(version)})
     if old.parent.name == version.as_identifier():

@@ -41,11 +41,11 @@ def record(offer: Offer, failure: Optional[str], before: Optional[ForeignConfig]
         if offer.source == "backend":
             past.decided_revision = max(past.decided_revision, offer.revision)
         elif offer.source == "admin" and failure is None:
-            # A platform that begins to count anew would not be heard any more, if the admin could not.
+            # A platform that begins to count again would not be heard any more, if the admin could not.
             past.decided_revision = min(past.decided_revision, offer.revision)
         if past.find(offer.identifier) is None:
-            verdict = {"accepted": failure is None, "reason": (failure or "")[:_LONGEST_REASON]}
-            past.add(offer.model_copy(update={**verdict, "time": time.time()}))
+            decision = {"accepted": failure is None, "reason": (failure or "")[:_LONGEST_REASON]}
+            past.add(offer.model_copy(update={**decision, "time": time.time()}))
             past.last_good = before if failure is None and before else past.last_good
 
 

@@ -9,10 +9,10 @@ from ivy import constants, files
 from ivy.utils.host import commands
 from ivy.utils.updates import sandbox
 from ivy.utils.updates.errors import NetworkTrouble, Rejected
-from ivy.utils.updates.releases import GOLDEN
+from ivy.utils.updates.releases import BUNDLED
 
 _MARK = "ivy.pth"
-"""Makes the release importable. An environment that is made anew gets it when it is whole."""
+"""Makes the release importable. An environment that is made again gets it when it is whole."""
 _LATER = "ivy.later"
 _QUESTION = Path("ivy", "fits.sh")
 _SECONDS_TO_ANSWER = 60  # it has a shorter limit of its own
@@ -57,12 +57,12 @@ def fits(release: Path) -> bool:
 def why_not(release: Path) -> str | None:
     """Why a release cannot be run with its environment; None if it can."""
     # The package's, because that decides what is run; where there is none, in a checkout, this one's.
-    places = [GOLDEN / _QUESTION, Path(constants.PROJECT_DIR) / _QUESTION]
+    places = [BUNDLED / _QUESTION, Path(constants.PROJECT_DIR) / _QUESTION]
     question = next((place for place in places if place.is_file()), places[-1])
     try:
         commands.run(["/bin/sh", str(question), str(release)], timeout=_SECONDS_TO_ANSWER)
     except commands.CommandError as error:
-        return error.said or "its files are not those of an environment, or Python does not answer"
+        return error.output or "its files are not those of an environment, or Python does not answer"
     return None
 
 
@@ -113,9 +113,9 @@ def install_dependencies(release: Path) -> None:
         )
     except commands.CommandError as error:
         # Nothing at all is what the time limit leaves, on a slow link.
-        if not error.said or any(pattern in error.said for pattern in _NETWORK_TROUBLES):
-            raise NetworkTrouble(f"its dependencies cannot be fetched now: {error.said or error}") from None
-        raise Rejected(f"its dependencies cannot be installed: {error.said or error}") from None
+        if not error.output or any(pattern in error.output for pattern in _NETWORK_TROUBLES):
+            raise NetworkTrouble(f"its dependencies cannot be fetched now: {error.output or error}") from None
+        raise Rejected(f"its dependencies cannot be installed: {error.output or error}") from None
 
 
 def make_anew(release: Path) -> None:
@@ -149,7 +149,7 @@ def compile_code(release: Path) -> None:
     try:
         sandbox.run("compile", command, writable=release, directory=release)
     except commands.CommandError as error:
-        raise Rejected(f"its code does not compile:\n{error.said or error}") from None
+        raise Rejected(f"its code does not compile:\n{error.output or error}") from None
 
 
 def _site_packages(release: Path) -> Path:

@@ -42,9 +42,9 @@ class Watch:
     seconds_of_calm: float = 2.0
     """Longer than the time that services need, before what lasts is said."""
     began: float = field(default_factory=time.monotonic)
-    doubt: str = ""
-    doubted: float = 0.0
-    said: str = ""
+    pending: str = ""
+    pending_since: float = 0.0
+    told: str = ""
 
     def run(self) -> Optional[str]:
         """Watch until it is over. Returns why the change must be undone; None if it is good.
@@ -56,20 +56,20 @@ class Watch:
         self.say(f"On probation: for {self.seconds:.0f} s all services must run well{connected}")
         while True:
             notify.heartbeat()
-            failure, doubt = self.look()
-            if failure or not doubt:
+            failure, pending = self.look()
+            if failure or not pending:
                 return failure
-            self._say_what_lasts(doubt)
+            self._say_what_lasts(pending)
             time.sleep(self.seconds_between_looks)
 
-    def _say_what_lasts(self, doubt: str) -> None:
+    def _say_what_lasts(self, pending: str) -> None:
         """That services need some time is no news."""
-        if doubt != self.doubt:
-            self.doubt, self.doubted = doubt, time.monotonic()
-        elif doubt != self.said and time.monotonic() - self.doubted > self.seconds + self.seconds_of_calm:
-            patience = "; there was none before, so this may take days" if self.link_was_down else ""
-            self.say(f"Still waiting: {doubt}{patience if 'no connection' in doubt else ''}")
-            self.said = doubt
+        if pending != self.pending:
+            self.pending, self.pending_since = pending, time.monotonic()
+        elif pending != self.told and time.monotonic() - self.pending_since > self.seconds + self.seconds_of_calm:
+            hint = "; there was none before, so this may take days" if self.link_was_down else ""
+            self.say(f"Still waiting: {pending}{hint if 'no connection' in pending else ''}")
+            self.told = pending
 
     def look(self) -> tuple[Optional[str], Optional[str]]:
         """Look once. Returns what fails it for good, and else what does not hold yet."""
@@ -77,24 +77,24 @@ class Watch:
         for unit in self.services:
             if failure := _failure(unit, found.get(unit, {})):
                 return failure, None
-        doubts = [doubt for unit in self.services if (doubt := self._doubt(unit, found[unit]))]
-        link_doubt = self._link_doubt(found)
-        if not doubts and not link_doubt:
+        conditions = [pending for unit in self.services if (pending := self._pending_of(unit, found[unit]))]
+        pending_link = self._pending_link(found)
+        if not conditions and not pending_link:
             return None, None
-        doubt = doubts[0] if doubts else str(link_doubt)
-        is_patient = self.link_was_down and not doubts
+        pending = conditions[0] if conditions else str(pending_link)
+        is_patient = self.link_was_down and not conditions
         most = max(self.most_seconds, _SECONDS_WITHOUT_LINK) if is_patient else self.most_seconds
         if time.monotonic() - self.began > most:
-            return f"after {most:.0f} s {doubt}", None
-        return None, doubt
+            return f"after {most:.0f} s {pending}", None
+        return None, pending
 
-    def _doubt(self, unit: str, found: dict[str, str]) -> Optional[str]:
+    def _pending_of(self, unit: str, found: dict[str, str]) -> Optional[str]:
         if found["ActiveState"] != "active":
             return f"{unit} is {found['ActiveState']} ({found['SubState']})"
         seconds = time.clock_gettime(time.CLOCK_MONOTONIC) - int(found["ActiveEnterTimestampMonotonic"]) / 1e6
         return f"{unit} has not run for {self.seconds:.0f} s yet" if seconds < self.seconds else None
 
-    def _link_doubt(self, found: dict[str, dict[str, str]]) -> Optional[str]:
+    def _pending_link(self, found: dict[str, dict[str, str]]) -> Optional[str]:
         if self.backend is None:
             return None
         report = LinkReport.load()
@@ -105,7 +105,7 @@ class Watch:
 
 
 def _failure(unit: str, found: dict[str, str]) -> Optional[str]:
-    """What no patience will mend: each second of it may cost samples."""
+    """What no waiting will repair: each second of it may cost samples."""
     restarts = int(found.get("NRestarts") or 0)
     if found.get("LoadState") != "loaded":
         return f"{unit} cannot be loaded ({found.get('LoadState', 'there is no such unit')})"

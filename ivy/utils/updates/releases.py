@@ -21,7 +21,7 @@ from ivy.files import remove_stale, sync, write_atomically
 from ivy.types.config import ForeignConfig, ForeignGeneralConfig
 from ivy.version import Version
 
-GOLDEN = Path("/usr/lib/ivy")
+BUNDLED = Path("/usr/lib/ivy")
 """The release as the package brought it."""
 
 _CURRENT, _PREVIOUS = "current", "previous"

@@ -1,4 +1,4 @@
-"""Mends a release whose environment cannot run it, as after an upgrade of Debian, or a power cut.
+"""Repairs a release whose environment cannot run it, as after an upgrade of Debian, or a power cut.
 
 Until that is done /usr/bin/ivy runs the package's code, with the release's config: this code.
 """
@@ -17,7 +17,7 @@ _SECONDS_WITHOUT_SAMPLES = 600.0
 
 
 def repair(releases: Releases, config: Config, logger: Logger) -> bool:
-    """Make the current release's environment anew, if it does not fit.
+    """Make the current release's environment again, if it does not fit.
 
     If that is impossible, and the package's code cannot use the config either, so that nothing is sampled or sent,
     the package's release becomes the current one.
@@ -36,7 +36,7 @@ def repair(releases: Releases, config: Config, logger: Logger) -> bool:
     trouble = _trouble(releases.directory(version)) if version else None
     if version is None or trouble is None:
         return False
-    logger.warning(f"The environment of version {version} cannot run it: making it anew", details=trouble)
+    logger.warning(f"The environment of version {version} cannot run it: making it again", details=trouble)
     is_served = _is_valid(releases.read_config(version))
     try:
         _make_anew(releases.directory(version), is_served, logger)

@@ -64,9 +64,9 @@ def run(
             return commands.run([*command, "--", *arguments], timeout=SECONDS_AT_MOST + _SECONDS_TO_END)
     except commands.CommandError as error:
         # A person wants to read what failed, and not how it was confined.
-        verdict = "failed or took too long" if error.status is not None else str(error)
+        outcome = "failed or took too long" if error.status is not None else str(error)
         raise commands.CommandError(
-            f"`{' '.join(arguments)}` {verdict}: {error.said}", error.status, error.said
+            f"`{' '.join(arguments)}` {outcome}: {error.output}", error.status, error.output
         ) from None
 
 
@@ -117,7 +117,7 @@ def take_back(directory: Path) -> None:
         elif stat.S_ISDIR(mode) or stat.S_ISREG(mode):
             path.chmod(0o755 if stat.S_ISDIR(mode) or mode & 0o100 else 0o644)
         else:
-            raise Rejected(f"{path.relative_to(directory)} is no file")
+            raise Rejected(f"{path.relative_to(directory)} is not a regular file")
 
 
 def _tree(directory: Path) -> Iterator[Path]:

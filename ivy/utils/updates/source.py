@@ -42,7 +42,7 @@ _FETCH_SETTINGS = (
 _NO_OTHER_SIGNATURES = ("gpg.openpgp.program=/bin/false", "gpg.x509.program=/bin/false")
 
 # What git says (LC_ALL=C) when trying again would not help …
-_VERDICTS = (
+_ANSWERS = (
     ("fsck error", "the repository holds objects that git does not accept"),
     ("couldn't find remote ref", "there is no such tag in the repository"),
     ("Authentication failed", "the repository refuses the login: check updater.access_token"),
@@ -105,7 +105,7 @@ class Source:
         try:
             listing = self._talk("list", question)
         except commands.CommandError as error:
-            raise judge_failure(error, f"the tags of {url}") or Rejected(f"{url}: {error.said}") from None
+            raise judge_failure(error, f"the tags of {url}") or Rejected(f"{url}: {error.output}") from None
         names = (line.rpartition("/")[2] for line in listing.splitlines())
         return sorted(filter(None, map(_as_version, names)))
 
@@ -136,8 +136,8 @@ class Source:
             if "verified" not in self._run(["/bin/sh", "-c", '"$@" && echo verified', "sh", *verify]):
                 raise Rejected(f"the tag {tag} could not be verified: git was stopped")
         except commands.CommandError as error:
-            unsigned = "no signature found" in error.said
-            reason = "is not signed" if unsigned else f"is signed by nobody who may: {error.said}"
+            unsigned = "no signature found" in error.output
+            reason = "is not signed" if unsigned else f"is signed by nobody who may: {error.output}"
             raise Rejected(f"the tag {tag} {reason}\nThis node lists who may in {ALLOWED_SIGNERS}.") from None
 
     def unpack(self, version: Version, directory: Path) -> None:
@@ -164,7 +164,7 @@ class Source:
                 directory=directory,
             )
         except commands.CommandError as error:
-            raise Rejected(f"it cannot be unpacked: {error.said or error}") from error
+            raise Rejected(f"it cannot be unpacked: {error.output or error}") from error
 
     def forget_others(self, versions: Iterable[Version]) -> None:
         """Throw away what is not needed for these versions, or to fetch the next one by its difference.
@@ -188,7 +188,7 @@ class Source:
         except commands.CommandError as error:
             text = f"{version.as_tag()} of {url}"
             raise judge_failure(error, text) or Rejected(
-                f"{text} cannot be fetched; is it larger than 200 MB? {error.said}"
+                f"{text} cannot be fetched; is it larger than 200 MB? {error.output}"
             ) from None
 
     def _fetch(self, url: str, reference: str) -> None:
@@ -275,7 +275,7 @@ class _Entry:
 
     def check(self) -> None:
         if self.mode not in _FILE_MODES:
-            raise Rejected(f"it holds {self.path[:200]!r}, which is no file (mode {self.mode})")
+            raise Rejected(f"it holds {self.path[:200]!r}, which is not a regular file (mode {self.mode})")
         if any(part in ("", ".", "..", ".git") for part in self.path.split("/")):
             raise Rejected(f"it holds the path {self.path[:200]!r}")
 
@@ -310,9 +310,9 @@ def judge_failure(error: commands.CommandError, text: str) -> Optional[Exception
 
     Returns: A `Rejected`, or a `NetworkTrouble`; None if it says neither.
     """
-    for pattern, verdict in _VERDICTS:
-        if pattern in error.said:
-            return Rejected(f"{text}: {verdict}")
-    if not error.said or any(pattern in error.said for pattern in _TROUBLES):
-        return NetworkTrouble(f"{text} cannot be fetched now: {error.said or error}")
+    for pattern, answer in _ANSWERS:
+        if pattern in error.output:
+            return Rejected(f"{text}: {answer}")
+    if not error.output or any(pattern in error.output for pattern in _TROUBLES):
+        return NetworkTrouble(f"{text} cannot be fetched now: {error.output or error}")
     return None

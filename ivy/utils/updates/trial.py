@@ -1,4 +1,4 @@
-"""The trial of an offer: from just before its activation until the verdict is carried out. Prepares nothing.
+"""The trial of an offer: from just before its activation until the decision is carried out. Prepares nothing.
 
 Killed at any instant, the next pass goes on: what is on trial is watched again, and what failed is undone. The
 release that is known to work does all of that, not the one on trial.
@@ -69,7 +69,7 @@ class Trials:
             seconds=trial.seconds_of_probation,
             # Otherwise nothing could be accepted any more, not even what corrects the two.
             most_seconds=max(trial.max_seconds_of_probation, 2 * trial.seconds_of_probation + _SECONDS_TO_RESTART),
-            # A node whose power fails every night must not wait for ever, each day anew.
+            # A node whose power fails every night must not wait for ever, again each day.
             link_was_down=trial.link_was_down and trial.interruptions < _MOST_INTERRUPTIONS,
             say=self._logger.info,
         )
@@ -99,7 +99,7 @@ class Trials:
         elif self._is_on_trial(trial) and reason_to_undo is not None:
             self._undo(trial, reason_to_undo)
         elif self._is_on_trial(trial):
-            self._logger.warning("The trial was interrupted, it begins anew")
+            self._logger.warning("The trial was interrupted, it begins again")
             self.watch(self._remember(trial, interruptions=trial.interruptions + 1))
         elif self._releases.previous() is None:
             self._conclude(trial, "the updater itself failed during the trial, so it was undone")

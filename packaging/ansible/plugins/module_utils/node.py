@@ -30,7 +30,7 @@ def running_version(found: dict[str, Any]) -> str | None:
     return next((release["version"] for release in found["releases"] if "runs" in release["roles"]), None)
 
 
-def wait_for_verdict(module: Any, seconds: int) -> tuple[dict[str, Any], bool]:
+def wait_for_decision(module: Any, seconds: int) -> tuple[dict[str, Any], bool]:
     """Wait until nothing is on trial. Returns what `releases` knows then, and whether there was a trial."""
     deadline = time.monotonic() + seconds
     found = releases(module)

@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.ivy.fleet.plugins.module_utils.node import run_ivy, wait_for_verdict
+from ansible_collections.ivy.fleet.plugins.module_utils.node import run_ivy, wait_for_decision
 
 DOCUMENTATION = r"""
 module: config
@@ -138,7 +138,7 @@ def main() -> None:
     if before is None:
         module.exit_json(changed=True, msg="ivy is not installed yet")
     if not module.check_mode:
-        wait_for_verdict(module, module.params["seconds"])
+        wait_for_decision(module, module.params["seconds"])
         before = read(module)
     settings, secrets = module.params["settings"], module.params["secrets"]
     wanted = merged(merged(before, settings), applicable(secrets, settings))

@@ -10,7 +10,7 @@ from ansible_collections.ivy.fleet.plugins.module_utils.node import (
     releases,
     run_ivy,
     running_version,
-    wait_for_verdict,
+    wait_for_decision,
 )
 
 DOCUMENTATION = r"""
@@ -20,7 +20,7 @@ description:
   - Lets the node run a version by C(ivy update), which fetches the signed tag, tests it, tries it, and undoes it
     if it does not run well. That fails the task with the node's reason; the node goes on as before.
   - May be called again if the connection or the node's power was lost meanwhile. A trial that is under way is
-    waited for and not begun anew.
+    waited for and not begun again.
 options:
   version:
     description: The version, without a C(v).
@@ -72,7 +72,7 @@ def main() -> None:
     if module.check_mode:
         before = running_version(releases(module))
         module.exit_json(changed=before != wanted, before=before, version=before)
-    found, waited = wait_for_verdict(module, module.params["seconds"])
+    found, waited = wait_for_decision(module, module.params["seconds"])
     before = running_version(found)
     if before == wanted:
         module.exit_json(changed=waited, before=before, version=wanted)

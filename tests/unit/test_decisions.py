@@ -32,7 +32,7 @@ def pend(*revisions: int) -> None:
 
 
 def queued() -> list[tuple[str, int]]:
-    """The verdicts that are queued, and the reasons, as (text, number)."""
+    """The decisions that are queued, and the reasons, as (text, number)."""
     agent = MessagingAgent()
     found: list[tuple[str, int]] = []
     for item in agent.get_n_latest_messages(1000):
