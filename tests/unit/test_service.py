@@ -167,8 +167,10 @@ def test_sigterm_wakes_a_backend_that_waits_for_messages(node: Node, notify_sock
     work = (
         "import select; from ivy.utils.storage.doorbell import Listener; listener = Listener()\n"
         "    from ivy.utils import notify; notify.status('waiting')\n"
-        "    while not teardown_indicator.is_set(): select.select([listener], [], [], 1000)"
+        "    while not teardown_indicator.is_set(): select.select([listener], [], [], 10)"
     )
+    # (Python runs handlers between its own steps: a signal in the instant before select() is dealt with after it.
+    # A backend, too, then goes on until its next heartbeat.)
     process = node.start("-c", BACKEND_CODE.format(work))
     notify_socket.until("STATUS=waiting")
     process.terminate()
