@@ -105,7 +105,7 @@ def test_at_most_one_window_comes_twice_when_the_connection_breaks(node: Node, p
 
 def test_a_broker_that_is_restarted_again_and_again_costs_no_sample(node: Node, platform: Platform) -> None:
     chance = random.Random(1)
-    node.start(hurry={**HASTY, "suspects._SHORTEST_WAIT": 0.1, "suspects._SECONDS_FOR_A_WITNESS": 0.1})
+    node.start(hurry={**HASTY, "poison._SHORTEST_WAIT": 0.1, "poison._SECONDS_FOR_A_WITNESS": 0.1})
     node.wait_until_connected()
     count = 0
     for _ in range(50):
