@@ -69,7 +69,7 @@ def test_many_updates_in_a_row_cost_little_and_leave_nothing(
         if number == SETTLED:
             before = bytes_on_disk(site.node)
         if number % VERSION_EVERY == 0:
-            change_version(site, f"1.1.{number}", costs)
+            change_version(site, f"9.0.{number}", costs)
         else:
             change_config(site, costs)
     check_disk(site.node, before)
