@@ -10,7 +10,6 @@ import stat
 import threading
 from collections.abc import Generator
 from pathlib import Path
-from typing import Optional, Union
 
 _MOST_BYTES = 16_000_000
 
@@ -123,11 +122,11 @@ def make_directory(path: str) -> None:
 
 def write_atomically(
     path: Path,
-    content: Union[str, bytes],
+    content: str | bytes,
     *,
     mode: int = 0o640,
     durable: bool = True,
-    group_of: Optional[Path] = None,
+    group_of: Path | None = None,
 ) -> None:
     """Replace the content of a file in one step: written beside, synced, renamed.
 

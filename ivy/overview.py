@@ -8,7 +8,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Optional, TypeVar
+from typing import Any, TypeVar
 
 from ivy import constants
 from ivy.types.config import BackendConfig, Config, ConfigError
@@ -42,7 +42,7 @@ class Service:
     watched: bool
     confined: bool
     invocation: str
-    last_sample_seconds: Optional[float]
+    last_sample_seconds: float | None
     """The age of its last sample; None if it took none since the boot."""
 
 
@@ -53,8 +53,8 @@ class Queue:
     length: int
     waiting: dict[str, int]
     dropped: dict[str, int]
-    oldest_timestamp: Optional[float] = None
-    oldest_seconds: Optional[int] = None
+    oldest_timestamp: float | None = None
+    oldest_seconds: int | None = None
     bytes: int = 0
     file_bytes: int = 0
 
@@ -66,9 +66,9 @@ class Link:
     provider: str
     broker: str
     connected: bool
-    since: Optional[float]
-    reason: Optional[str]
-    last_acknowledged: Optional[float]
+    since: float | None
+    reason: str | None
+    last_acknowledged: float | None
 
 
 @dataclass(frozen=True)
@@ -76,14 +76,14 @@ class Overview:
     """All of it. None stands for what cannot be told; `problems` say why, and what else is not well."""
 
     problems: Sequence[str]
-    system_identifier: Optional[str]
-    config_revision: Optional[int]
+    system_identifier: str | None
+    config_revision: int | None
     units: Sequence[Service]
-    queue: Optional[Queue]
-    backend: Optional[Link]
-    clock_synchronised: Optional[bool]
-    disk: Optional[mounts.Disk]
-    lost_at_boot: Optional[Sequence[str]]
+    queue: Queue | None
+    backend: Link | None
+    clock_synchronised: bool | None
+    disk: mounts.Disk | None
+    lost_at_boot: Sequence[str] | None
     version: str = constants.VERSION.as_identifier()
 
     def as_json(self) -> dict[str, Any]:
@@ -95,7 +95,7 @@ class Overview:
 
 
 def look(
-    config: Optional[Config] = None, agent: Optional[MessagingAgent] = None, patience: float = units.PATIENCE
+    config: Config | None = None, agent: MessagingAgent | None = None, patience: float = units.PATIENCE
 ) -> Overview:
     """Collect all. What cannot be read is a problem of the node, and no error.
 
@@ -106,7 +106,7 @@ def look(
     """
     problems: list[str] = []
 
-    def part(name: str, collect: Callable[[], _Found]) -> Optional[_Found]:
+    def part(name: str, collect: Callable[[], _Found]) -> _Found | None:
         try:
             return collect()
         except (ConfigError, CommandError, OSError, sqlite3.Error) as error:
@@ -176,7 +176,7 @@ def _service(name: str, properties: dict[str, str]) -> Service:
     )
 
 
-def _age_of_last_sample(procedure: str) -> Optional[float]:
+def _age_of_last_sample(procedure: str) -> float | None:
     try:
         age = time.clock_gettime(time.CLOCK_BOOTTIME) - os.stat(LAST_SAMPLE + procedure).st_mtime
     except OSError:
@@ -184,7 +184,7 @@ def _age_of_last_sample(procedure: str) -> Optional[float]:
     return round(age, 1) if age >= 0 else None  # else of an earlier boot, where there is no /run/ivy
 
 
-def queue(agent: Optional[MessagingAgent] = None) -> Queue:
+def queue(agent: MessagingAgent | None = None) -> Queue:
     """Look into the queue; an empty one if there is none yet.
 
     Args:

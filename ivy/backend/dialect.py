@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Optional, Union
+from typing import Any
 
 from ivy.types.config import ForeignConfig
 from ivy.types.messages import MessageQueueItem
@@ -52,7 +52,7 @@ class Encoded:
 class OfferError(ValueError):
     """A config offer that cannot be taken; the text says what is wrong with it."""
 
-    def __init__(self, text: str, revision: Optional[int] = None) -> None:
+    def __init__(self, text: str, revision: int | None = None) -> None:
         """Initialise an error.
 
         Args:
@@ -78,11 +78,11 @@ class Limits:
 
     publications: tuple[tuple[int, float], ...] = ()
     points: tuple[tuple[int, float], ...] = ()
-    most_in_flight: Optional[int] = None
-    largest_publication: Optional[int] = None
+    most_in_flight: int | None = None
+    largest_publication: int | None = None
 
 
-Incoming = Union[ForeignConfig, Request, Limits]
+Incoming = ForeignConfig | Request | Limits
 """What a platform may want of a node: a `ForeignConfig` is a config offer."""
 
 
@@ -101,7 +101,7 @@ class Dialect:
     provider: str
     subscriptions: tuple[str, ...]
     encode: Callable[[Sequence[MessageQueueItem]], Encoded]
-    decode: Callable[[str, bytes], Optional[Incoming]]
+    decode: Callable[[str, bytes], Incoming | None]
     greeting: Callable[[], Sequence[Publication]] = tuple
 
 

@@ -7,7 +7,7 @@ import math
 import sqlite3
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Optional
+from typing import TYPE_CHECKING
 
 from ivy.backend.dialect import Dialect, Encoded, Publication
 from ivy.backend.flow_control import Pace, Window
@@ -79,7 +79,7 @@ class _Forwarder:
         self._pause_until = 0.0  # nothing may be sent before, monotonic
         self._acknowledged: set[int] = set()  # not removed from the queue yet
         self._last_progress = 0.0
-        self._last_sent: Optional[float] = None
+        self._last_sent: float | None = None
         self._next_report = 0.0
         self._trouble = ""
         self._next_try = 0.0
@@ -173,7 +173,7 @@ class _Forwarder:
     def _under_way(self) -> set[int]:
         return {identifier for batch in self._in_flight.values() for identifier in batch}
 
-    def _remove_culprit(self, culprit: Optional[int]) -> None:
+    def _remove_culprit(self, culprit: int | None) -> None:
         if culprit is not None:
             self._acknowledged.add(culprit)  # in the only way that it will ever be
             self._logger.error("A message was removed: the broker breaks the connection over it")
@@ -278,6 +278,6 @@ class _Forwarder:
             notify.status(f"connecting to {self._link.address}, {queued}")
         self._next_report = now + _SECONDS_BETWEEN_REPORTS
 
-    def _tell_state(self, connected: bool, reason: Optional[str] = None) -> None:
+    def _tell_state(self, connected: bool, reason: str | None = None) -> None:
         self._next_report = 0.0
         self._reporter.changed(connected, reason)

@@ -1,7 +1,7 @@
 """What comes from the platform: config offers, remote calls, limits. Sends nothing; the forwarder does."""
 
 import time
-from typing import Any, Optional
+from typing import Any
 
 from ivy import constants
 from ivy.backend import offers, remote_calls
@@ -35,7 +35,7 @@ class Inbox:
         self._logger = logger
         self._queue = queue
         self._pace = pace
-        self._unstored: Optional[ForeignConfig] = None
+        self._unstored: ForeignConfig | None = None
         self._bad_offer = b""
         self._bad_offers = Bucket(*_REPORTS_OF_BAD_OFFERS)
 

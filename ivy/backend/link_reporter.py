@@ -2,7 +2,6 @@
 
 import os
 import time
-from typing import Optional
 
 from ivy.types.link_report import LinkReport
 from ivy.utils.logger import Logger
@@ -28,7 +27,7 @@ class LinkReporter:
             broker=broker, connected=False, since=time.time(), invocation=os.environ.get("INVOCATION_ID", "")
         )
 
-    def changed(self, connected: bool, reason: Optional[str] = None) -> None:
+    def changed(self, connected: bool, reason: str | None = None) -> None:
         """Publish that the connection is there, or why not."""
         self._publish({"connected": connected, "since": time.time(), "reason": reason})
 

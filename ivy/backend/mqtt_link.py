@@ -13,7 +13,7 @@ import select
 import sys
 import threading
 import time
-from typing import Any, Optional, Protocol, Union
+from typing import Any, Protocol
 
 from ivy.backend.backoff import Backoff
 from ivy.types.config import MQTTBrokerConfig
@@ -71,7 +71,7 @@ class Received:
     payload: bytes
 
 
-Event = Union[Connected, Disconnected, Acknowledged, Received]
+Event = Connected | Disconnected | Acknowledged | Received
 """What a link has to tell."""
 
 
@@ -90,7 +90,7 @@ class MQTTLink:
     """
 
     def __init__(
-        self, settings: MQTTBrokerConfig, subscriptions: tuple[str, ...], backoff: Optional[Backoff] = None
+        self, settings: MQTTBrokerConfig, subscriptions: tuple[str, ...], backoff: Backoff | None = None
     ) -> None:
         """Initialise a link. The first `wait` begins to connect.
 
@@ -107,11 +107,11 @@ class MQTTLink:
         self._was_useful = False  # whether this connection has delivered anything
         self._of_no_use: set[int] = set()  # publications that deliver nothing
         self._broken_by_broker = False
-        self._client: Optional[paho.Client] = None
-        self._opening: Optional[_Opening] = None
+        self._client: paho.Client | None = None
+        self._opening: _Opening | None = None
         self._next_try = self._began = time.monotonic()  # the next try, and the last one
         self._changed = 0.0  # when the connection was begun or accepted, monotonic
-        self._loss: Optional[str] = None  # why the connection is no good, found in a callback
+        self._loss: str | None = None  # why the connection is no good, found in a callback
         self._was_refused = False  # whether that was the broker's word
 
     @property
@@ -308,7 +308,7 @@ class _Opening:
 
     def __init__(self, make_client: Any, settings: MQTTBrokerConfig) -> None:
         self.done = threading.Event()
-        self.client: Optional[paho.Client] = None
+        self.client: paho.Client | None = None
         self.error = ""
         self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._make_client = make_client

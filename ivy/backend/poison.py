@@ -13,7 +13,6 @@ small part.
 import collections
 import dataclasses
 from collections.abc import Sequence
-from typing import Optional
 
 from ivy.types.messages import MessageQueueItem
 
@@ -50,7 +49,7 @@ class Suspects:
         self.has_delivered = False  # whether the connection carries messages at all
         self._since_a_suspect = 0  # publications that it carried
         self._sent_alone = 0.0
-        self._accused: Optional[int] = None  # until another message gets through, or none does
+        self._accused: int | None = None  # until another message gets through, or none does
         self._accused_at = 0.0
 
     def __len__(self) -> int:
@@ -61,7 +60,7 @@ class Suspects:
         self._has_just_broken = self.has_delivered = False
         self._since_a_suspect = 0
 
-    def delivered(self, message_ids: Sequence[int]) -> Optional[int]:
+    def delivered(self, message_ids: Sequence[int]) -> int | None:
         """The broker acknowledged messages. Returns the one that is to blame for the last break, if any is."""
         self.has_delivered = True
         is_free = self._suspects.keys().isdisjoint(message_ids)

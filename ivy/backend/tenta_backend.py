@@ -4,7 +4,7 @@ import json
 import math
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Optional, Union
+from typing import TYPE_CHECKING, Any
 
 import pydantic
 
@@ -53,7 +53,7 @@ def make_dialect(config: Config) -> Dialect:
     )
 
 
-def _encode(items: Sequence[MessageQueueItem], sensor: str, revision: Optional[int]) -> Encoded:
+def _encode(items: Sequence[MessageQueueItem], sensor: str, revision: int | None) -> Encoded:
     elements: dict[str, list[tuple[int, str]]] = {"measurements": [], "logs": [], "acknowledgments": []}
     unsendable: dict[int, str] = {}
     for item in items:
@@ -67,7 +67,7 @@ def _encode(items: Sequence[MessageQueueItem], sensor: str, revision: Optional[i
     return Encoded(publications, unsendable)
 
 
-def _form(item: MessageQueueItem, revision: Optional[int]) -> tuple[str, Union[dict[str, Any], str]]:
+def _form(item: MessageQueueItem, revision: int | None) -> tuple[str, dict[str, Any] | str]:
     """The kind of a message, and its element without the timestamp, or why it has none."""
     body = item.message_body
     if isinstance(body, DataMessageBody):
@@ -78,9 +78,9 @@ def _form(item: MessageQueueItem, revision: Optional[int]) -> tuple[str, Union[d
     return "acknowledgments", _acknowledgment(body)
 
 
-def _measurements(body: DataMessageBody) -> dict[str, Union[float, int]]:
+def _measurements(body: DataMessageBody) -> dict[str, float | int]:
     """The finite numbers of a sample, under keys of Tenta's pattern. One bad value would drop a whole batch."""
-    value: dict[str, Union[float, int]] = {}
+    value: dict[str, float | int] = {}
     for key, number in body.data.items():
         spelt = _spell(key)
         if spelt and not isinstance(number, str) and _is_finite(number):
@@ -90,7 +90,7 @@ def _measurements(body: DataMessageBody) -> dict[str, Union[float, int]]:
     return value
 
 
-def _is_finite(number: Union[float, int]) -> bool:
+def _is_finite(number: float | int) -> bool:
     try:
         return math.isfinite(number)
     except OverflowError:  # an integer beyond the range of floats
@@ -102,7 +102,7 @@ def _spell(key: str) -> str:
     return re.sub("[^a-z0-9]+", "_", key.lower()).strip("_")[:_LONGEST_KEY].rstrip("_")
 
 
-def _unused(key: str, used: dict[str, Union[float, int]]) -> str:
+def _unused(key: str, used: dict[str, float | int]) -> str:
     """The key, or if another key was spelt like it, the key with a number."""
     number, candidate = 2, key
     while candidate in used:
@@ -118,7 +118,7 @@ def _text(body: LogMessageBody) -> str:
     return text if len(text) <= _LONGEST_LOG else text[: _LONGEST_LOG - len(CUT_MARK)] + CUT_MARK
 
 
-def _acknowledgment(body: ConfigMessageBody) -> Union[dict[str, Any], str]:
+def _acknowledgment(body: ConfigMessageBody) -> dict[str, Any] | str:
     revision = body.config.general.config_revision
     if body.status not in ("accepted", "rejected"):
         return f'Tenta has no word for the status "{body.status}"'
@@ -135,7 +135,7 @@ class _Offer(_Numbered):
     configuration: dict[str, Any]
 
 
-def _decode(payload: bytes) -> Optional[ForeignConfig]:
+def _decode(payload: bytes) -> ForeignConfig | None:
     """The config of an offer. Its number stands beside it, not in it."""
     if not payload:  # a retained offer was taken back
         return None
@@ -149,7 +149,7 @@ def _decode(payload: bytes) -> Optional[ForeignConfig]:
         raise OfferError(describe(error), _revision(payload)) from None
 
 
-def _revision(payload: bytes) -> Optional[int]:
+def _revision(payload: bytes) -> int | None:
     """The number of an offer that is not valid, so that it can be answered all the same."""
     try:
         return _Numbered.model_validate_json(payload).revision

@@ -15,7 +15,7 @@ import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Optional, Union
+from typing import TYPE_CHECKING, Any
 
 import pydantic
 import pydantic_core
@@ -129,7 +129,7 @@ def _encode(items: Sequence[MessageQueueItem]) -> Encoded:
     return Encoded(publications, unsendable)
 
 
-def _parts(item: MessageQueueItem) -> Union[list[str], str]:
+def _parts(item: MessageQueueItem) -> list[str] | str:
     """The elements that a message becomes, nearly always one; or why it has no form."""
     body = item.message_body
     if isinstance(body, DataMessageBody):
@@ -143,7 +143,7 @@ def _points(item: MessageQueueItem) -> int:
     return len(item.message_body.data) if isinstance(item.message_body, DataMessageBody) else 1
 
 
-def _samples(timestamp: float, body: DataMessageBody) -> Union[list[str], str]:
+def _samples(timestamp: float, body: DataMessageBody) -> list[str] | str:
     values = {key: value for key, value in body.data.items() if _has_form(value)}
     if not values:
         return "no value in it that ThingsBoard knows"
@@ -153,7 +153,7 @@ def _samples(timestamp: float, body: DataMessageBody) -> Union[list[str], str]:
     return parts if all(map(_fits, parts)) else "a value in it is larger than ThingsBoard takes"
 
 
-def _has_form(value: Union[float, int, str]) -> bool:
+def _has_form(value: float | int | str) -> bool:
     if isinstance(value, int):
         return abs(value) <= _LARGEST_INTEGER
     return isinstance(value, str) or math.isfinite(value)
@@ -211,7 +211,7 @@ def _json(value: Any) -> str:
     return json.dumps(value, separators=(",", ":"), allow_nan=False)
 
 
-def _decode(topic: str, payload: bytes) -> Optional[Incoming]:
+def _decode(topic: str, payload: bytes) -> Incoming | None:
     if match := _REQUEST.fullmatch(topic):
         return _request(f"{_DEVICE}/rpc/response/{match[1]}", payload)
     if topic.startswith(_LIMITS_RESPONSES):
@@ -221,7 +221,7 @@ def _decode(topic: str, payload: bytes) -> Optional[Incoming]:
     return _offer(payload, ("shared",)) if topic.startswith(_CONFIG_RESPONSES) else None
 
 
-def _offer(payload: bytes, path: tuple[str, ...]) -> Optional[ForeignConfig]:
+def _offer(payload: bytes, path: tuple[str, ...]) -> ForeignConfig | None:
     """The config in attributes; there may be none, or others, or the news that it was deleted."""
     try:
         found = pydantic_core.from_json(payload)
@@ -237,7 +237,7 @@ def _offer(payload: bytes, path: tuple[str, ...]) -> Optional[ForeignConfig]:
         raise OfferError(describe(error), _revision(found[_CONFIG_KEY])) from None
 
 
-def _revision(config: Any) -> Optional[int]:
+def _revision(config: Any) -> int | None:
     """The number of a config that is not valid, so that it can be answered all the same."""
     general = config.get("general") if isinstance(config, dict) else None
     revision = general.get("config_revision") if isinstance(general, dict) else None
@@ -258,18 +258,18 @@ def _request(answer_topic: str, payload: bytes) -> Request:
 
 
 class _RateLimits(Model):
-    messages: Optional[str] = None
-    telemetryMessages: Optional[str] = None
-    telemetryDataPoints: Optional[str] = None
+    messages: str | None = None
+    telemetryMessages: str | None = None
+    telemetryDataPoints: str | None = None
 
 
 class _SessionLimits(Model):
-    maxPayloadSize: Optional[int] = None  # of the whole packet, in fact
-    maxInflightMessages: Optional[int] = None
+    maxPayloadSize: int | None = None  # of the whole packet, in fact
+    maxInflightMessages: int | None = None
     rateLimits: _RateLimits = _RateLimits()
 
 
-def _limits(payload: bytes) -> Optional[Limits]:
+def _limits(payload: bytes) -> Limits | None:
     """What the server lets a device send. A server that words it in another way is one that does not answer."""
     try:
         said = _SessionLimits.model_validate_json(payload)
@@ -284,11 +284,11 @@ def _limits(payload: bytes) -> Optional[Limits]:
     )
 
 
-def _limit(number: Optional[int]) -> Optional[int]:
+def _limit(number: int | None) -> int | None:
     return number if number is not None and number > 0 else None
 
 
-def _rates(text: Optional[str]) -> tuple[tuple[int, float], ...]:
+def _rates(text: str | None) -> tuple[tuple[int, float], ...]:
     """`20:1,600:60` is 20 in one second and 600 in a minute."""
     pairs = [_RATE.fullmatch(part.strip()) for part in (text or "").split(",")]
     rates = [(int(pair[1]), float(pair[2])) for pair in pairs if pair]

@@ -5,7 +5,7 @@ import getpass
 import os
 import sys
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any
 
 import pydantic
 
@@ -64,7 +64,7 @@ def _backend(arguments: argparse.Namespace) -> tuple[str, dict[str, Any]]:
     return identifier, {"provider": provider, "mqtt_connection": connection}
 
 
-def _answer(given: Optional[str], option: str, question: str, default: str = "") -> str:
+def _answer(given: str | None, option: str, question: str, default: str = "") -> str:
     if given is not None:
         return given
     if not sys.stdin.isatty():
@@ -77,7 +77,7 @@ def _answer(given: Optional[str], option: str, question: str, default: str = "")
     return answer
 
 
-def _password(file: Optional[str]) -> str:
+def _password(file: str | None) -> str:
     """Not by an option: everybody can read the arguments of a process."""
     if file is not None:
         text = sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")

@@ -7,7 +7,6 @@ import os
 import sqlite3
 import sys
 from collections.abc import Iterator
-from typing import Optional
 
 from ivy import overview
 from ivy.utils.messaging_agent import ACTIVE_QUEUE_FILE
@@ -74,7 +73,7 @@ def _lines(found: overview.Overview) -> Iterator[str]:
         yield "all is well"
 
 
-def _link(link: Optional[overview.Link]) -> str:
+def _link(link: overview.Link | None) -> str:
     if link is None:
         return "none is configured: messages are kept here"
     return f"{link.provider}, {'' if link.connected else 'not '}connected to {link.broker}"

@@ -9,7 +9,6 @@ import tempfile
 import textwrap
 import time
 from pathlib import Path
-from typing import Optional
 
 import pydantic
 
@@ -161,7 +160,7 @@ def _say_what_goes_on(offer: Offer) -> int:
     return _INTERRUPTED
 
 
-def why_not() -> Optional[str]:
+def why_not() -> str | None:
     """Why nothing can be changed here by this user; None if it can."""
     if os.geteuid() != 0:
         return "only root may change what runs; try again with sudo"

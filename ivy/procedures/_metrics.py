@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Union
+from typing import Literal
 
 from ivy import files, overview
 from ivy.types.config import Config
@@ -14,7 +14,7 @@ from ivy.utils.messaging_agent import MessagingAgent
 
 NAME = "ivy.prom"
 
-Sample = tuple[Mapping[str, str], Union[int, float]]
+Sample = tuple[Mapping[str, str], int | float]
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ def _queue(queue: overview.Queue) -> Iterator[Metric]:
     yield Metric("ivy_dropped_messages_total", "counter", "Messages dropped from the full queue.", dropped)
 
 
-def _gauge(name: str, help: str, value: Union[int, float, None]) -> Metric:
+def _gauge(name: str, help: str, value: int | float | None) -> Metric:
     """A metric with one sample; none if that is not known."""
     return Metric(name, "gauge", help, [] if value is None else [({}, value + 0)])  # a number, not True
 
@@ -129,7 +129,7 @@ def _escape(text: str, *, quotes: bool = False) -> str:
     return text.replace('"', r"\"") if quotes else text
 
 
-def _number(value: Union[int, float]) -> str:
+def _number(value: int | float) -> str:
     if math.isnan(value):
         return "NaN"
     return repr(value) if math.isfinite(value) else f"{'+' if value > 0 else '-'}Inf"

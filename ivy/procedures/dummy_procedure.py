@@ -1,7 +1,6 @@
 """A procedure without a sensor: a random walk. The pattern for your own; remove it in your project."""
 
 import random
-from typing import Optional
 
 from ivy.types.config import Config
 from ivy.types.messages import DataMessageBody
@@ -46,7 +45,7 @@ def run(config: Config, logger: Logger) -> None:
         notify.status(f"sampling every {interval} s, at {position:.2f} now")
 
 
-def _known_load(logger: Logger) -> Optional[float]:
+def _known_load(logger: Logger) -> float | None:
     """The load that `system_checks` found; None where it is not known, which is no reason not to sample."""
     try:
         return StateInterface.load().system.last_5_min_load

@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Union
 
 from ivy import constants, files
 from ivy.procedures._housekeeping import SECONDS_BETWEEN_ROUNDS, Housekeeper
@@ -90,8 +89,8 @@ def _update_state(load: float) -> None:
             state.system.last_boot_time = boot_time
 
 
-def _vital_signs(load: float, disk: mounts.Disk) -> dict[str, Union[float, int, str]]:
-    signs: dict[str, Union[float, int, str]] = {
+def _vital_signs(load: float, disk: mounts.Disk) -> dict[str, float | int | str]:
+    signs: dict[str, float | int | str] = {
         "last_5_min_load_percent": round(load, 1),
         "memory_usage_percent": vitals.memory_percent(),
         "disk_usage_percent": disk.used_percent,

@@ -4,7 +4,7 @@ import json
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal, Optional, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import pydantic
 
@@ -40,9 +40,9 @@ class GeneralConfig(_Section):
 class LoggingVerbosityConfig(_Section):
     """The least important level that is shown at each place; null shows nothing there."""
 
-    file_archive: Optional[LogLevel] = pydantic.Field(description="The journal.")
-    console_prints: Optional[LogLevel] = pydantic.Field(description="The terminal, when run by hand.")
-    message_sending: Optional[LogLevel] = pydantic.Field(description="The backend.")
+    file_archive: LogLevel | None = pydantic.Field(description="The journal.")
+    console_prints: LogLevel | None = pydantic.Field(description="The terminal, when run by hand.")
+    message_sending: LogLevel | None = pydantic.Field(description="The backend.")
 
 
 class UpdaterConfig(_Section):
@@ -53,7 +53,7 @@ class UpdaterConfig(_Section):
     )
     provider: Literal["github", "gitlab"] = pydantic.Field(description="What runs at that host.")
     provider_host: str = pydantic.Field(min_length=3, description="Where the repository is, e.g. `github.com`.")
-    access_token: Optional[str] = pydantic.Field(
+    access_token: str | None = pydantic.Field(
         default=None, min_length=3, max_length=256, repr=False, description="For private repositories."
     )
     source_conflict_strategy: Literal["overwrite", "reuse"] = pydantic.Field(
@@ -62,7 +62,7 @@ class UpdaterConfig(_Section):
     require_signed_tags: bool = pydantic.Field(
         default=True, description="Whether a version's tag must carry a signature of /etc/ivy/allowed_signers."
     )
-    oldest_version: Optional[Version] = pydantic.Field(
+    oldest_version: Version | None = pydantic.Field(
         default=None, description="No older version is accepted; null: any may be."
     )
     seconds_of_probation: int = pydantic.Field(
@@ -94,11 +94,9 @@ class TLSConfig(_Section):
     """Encryption of the MQTT connection."""
 
     enabled: bool = pydantic.Field(default=False, description="Whether the connection is encrypted.")
-    ca_file: Optional[str] = pydantic.Field(default=None, description="PEM file; null: the system's authorities.")
-    certificate_file: Optional[str] = pydantic.Field(
-        default=None, description="PEM file of the node's certificate."
-    )
-    key_file: Optional[str] = pydantic.Field(default=None, description="PEM file of the certificate's key.")
+    ca_file: str | None = pydantic.Field(default=None, description="PEM file; null: the system's authorities.")
+    certificate_file: str | None = pydantic.Field(default=None, description="PEM file of the node's certificate.")
+    key_file: str | None = pydantic.Field(default=None, description="PEM file of the certificate's key.")
 
     @pydantic.model_validator(mode="after")
     def _check_pair(self) -> "TLSConfig":
@@ -145,7 +143,7 @@ class QueueConfig(_Section):
 class ArchiveConfig(_Section):
     """Bounds of the message archive."""
 
-    max_days: Optional[int] = pydantic.Field(
+    max_days: int | None = pydantic.Field(
         default=None, ge=1, le=36_500, description="Days that are kept; null: all, until space is short."
     )
 
@@ -153,7 +151,7 @@ class ArchiveConfig(_Section):
 class MetricsConfig(_Section):
     """Figures about the node for a monitoring system at its site."""
 
-    textfile_directory: Optional[str] = pydantic.Field(
+    textfile_directory: str | None = pydantic.Field(
         default=None,
         pattern=r"^/",
         max_length=512,
@@ -183,8 +181,8 @@ class Config(_Section):
 
     general: GeneralConfig
     logging_verbosity: LoggingVerbosityConfig
-    updater: Optional[UpdaterConfig] = None
-    backend: Optional[BackendConfig] = None
+    updater: UpdaterConfig | None = None
+    backend: BackendConfig | None = None
     queue: QueueConfig = QueueConfig()
     archive: ArchiveConfig = ArchiveConfig()
     metrics: MetricsConfig = MetricsConfig()

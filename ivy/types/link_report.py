@@ -2,7 +2,6 @@
 
 import os
 from pathlib import Path
-from typing import Optional
 
 import pydantic
 
@@ -18,8 +17,8 @@ class LinkReport(Model):
     broker: str = pydantic.Field(description="`host:port`.")
     connected: bool
     since: float = pydantic.Field(description="Unix time of the last change, in seconds.")
-    reason: Optional[str] = pydantic.Field(default=None, description="Why there is no connection.")
-    last_acknowledged: Optional[float] = pydantic.Field(
+    reason: str | None = pydantic.Field(default=None, description="Why there is no connection.")
+    last_acknowledged: float | None = pydantic.Field(
         default=None, description="Unix time at which the broker last took messages, in seconds; a minute late."
     )
     invocation: str = pydantic.Field(default="", description="The run of the service that says so, see systemd.")
@@ -33,7 +32,7 @@ class LinkReport(Model):
         files.write_atomically(Path(LINK_REPORT_FILE), self.model_dump_json(), mode=0o644, durable=False)
 
     @staticmethod
-    def load() -> Optional["LinkReport"]:
+    def load() -> "LinkReport | None":
         """The last report; None if there is none that can be read."""
         try:
             return LinkReport.model_validate_json(files.read(LINK_REPORT_FILE))

@@ -1,7 +1,7 @@
 """The messages that procedures and backends exchange through the queue. Not their form at any platform."""
 
 import re
-from typing import Annotated, Any, Literal, Union
+from typing import Annotated, Any, Literal
 
 import pydantic
 
@@ -22,7 +22,7 @@ def _without_surrogates(text: str) -> str:
 Text = Annotated[str, pydantic.AfterValidator(_without_surrogates)]
 
 
-def _reject_reserved_keys(data: dict[str, Union[float, int, str]]) -> dict[str, Union[float, int, str]]:
+def _reject_reserved_keys(data: dict[str, float | int | str]) -> dict[str, float | int | str]:
     reserved = sorted(RESERVED_KEYS & data.keys())
     if reserved:
         raise ValueError(f"reserved keys: {', '.join(reserved)}; use another name")
@@ -60,7 +60,7 @@ class DataMessageBody(_Body):
     """The body of a data message: one sample of any number of quantities."""
 
     variant: Literal["data"] = "data"
-    data: Annotated[dict[Text, Union[float, int, Text]], pydantic.AfterValidator(_reject_reserved_keys)]
+    data: Annotated[dict[Text, float | int | Text], pydantic.AfterValidator(_reject_reserved_keys)]
 
 
 class LogMessageBody(_Body):
@@ -86,7 +86,7 @@ class ConfigMessageBody(_Body):
 
 
 MessageBody = Annotated[
-    Union[DataMessageBody, LogMessageBody, ConfigMessageBody], pydantic.Field(discriminator="variant")
+    DataMessageBody | LogMessageBody | ConfigMessageBody, pydantic.Field(discriminator="variant")
 ]
 
 

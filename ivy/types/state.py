@@ -1,7 +1,6 @@
 """What the services of a node tell each other through `data/state.json`."""
 
 import datetime
-from typing import Optional
 
 import pydantic
 
@@ -14,8 +13,8 @@ class SystemState(Model):
 
     model_config = pydantic.ConfigDict(extra="allow", validate_assignment=True)
 
-    last_boot_time: Optional[datetime.datetime] = None
-    last_5_min_load: Optional[float] = pydantic.Field(default=None, description="Per cent of all cores.")
+    last_boot_time: datetime.datetime | None = None
+    last_5_min_load: float | None = pydantic.Field(default=None, description="Per cent of all cores.")
 
 
 class State(Model):

@@ -1,7 +1,7 @@
 """What the updater remembers across reboots, in `<ivy_root>/updates.json`. Pending offers are in the `state`."""
 
 import zlib
-from typing import Literal, Optional
+from typing import Literal
 
 import pydantic
 
@@ -37,10 +37,10 @@ class Offer(Model):
     seconds_of_probation: int = pydantic.Field(default=30, description="How long all services must run well.")
     max_seconds_of_probation: int = pydantic.Field(default=300, description="How long that may take.")
     interruptions: int = pydantic.Field(default=0, description="How often it began again, e.g. after a power cut.")
-    failure: Optional[str] = pydantic.Field(default=None, description="Why it is to be undone, once that is known.")
+    failure: str | None = pydantic.Field(default=None, description="Why it is to be undone, once that is known.")
 
     # The decision.
-    accepted: Optional[bool] = pydantic.Field(default=None, description="null until it is decided.")
+    accepted: bool | None = pydantic.Field(default=None, description="null until it is decided.")
     reason: str = pydantic.Field(default="", description="Why not.")
     time: float = pydantic.Field(default=0, description="Of the decision: Unix time in seconds.")
     reported: bool = pydantic.Field(default=False, description="Whether the operator's message is in the queue.")
@@ -68,13 +68,13 @@ class History(Model):
     model_config = pydantic.ConfigDict(extra="allow", validate_assignment=True)
 
     decided_revision: int = pydantic.Field(default=-1, description="A backend's offer must have a higher one.")
-    trial: Optional[Offer] = None
+    trial: Offer | None = None
     decisions: list[Offer] = pydantic.Field(default=[], description="The newest of them, the oldest first.")
-    last_good: Optional[ForeignConfig] = pydantic.Field(
+    last_good: ForeignConfig | None = pydantic.Field(
         default=None, description="The config, and so the version, before the last accepted change."
     )
 
-    def find(self, identifier: str) -> Optional[Offer]:
+    def find(self, identifier: str) -> Offer | None:
         """The offer of this name, if it was decided about."""
         return next((offer for offer in self.decisions if offer.identifier == identifier), None)
 

@@ -8,7 +8,6 @@ import re
 import shutil
 import time
 from pathlib import Path
-from typing import Optional
 
 from ivy import constants
 from ivy.files import sync
@@ -66,7 +65,7 @@ class Updater:
         """
         self.perform(Offer.of_backend(foreign_config))
 
-    def perform(self, offer: Offer) -> Optional[str]:
+    def perform(self, offer: Offer) -> str | None:
         """Take an offer to its decision, which is reported.
 
         Returns: Why it was rejected; None if it was accepted.

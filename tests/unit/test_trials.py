@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any
 
 import pydantic
 import pytest
@@ -209,6 +209,6 @@ class _PowerCut(Exception):
     pass
 
 
-def _lose_power(watched: list[probation.Watch], watch: Optional[probation.Watch] = None) -> None:
+def _lose_power(watched: list[probation.Watch], watch: probation.Watch | None = None) -> None:
     watched += [watch] if watch else []
     raise _PowerCut

@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Optional
 
 from ivy.types.messages import DataMessageBody, MessageArchiveItem
 from ivy.utils.messaging_agent import MESSAGE_ARCHIVE_DIR
@@ -27,10 +26,10 @@ class UsageError(ValueError):
 class Selection:
     """What is wanted; None and no keys mean all."""
 
-    date: Optional[datetime.date] = None
-    since: Optional[float] = None
-    until: Optional[float] = None
-    kind: Optional[str] = None
+    date: datetime.date | None = None
+    since: float | None = None
+    until: float | None = None
+    kind: str | None = None
     keys: Sequence[str] = ()
 
     @classmethod
@@ -86,7 +85,7 @@ class Selection:
         return [day for day in archive.days(MESSAGE_ARCHIVE_DIR) if first <= day <= last]
 
 
-def _date(text: Optional[str]) -> datetime.date:
+def _date(text: str | None) -> datetime.date:
     today = datetime.datetime.now(datetime.UTC).date()
     try:
         return today if text is None else datetime.date.fromisoformat(text)

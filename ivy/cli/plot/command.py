@@ -5,7 +5,6 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Optional, Union
 
 from ivy import files
 from ivy.cli.archive.selection import Selection
@@ -43,7 +42,7 @@ def _selection(arguments: argparse.Namespace) -> Selection:
     return Selection(since=since, until=until, kind="data", keys=arguments.key)
 
 
-def _window(selection: Selection, since: Optional[float], bins: int) -> Optional[Window]:
+def _window(selection: Selection, since: float | None, bins: int) -> Window | None:
     """The time that was asked for; if nobody said since when, not what lies before the first sample."""
     start = since
     if start is None:
@@ -62,7 +61,7 @@ def _collect(selection: Selection, window: Window) -> list[Series]:
     return [panels[key] for key in sorted(panels)]
 
 
-def _samples(selection: Selection) -> Iterator[tuple[float, str, Union[float, int, str]]]:
+def _samples(selection: Selection) -> Iterator[tuple[float, str, float | int | str]]:
     for item in selection.read():
         if isinstance(item.message_body, DataMessageBody):
             for key, value in item.message_body.data.items():

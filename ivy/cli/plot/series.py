@@ -6,7 +6,6 @@ A spike of one sample among millions stays visible, and the memory that it takes
 import math
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Optional, Union
 
 LARGEST = 1e300
 """What is larger is treated as infinite, so that differences are not."""
@@ -58,13 +57,13 @@ class Series:
     window: Window
     count: int = 0
     left_out: int = 0
-    last: Optional[float] = None
+    last: float | None = None
     _bins: dict[int, Bin] = field(default_factory=dict)
     _intervals: Counter[int] = field(default_factory=Counter)
     _latest: float = -math.inf
     _is_broken: bool = False
 
-    def add(self, timestamp: float, value: Union[float, int, str]) -> None:
+    def add(self, timestamp: float, value: float | int | str) -> None:
         """Add a sample. Text is counted only; a number that is none, or is infinite, also breaks the line."""
         if isinstance(value, str) or not abs(value) < LARGEST:
             self.left_out += 1

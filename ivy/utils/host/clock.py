@@ -5,7 +5,6 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import Optional
 
 from ivy import constants, files
 
@@ -22,11 +21,11 @@ _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 _LATEST = 253402300799.0  # the year 9999: what is later has no date
 
-_last_answer: Optional[bool] = None
+_last_answer: bool | None = None
 _next_question = float("-inf")
 
 
-def is_synchronised() -> Optional[bool]:
+def is_synchronised() -> bool | None:
     """Whether the clock was set by someone who knows the time since the boot; None if nobody here can tell.
 
     Costs next to nothing once it was: what comes later (a network that is away for a week) sets no clock back.
@@ -47,7 +46,7 @@ def _is_noted() -> bool:
         return False
 
 
-def _ask() -> Optional[bool]:
+def _ask() -> bool | None:
     # Timedated first, although it only asks the kernel: in a service's sandbox there is no other way.
     answer = _timedated_says()
     if answer is None:
@@ -64,7 +63,7 @@ def or_epoch(timestamp: float) -> float:
     return timestamp if 0 <= timestamp <= _LATEST else 0.0
 
 
-def _kernel_says() -> Optional[bool]:
+def _kernel_says() -> bool | None:
     """What adjtimex(2) says, whoever keeps the clock: chrony, timesyncd, a GPS. None where it is forbidden."""
     # Not in this process: while Debian is upgraded under it, a library that it loads late is none for the Python
     # that it is, and a crash of that would end the sampling.
@@ -74,13 +73,13 @@ def _kernel_says() -> Optional[bool]:
     return None if int(answer) == _FAILED else int(answer) != _TIME_ERROR
 
 
-def _timedated_says() -> Optional[bool]:
+def _timedated_says() -> bool | None:
     """The sandbox of a service forbids adjtimex, even to look; systemd-timedated looks for us."""
     answer = _output_of(_ASK_TIMEDATED)
     return {"yes": True, "no": False}.get(answer or "")
 
 
-def _output_of(command: list[str]) -> Optional[str]:
+def _output_of(command: list[str]) -> str | None:
     from ivy.utils.host import commands  # not at the top: whoever adds no message does without
 
     try:

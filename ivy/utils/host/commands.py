@@ -3,7 +3,7 @@
 import subprocess
 import time
 from collections.abc import Sequence
-from typing import Any, AnyStr, Optional
+from typing import Any, AnyStr
 
 from ivy.utils import notify
 
@@ -13,7 +13,7 @@ _LONGEST_COMPLAINT = 2000
 class CommandError(RuntimeError):
     """A program failed; the text says which, how, and the end of what it printed."""
 
-    def __init__(self, text: str, status: Optional[int] = None, output: str = "") -> None:
+    def __init__(self, text: str, status: int | None = None, output: str = "") -> None:
         """Initialise an error.
 
         Args:
@@ -74,7 +74,7 @@ def _run(arguments: Sequence[str], timeout: float, input: AnyStr, **kind: Any) -
 
 
 def _communicate(process: "subprocess.Popen[AnyStr]", input: AnyStr, deadline: float) -> tuple[AnyStr, AnyStr]:
-    given: Optional[AnyStr] = input  # once: it is kept when the time is up
+    given: AnyStr | None = input  # once: it is kept when the time is up
     while True:
         rest = deadline - time.monotonic()
         try:

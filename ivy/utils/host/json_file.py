@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Callable, Generator
 from pathlib import Path
-from typing import Generic, Optional, TypeVar
+from typing import Generic, TypeVar
 
 import pydantic
 
@@ -27,7 +27,7 @@ class JsonFile(Generic[_Model]):
         path: str,
         model: type[_Model],
         lock: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext,
-        group_of: Optional[Path] = None,
+        group_of: Path | None = None,
     ) -> None:
         """Touches nothing.
 

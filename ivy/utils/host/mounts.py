@@ -4,7 +4,6 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Optional
 
 from ivy import constants
 
@@ -36,7 +35,7 @@ class Disk:
     used_percent: float
     free_bytes: int
     free_megabytes: int
-    free_files: Optional[int]
+    free_files: int | None
     """How many files more are possible; None where that has no limit."""
     read_only: bool
 
@@ -58,7 +57,7 @@ def disk() -> Disk:
     )
 
 
-def lost_places(table: Optional[str] = None) -> list[str]:
+def lost_places(table: str | None = None) -> list[str]:
     """Where ivy stores what the next boot will not find: `/var/lib/ivy/data (overlay)`. Empty if all is kept.
 
     Args:
@@ -73,7 +72,7 @@ def lost_places(table: Optional[str] = None) -> list[str]:
     return [f"{place} ({kind})" for place, kind in found if kind is not None]
 
 
-def lost_on(directory: str, table: str, *, is_machine: Optional[bool] = None) -> Optional[str]:
+def lost_on(directory: str, table: str, *, is_machine: bool | None = None) -> str | None:
     """The kind of file system a directory is on, if a boot loses what is stored there; None if it is kept.
 
     Args:
@@ -110,7 +109,7 @@ def _is_in_memory(mount: Mount) -> bool:
     return mount.kind in _IN_MEMORY or mount.source.startswith("/dev/zram")
 
 
-def _mount_of(path: str, mounts: Sequence[Mount]) -> Optional[Mount]:
+def _mount_of(path: str, mounts: Sequence[Mount]) -> Mount | None:
     """What is mounted where a path leads to. Descends as the kernel does, because one mount may hide others."""
     numbers = {mount.number for mount in mounts}
     roots = (mount for mount in mounts if mount.point == "/" and mount.parent not in numbers)
@@ -121,7 +120,7 @@ def _mount_of(path: str, mounts: Sequence[Mount]) -> Optional[Mount]:
     return current
 
 
-def _mounted_on(mount: Mount, point: str, mounts: Sequence[Mount]) -> Optional[Mount]:
+def _mounted_on(mount: Mount, point: str, mounts: Sequence[Mount]) -> Mount | None:
     found = [other for other in mounts if other.parent == mount.number and other.point == point]
     return found[-1] if found else None
 

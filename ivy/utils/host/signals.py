@@ -6,7 +6,6 @@ import select
 import signal
 import threading
 from collections.abc import Generator
-from typing import Optional
 
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -52,7 +51,7 @@ class SignalEvent:
             self._is_set = True
             os.write(self._writer, b"!")
 
-    def wait(self, timeout: Optional[float] = None) -> bool:
+    def wait(self, timeout: float | None = None) -> bool:
         """Wait until it is set, or for so many seconds. Returns whether it is set."""
         select.select([self._reader], [], [], timeout)
         return self._is_set

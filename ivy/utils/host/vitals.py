@@ -4,7 +4,6 @@ import datetime
 import os
 import time
 from pathlib import Path
-from typing import Optional
 
 import psutil
 
@@ -33,7 +32,7 @@ def memory_percent() -> float:
     return float(psutil.virtual_memory().percent)
 
 
-def temperature() -> Optional[float]:
+def temperature() -> float | None:
     """The highest temperature of any sensor of the machine, in degrees Celsius; None where there is none."""
     readings = [reading.current for group in psutil.sensors_temperatures().values() for reading in group]
     return max(readings, default=None)

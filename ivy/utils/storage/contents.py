@@ -7,7 +7,6 @@ import itertools
 import json
 import sqlite3
 from collections.abc import Iterable
-from typing import Optional
 
 from ivy.utils.storage import errors
 from ivy.utils.storage.schema import IS_INDEXED
@@ -62,7 +61,7 @@ def length(connection: sqlite3.Connection) -> int:
     return int(most or 0)
 
 
-def oldest_timestamp(connection: sqlite3.Connection) -> Optional[float]:
+def oldest_timestamp(connection: sqlite3.Connection) -> float | None:
     """The timestamp, whatever it is, of the message that has waited longest; None if the queue is empty."""
     row = connection.execute("SELECT CAST(timestamp AS REAL) FROM QUEUE ORDER BY internal_id LIMIT 1").fetchone()
     return (row[0] or 0.0) if row else None

@@ -6,7 +6,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Generator
-from typing import Any, Optional, TypeVar, Union
+from typing import Any, TypeVar
 
 from ivy import constants, files
 from ivy.utils import notify
@@ -38,10 +38,10 @@ class QueueDatabase:
         """
         self._path = path
         self._lock = threading.RLock()
-        self._inode: Optional[int] = None
-        self._failure: Optional[Union[OSError, sqlite3.Error]] = None
+        self._inode: int | None = None
+        self._failure: OSError | sqlite3.Error | None = None
         self._last_try = 0.0
-        self.connection: Optional[sqlite3.Connection] = None
+        self.connection: sqlite3.Connection | None = None
 
     def execute(self, statement: str, parameters: tuple[Any, ...] = ()) -> list[Any]:
         """Run one statement, a transaction of its own. Waits for other processes, with heartbeats.

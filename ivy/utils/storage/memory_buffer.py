@@ -4,7 +4,6 @@ import collections
 import sqlite3
 import time
 from collections.abc import Callable
-from typing import Optional, Union
 
 from ivy.utils import notify
 from ivy.utils.host import journal
@@ -23,7 +22,7 @@ class MemoryBuffer:
     """
 
     def __init__(
-        self, place: str, write: Callable[[Row], None], is_passing: Callable[[Union[OSError, sqlite3.Error]], bool]
+        self, place: str, write: Callable[[Row], None], is_passing: Callable[[OSError | sqlite3.Error], bool]
     ) -> None:
         """Holds nothing yet.
 
@@ -39,7 +38,7 @@ class MemoryBuffer:
         self._lost: collections.Counter[str] = collections.Counter()
         self._since = 0.0
 
-    def put(self, row: Row) -> Optional[str]:
+    def put(self, row: Row) -> str | None:
         """Write a message, or hold it.
 
         Returns: What is to be told if this ended a time of trouble.
@@ -70,7 +69,7 @@ class MemoryBuffer:
         """Undo `take_lost`."""
         self._lost.update(lost)
 
-    def _write_held(self) -> Optional[str]:
+    def _write_held(self) -> str | None:
         held = len(self._rows)
         try:
             while self._rows:

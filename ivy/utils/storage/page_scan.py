@@ -11,7 +11,7 @@ all; where the header is noise it reads nothing; and that of Debian 12, where th
 import os
 import struct
 from collections.abc import Iterator
-from typing import BinaryIO, Optional
+from typing import BinaryIO
 
 from ivy.utils import notify
 from ivy.utils.host import clock
@@ -97,7 +97,7 @@ def _committed(wal: int, size: int) -> tuple[dict[int, int], dict[int, int]]:
         return {}, {}
     whole: dict[int, int] = {}
     begun: dict[int, int] = {}
-    undoubted: Optional[dict[int, int]] = None
+    undoubted: dict[int, int] | None = None
     offset = _WAL_HEADER
     while len(frame := _read(wal, offset, _FRAME_HEADER + size)) == _FRAME_HEADER + size:
         offset += len(frame)

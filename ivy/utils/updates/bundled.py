@@ -5,7 +5,6 @@ import py_compile
 import shutil
 import socket
 from pathlib import Path
-from typing import Optional
 
 from ivy.types.config import Config, ConfigError, ForeignConfig, as_text
 from ivy.utils.updates import environment, history
@@ -17,7 +16,7 @@ class ReleaseError(RuntimeError):
     """A release that cannot be made; what ran before runs on."""
 
 
-def install_bundled(bundled: Path = BUNDLED, releases: Optional[Releases] = None) -> None:
+def install_bundled(bundled: Path = BUNDLED, releases: Releases | None = None) -> None:
     """Make a release of what the package brought, and let it be the current one unless a newer one is.
 
     It gets the config of the release that ran before, or a new one on a new node. Doing it again replaces the
@@ -62,7 +61,7 @@ def stand_in(releases: Releases, config: Config, bundled: Path = BUNDLED) -> Non
     releases.activate(version)
 
 
-def _put_in_place(bundled: Path, releases: Releases, text: str, old_config: Optional[Path]) -> None:
+def _put_in_place(bundled: Path, releases: Releases, text: str, old_config: Path | None) -> None:
     version = version_of(bundled)
     releases.remove_unfinished()
     unfinished = releases.unfinished(version)
@@ -95,7 +94,7 @@ def copy_release(bundled: Path, release: Path) -> None:
         raise ReleaseError(f"the code in {bundled} does not compile")
 
 
-def _choose_config(bundled: Path, version: Version, releases: Releases) -> tuple[Optional[Path], str]:
+def _choose_config(bundled: Path, version: Version, releases: Releases) -> tuple[Path | None, str]:
     """Choose the config of a release: that of the release that runs, its own from before, or a new one.
 
     Returns: The directory that it comes from, if any, and its text.
@@ -114,7 +113,7 @@ def _choose_config(bundled: Path, version: Version, releases: Releases) -> tuple
     return old, _carried_over(old / "config.json", version)
 
 
-def _write_config(releases: Releases, version: Version, text: str, old: Optional[Path]) -> None:
+def _write_config(releases: Releases, version: Version, text: str, old: Path | None) -> None:
     """Write a release's config, readable for the services, and copy what belongs to it."""
     directory = releases.unfinished(version) / "config"
     releases.write_private(directory / "config.json", text)

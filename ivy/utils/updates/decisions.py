@@ -1,7 +1,7 @@
 """The one place that says what became of an offer: to the journal, to the operator, and to whoever asks later."""
 
 import time
-from typing import Literal, Optional
+from typing import Literal
 
 from ivy import constants, files
 from ivy.types.config import ForeignConfig
@@ -26,7 +26,7 @@ def undecided() -> list[Offer]:
     return sorted(map(Offer.of_backend, pending), key=lambda offer: offer.revision)
 
 
-def record(offer: Offer, failure: Optional[str], before: Optional[ForeignConfig] = None) -> None:
+def record(offer: Offer, failure: str | None, before: ForeignConfig | None = None) -> None:
     """Decide about an offer, for ever. Doing it again changes nothing.
 
     Args:

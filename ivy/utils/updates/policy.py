@@ -1,6 +1,6 @@
 """Decides whether an offer may be tried. Pure: looks at nothing but its arguments."""
 
-from typing import Any, Optional
+from typing import Any
 
 import pydantic
 
@@ -10,7 +10,7 @@ from ivy.utils.updates.errors import Rejected
 from ivy.version import Version
 
 
-def decide(current: ForeignConfig, offer: Offer, updater: Optional[UpdaterConfig], own_version: Version) -> bool:
+def decide(current: ForeignConfig, offer: Offer, updater: UpdaterConfig | None, own_version: Version) -> bool:
     """Decide whether an offer may be tried.
 
     Args:
@@ -54,9 +54,8 @@ def _check_bounds(bounds: UpdaterConfig, offered: dict[str, Any]) -> None:
         raise Rejected(f"updater.require_signed_tags: {hint}")
     if bounds.oldest_version is not None:
         try:
-            oldest: Optional[Version] = pydantic.TypeAdapter(Optional[Version]).validate_python(
-                offered.get("oldest_version")
-            )
+            adapter: pydantic.TypeAdapter[Version | None] = pydantic.TypeAdapter(Version | None)
+            oldest = adapter.validate_python(offered.get("oldest_version"))
         except pydantic.ValidationError as error:
             raise Rejected(f"updater.oldest_version: {describe(error)}") from None
         if oldest is None or oldest < bounds.oldest_version:

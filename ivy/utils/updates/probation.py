@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Optional
 
 from ivy.types.link_report import LinkReport
 from ivy.utils import notify
@@ -29,7 +28,7 @@ class Watch:
 
     services: Sequence[str]
     """All units that must run."""
-    backend: Optional[str]
+    backend: str | None
     """The unit among them that must be connected, if any."""
     seconds: float
     """How long each must have run without an end."""
@@ -46,7 +45,7 @@ class Watch:
     pending_since: float = 0.0
     told: str = ""
 
-    def run(self) -> Optional[str]:
+    def run(self) -> str | None:
         """Watch until it is over. Returns why the change must be undone; None if it is good.
 
         Raises:
@@ -71,7 +70,7 @@ class Watch:
             self.say(f"Still waiting: {pending}{hint if 'no connection' in pending else ''}")
             self.told = pending
 
-    def look(self) -> tuple[Optional[str], Optional[str]]:
+    def look(self) -> tuple[str | None, str | None]:
         """Look once. Returns what fails it for good, and else what does not hold yet."""
         found = units.show_each(self.services, *_PROPERTIES)
         for unit in self.services:
@@ -88,13 +87,13 @@ class Watch:
             return f"after {most:.0f} s {pending}", None
         return None, pending
 
-    def _pending_of(self, unit: str, found: dict[str, str]) -> Optional[str]:
+    def _pending_of(self, unit: str, found: dict[str, str]) -> str | None:
         if found["ActiveState"] != "active":
             return f"{unit} is {found['ActiveState']} ({found['SubState']})"
         seconds = time.clock_gettime(time.CLOCK_MONOTONIC) - int(found["ActiveEnterTimestampMonotonic"]) / 1e6
         return f"{unit} has not run for {self.seconds:.0f} s yet" if seconds < self.seconds else None
 
-    def _pending_link(self, found: dict[str, dict[str, str]]) -> Optional[str]:
+    def _pending_link(self, found: dict[str, dict[str, str]]) -> str | None:
         if self.backend is None:
             return None
         report = LinkReport.load()
@@ -104,7 +103,7 @@ class Watch:
         return None if report.connected else f"there is no connection: {report.reason}"
 
 
-def _failure(unit: str, found: dict[str, str]) -> Optional[str]:
+def _failure(unit: str, found: dict[str, str]) -> str | None:
     """What no waiting will repair: each second of it may cost samples."""
     restarts = int(found.get("NRestarts") or 0)
     if found.get("LoadState") != "loaded":

@@ -12,7 +12,6 @@ import os
 import shutil
 import tomllib
 from pathlib import Path
-from typing import Optional
 
 import pydantic
 
@@ -52,11 +51,11 @@ class Releases:
         """The versions that are there, the oldest first."""
         return sorted(filter(None, (_as_version(path) for path in self.root.iterdir() if not path.is_symlink())))
 
-    def current(self) -> Optional[Version]:
+    def current(self) -> Version | None:
         """The version that runs; None where there is none, or where `current` leads nowhere."""
         return self._linked(_CURRENT)
 
-    def previous(self) -> Optional[Version]:
+    def previous(self) -> Version | None:
         """The version that ran before the one on probation; None where there is none."""
         return self._linked(_PREVIOUS)
 
@@ -93,7 +92,7 @@ class Releases:
             self.write_config(version, self._kept_config(version).read_text(encoding="utf-8", errors="replace"))
         self.activate(version)
 
-    def config_before(self) -> Optional[ForeignConfig]:
+    def config_before(self) -> ForeignConfig | None:
         """The config from before the probation; None where there is none that can be read."""
         version = self.previous()
         try:
@@ -232,7 +231,7 @@ class Releases:
             remove_stale(self.config_file(version))
             remove_stale(self._kept_config(version))
 
-    def kept_config(self) -> Optional[Path]:
+    def kept_config(self) -> Path | None:
         """The file with the config from before the probation; None where there is none."""
         version = self.previous()
         kept = self._kept_config(version) if version else None
@@ -241,7 +240,7 @@ class Releases:
     def _kept_config(self, version: Version) -> Path:
         return self.config_file(version).with_name(_CONFIG_BEFORE)
 
-    def _linked(self, name: str) -> Optional[Version]:
+    def _linked(self, name: str) -> Version | None:
         release = (self.root / name).resolve()
         return _as_version(release) if release.is_dir() else None
 
@@ -268,7 +267,7 @@ def digest(config: str) -> str:
     return hashlib.sha256(config.encode(errors="replace")).hexdigest()
 
 
-def _as_version(release: Path) -> Optional[Version]:
+def _as_version(release: Path) -> Version | None:
     try:
         return Version(release.name)
     except pydantic.ValidationError:

@@ -5,7 +5,6 @@ Until that is done /usr/bin/ivy runs the package's code, with the release's conf
 
 import time
 from pathlib import Path
-from typing import Optional
 
 from ivy.types.config import Config, ConfigError
 from ivy.utils.logger import Logger
@@ -52,7 +51,7 @@ def repair(releases: Releases, config: Config, logger: Logger) -> bool:
     return True
 
 
-def _trouble(release: Path) -> Optional[str]:
+def _trouble(release: Path) -> str | None:
     """Why an environment does not fit. Asked twice, because the first thing that follows is to remove it."""
     return environment.why_not(release) and environment.why_not(release)
 

@@ -8,7 +8,6 @@ import os
 import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Optional
 
 from ivy import constants
 from ivy.utils.host import commands
@@ -28,10 +27,10 @@ def run(
     step: str,
     arguments: Sequence[str],
     *,
-    writable: Optional[Path] = None,
+    writable: Path | None = None,
     environment: Sequence[str] = (),
     directory: Path = Path("/"),
-    token: Optional[str] = None,
+    token: str | None = None,
 ) -> str:
     """Run a program to its end.
 
@@ -81,7 +80,7 @@ def _settings(step: str) -> list[str]:
 
 
 @contextlib.contextmanager
-def _credential(token: Optional[str]) -> Iterator[list[str]]:
+def _credential(token: str | None) -> Iterator[list[str]]:
     """The setting that hands over a secret: from memory, so that nothing is left when the pass is killed."""
     if token is None:
         yield []

@@ -7,7 +7,6 @@ import re
 import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Optional
 
 from ivy.types.config import UpdaterConfig
 from ivy.utils.host import commands
@@ -195,7 +194,7 @@ class Source:
         fetch = ["fetch", "--quiet", "--force", "--no-tags", "--depth=1", "--no-write-fetch-head"]
         self._talk("fetch", [*fetch, "--", url, f"+{reference}:{reference}"], writable=self._repository)
 
-    def _talk(self, step: str, arguments: Sequence[str], writable: Optional[Path] = None) -> str:
+    def _talk(self, step: str, arguments: Sequence[str], writable: Path | None = None) -> str:
         """What needs the network, and perhaps the token."""
         settings = [*_FETCH_SETTINGS, "credential.helper=", f"credential.helper={_CREDENTIAL_HELPER}"]
         return sandbox.run(
@@ -280,7 +279,7 @@ class _Entry:
             raise Rejected(f"it holds the path {self.path[:200]!r}")
 
 
-def _as_version(tag: str) -> Optional[Version]:
+def _as_version(tag: str) -> Version | None:
     try:
         return Version(tag.removeprefix("v")) if tag.startswith("v") else None
     except ValueError:
@@ -301,7 +300,7 @@ def _inner_name(tag: str) -> str:
     return lines[2].removeprefix("tag ") if len(lines) > 2 else ""
 
 
-def judge_failure(error: commands.CommandError, text: str) -> Optional[Exception]:
+def judge_failure(error: commands.CommandError, text: str) -> Exception | None:
     """Tell what a failed fetch says about the offer, or about the network.
 
     Args:

@@ -4,7 +4,7 @@ Killed at any instant, the next pass goes on: what is on trial is watched again,
 release that is known to work does all of that, not the one on trial.
 """
 
-from typing import Any, Optional
+from typing import Any
 
 from ivy.types.config import UpdaterConfig, as_text
 from ivy.types.link_report import LinkReport
@@ -53,7 +53,7 @@ class Trials:
         self._releases.begin_probation()
         return self._remember(trial)
 
-    def watch(self, trial: Offer) -> Optional[str]:
+    def watch(self, trial: Offer) -> str | None:
         """Let the services be those on trial, see how they are, and keep or undo what was activated.
 
         Returns: Why it was undone; None if it was kept.
@@ -76,7 +76,7 @@ class Trials:
         failure = self._updater_failure() or watch.run()
         return self._undo(trial, failure) if failure is not None else self._conclude(trial, None)
 
-    def resume(self, reason_to_undo: Optional[str] = None) -> None:
+    def resume(self, reason_to_undo: str | None = None) -> None:
         """Go on with a trial that was interrupted, if there is one.
 
         Args:
@@ -108,7 +108,7 @@ class Trials:
         else:
             self._conclude(trial, "another release was installed meanwhile")
 
-    def _updater_failure(self) -> Optional[str]:
+    def _updater_failure(self) -> str | None:
         """Whether the next update could still be done."""
         version = self._releases.current()
         if version is None:
@@ -120,7 +120,7 @@ class Trials:
             return f"its updater cannot start: {error}"
         return None
 
-    def _undo(self, trial: Offer, failure: str) -> Optional[str]:
+    def _undo(self, trial: Offer, failure: str) -> str | None:
         self._remember(trial, failure=failure)
         self._put_back(failure)
         return self._conclude(trial, failure)
@@ -130,7 +130,7 @@ class Trials:
         self._releases.go_back()
         activation.switch(self._backend())
 
-    def _conclude(self, trial: Offer, failure: Optional[str]) -> Optional[str]:
+    def _conclude(self, trial: Offer, failure: str | None) -> str | None:
         decisions.record(trial, failure, self._releases.config_before())
         self._forget()
         decisions.report(self._logger)
@@ -153,5 +153,5 @@ class Trials:
         is_its_version = version == trial.version
         return is_its_version and releases.digest(self._releases.read_config(version)) == trial.digest
 
-    def _backend(self) -> Optional[str]:
+    def _backend(self) -> str | None:
         return activation.backend_unit(self._releases.active_config())
