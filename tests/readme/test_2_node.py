@@ -84,7 +84,7 @@ def test_the_doctor_says_what_to_do(readme: Document, roof: Terminal) -> None:
 def test_what_can_be_seen(readme: Document, site: Site, roof: Terminal) -> None:
     site.wait_until_well(site.roof)
     assert "all is well" in roof.run(readme.take("ivy status"))
-    assert json.loads(site.roof.run(["ivy", "status", "--json"]).stdout)["well"]
+    assert json.loads(site.roof.run(readme.take("ivy status --json").split()).stdout)["well"]
     roof.type(readme.take("systemctl status 'ivy-"))
     assert "ivy-dummy-procedure.service" in roof.finish(status=None)  # 3 where one is inactive, as the updater is
     assert "Started ivy-tenta.service" in roof.run(readme.take("journalctl"))
