@@ -70,15 +70,15 @@ def assert_whole(node: Node, known: dict[str, Tree]) -> None:
 
 def assert_well(node: Node, lane: Lane, prepared: Prepared) -> None:
     """The node has decided, once, and runs what it should."""
-    decision = {"revision": prepared.revision, "success": prepared.case.accepted}
+    answer = {"revision": prepared.revision, "success": prepared.case.accepted}
     node.wait_for(lambda: acknowledgments(lane), SECONDS_TO_A_DECISION, "the decision")
     wait_for_end(node)
     wait_for_sample(node, lane.recorder)
-    assert acknowledgments(lane) == [decision]
+    assert acknowledgments(lane) == [answer]
     history = json.loads(node.path(f"{ROOT}/updates.json").read_text())
     [_, decision] = history["decisions"]  # the first one was about another offer
     about = decision["offer"]["general"]["config_revision"]
-    assert (about, decision["accepted"]) == (prepared.revision, decision["success"])
+    assert (about, decision["accepted"]) == (prepared.revision, answer["success"])
     assert (decision["reported"], history["trial"]) == (True, None)
     case = prepared.case
     version = case.version if case.version and case.accepted else THIS
