@@ -78,9 +78,9 @@ class StorageFaults:
             before = damage.copy(self.node, "before")
             do(self.node, self.chance)
             after = damage.copy(self.node, "after")
-        if missing := waiting - damage.readable(self.node, before):
-            raise AssertionError(f"not in the queue, nor at the broker: {sorted(missing)[:10]}")
-        self.excused |= waiting - damage.readable(self.node, after)
+        # What is neither here nor there was taken by the broker just before it stopped: in the end, it must arrive.
+        queued = waiting & damage.readable(self.node, before)
+        self.excused |= queued - damage.readable(self.node, after)
         self.platform.start()
 
     def pause(self, least: float, most: float) -> None:
