@@ -6,22 +6,13 @@ import time
 from testbed.bed import Node
 from testbed.broker import Broker
 
-from tests.support.installed import queue_length, unit_property, use_tenta
+from tests.support.installed import fill_queue, queue_length, unit_property, use_tenta
 from tests.support.recorder import Recorder
 from tests.support.sampling import add_sampler
 
 BACKLOG = 100_000
 LEAST_RATE = 2_000  # messages per second
 MOST_DELAY = 0.2  # seconds
-# Straight into the table, as adding them one by one would take minutes; their form is that of real ones.
-FILL = f"""
-import sqlite3, time
-queue = sqlite3.connect("/var/lib/ivy/data/active-message-queue.sqlite3", timeout=30)
-body = '{{"variant":"data","data":{{"backlog":%d}}}}'
-rows = ((time.time(), body % number) for number in range({BACKLOG}))
-with queue:
-    queue.executemany("INSERT INTO QUEUE (timestamp, message_body) VALUES (?, ?)", rows)
-"""
 
 
 def backlog_arrived(recorder: Recorder) -> int:
@@ -34,7 +25,7 @@ def test_a_backlog_drains_fast_and_live_samples_overtake_it(node: Node, broker: 
     node.wait_for(
         lambda: not unit_property(node, "ivy-tenta", "StatusText").startswith("connected"), 30, "the outage"
     )
-    node.run(["/usr/bin/python3", "-c", FILL], timeout=120)
+    fill_queue(node, BACKLOG)
     assert queue_length(node) >= BACKLOG
     add_sampler(node)
     broker.start()

@@ -2,28 +2,20 @@
 
 import json
 from collections.abc import Generator
+from pathlib import Path
 
 import pytest
 from testbed.bed import Bed, Node
 from testbed.broker import Broker
 
 from tests.node import released
-from tests.support.installed import install, queue_length, read_config, unit_property, use_tenta
+from tests.support.installed import fill_queue, install, queue_length, read_config, unit_property, use_tenta
 from tests.support.recorder import Recorder
 from tests.support.releases import THIS
 from tests.support.update_site import wait_for_sample
 
 BACKLOG = 10_000
 SECONDS_TO_DRAIN = 120
-# Straight into the table, as adding them one by one would take minutes; their form is that of real ones.
-FILL = f"""
-import sqlite3, time
-queue = sqlite3.connect("/var/lib/ivy/data/active-message-queue.sqlite3", timeout=30)
-body = '{{"variant":"data","data":{{"backlog":%d}}}}'
-rows = ((time.time(), body % number) for number in range({BACKLOG}))
-with queue:
-    queue.executemany("INSERT INTO QUEUE (timestamp, message_body) VALUES (?, ?)", rows)
-"""
 
 
 @pytest.fixture
@@ -48,7 +40,7 @@ def backlog(recorder: Recorder) -> set[int]:
 
 
 def test_nothing_is_lost_on_the_way_to_this_version_and_back(
-    node: Node, broker: Broker, recorder: Recorder, package: str
+    node: Node, broker: Broker, recorder: Recorder, package: Path
 ) -> None:
     use_tenta(node, broker, dummy_procedure={"seconds_between_datapoints": 2})
     wait_for_sample(node, recorder)
@@ -56,11 +48,9 @@ def test_nothing_is_lost_on_the_way_to_this_version_and_back(
     node.wait_for(
         lambda: not unit_property(node, "ivy-tenta", "StatusText").startswith("connected"), 30, "the outage"
     )
-    node.run(["/usr/bin/python3", "-c", FILL], timeout=120)
+    fill_queue(node, BACKLOG)
     archived = node.run(["ivy", "messages", "--json"]).stdout.splitlines()
-    inside = "/root/ivy.deb"
-    node.copy_in(package, inside)
-    node.run(["apt-get", "install", "--yes", inside], timeout=300)
+    install(node, package)
     assert version_of(node) == THIS
     assert queue_length(node) >= BACKLOG
     assert node.run(["ivy", "messages", "--json"]).stdout.splitlines()[: len(archived)] == archived
@@ -75,6 +65,6 @@ def test_nothing_is_lost_on_the_way_to_this_version_and_back(
     wait_for_sample(node, recorder)
     later = node.run(["ivy", "messages", "--json"]).stdout.splitlines()
     assert later[: len(archived)] == archived and len(later) > len(archived)
-    node.run(["apt-get", "install", "--yes", "--reinstall", inside], timeout=300)
+    node.run(["apt-get", "install", "--yes", "--reinstall", f"/root/{package.name}"], timeout=300)
     assert version_of(node) == THIS
     wait_for_sample(node, recorder)

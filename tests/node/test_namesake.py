@@ -174,9 +174,7 @@ def test_from_1_0_0_a_hold_keeps_it_until_ours_is_there(
     node.run(["apt-mark", "hold", "ivy"])
     upgrade_in_every_way(node, world[1], RELEASED)
     node.run(["apt-mark", "unhold", "ivy"])
-    inside = f"/root/{package.name}"
-    node.copy_in(package, inside)
-    node.run(["apt", "install", "--yes", inside], timeout=300)
+    install(node, package)
     assert_it_delivers(node, world[1], OURS)
 
 
@@ -191,7 +189,5 @@ def test_where_debians_package_got_in_ours_goes_on_with_what_was_stored(
     node.cut()
     node.boot()
     assert node.run(["systemctl", "show", "--value", "--property=LoadState", "ivy.target"]).stdout == "not-found\n"
-    inside = f"/root/{package.name}"
-    node.copy_in(package, inside)
-    node.run(["apt", "install", "--yes", inside], timeout=300)
+    install(node, package)
     assert_it_delivers(node, world[1], OURS)

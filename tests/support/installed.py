@@ -11,6 +11,16 @@ from tests.support.backend_node import PASSWORD
 
 BACKEND_READY_SECONDS = 30
 
+# Their form is that of real ones; the table's, that of any version.
+_FILL = """
+import sqlite3, sys, time
+queue = sqlite3.connect("/var/lib/ivy/data/active-message-queue.sqlite3", timeout=30)
+body = '{"variant":"data","data":{"backlog":%d}}'
+rows = ((time.time(), body % number) for number in range(int(sys.argv[1])))
+with queue:
+    queue.executemany("INSERT INTO QUEUE (timestamp, message_body) VALUES (?, ?)", rows)
+"""
+
 
 def install(node: Node, package: Path) -> None:
     """What a user does, on a node that is not disturbed by this machine's other work."""
@@ -74,6 +84,11 @@ def wait_until_connected(node: Node, provider: str = "tenta") -> None:
 def unit_property(node: Node, unit: str, name: str) -> str:
     """A property of a unit, as `systemctl show` tells it."""
     return node.run(["systemctl", "show", "--value", f"--property={name}", f"{unit}.service"]).stdout.strip()
+
+
+def fill_queue(node: Node, count: int) -> None:
+    """Queue samples, known by the key `backlog`: straight into the table, as adding them takes minutes."""
+    node.run(["/usr/bin/python3", "-c", _FILL, str(count)], timeout=120)
 
 
 def queue_length(node: Node) -> int:
