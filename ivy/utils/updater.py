@@ -199,11 +199,8 @@ class Updater:
             raise Rejected(f"version {version} has no tests with the mark {_MARK}")
         self._logger.info(f"Testing version {version}")
         pytest = [environment.python_of(release), "-m", "pytest", "-q", "-m", _MARK, "-p", "no:cacheprovider"]
-        pytest += [
-            "--tb=short",
-            "--no-header",
-            *_WARNINGS_ARE_NO_FAILURES,
-        ]  # the operator reads the last lines only
+        # The operator reads the last lines only.
+        pytest += ["--tb=short", "--no-header", *_WARNINGS_ARE_NO_FAILURES]
         try:
             said = sandbox.run(
                 "test",
