@@ -251,7 +251,10 @@ def check_other_python(site: UpdateSite) -> None:
     site.node.run(["systemctl", "restart", "ivy.target"])
     site.wait_for_samples()
     site.node.wait_for(
-        lambda: [path.name for path in lib.iterdir()] == [name], 60, "the environment to be repaired"
+        # While the environment is made anew there is none.
+        lambda: site.node.run(["ls", "/var/lib/ivy/current/.venv/lib"], check=False).stdout.split() == [name],
+        60,
+        "the environment to be repaired",
     )
     site.wait_for_samples()
 

@@ -38,6 +38,11 @@ def is_persistent(call: Call) -> bool:
     return call.name in PERSISTENT and ("/var/lib/ivy" in call.arguments or call.name == "sync")
 
 
+def is_of_the_queue(call: Call) -> bool:
+    """Whether SQLite makes a call. How often it does depends on who else has the queue open at that moment."""
+    return call.name in ("pwrite64", "fdatasync")
+
+
 def recording(log: str, calls: Iterable[str] = PERSISTENT) -> list[str]:
     """What stands before a command, so that its calls are written to a file; made for `parse`."""
     return [*_strace(calls), "--decode-fds=path", "--string-limit=4096", f"--output={log}"]
