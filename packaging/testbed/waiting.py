@@ -17,8 +17,10 @@ def wait_for(condition: Callable[[], T | None], timeout: float, what: str, inter
     """The first truthy result of `condition`. What it raises is passed on at once."""
     deadline = time.monotonic() + timeout
     while True:
+        asked = time.monotonic()
         if result := condition():
             return result
         if time.monotonic() >= deadline:
             raise WaitedInVain(f"waited {timeout:g} s in vain for {what}")
-        time.sleep(interval)
+        # Who asks a command is not to keep the node busy with answers.
+        time.sleep(max(interval, time.monotonic() - asked))
