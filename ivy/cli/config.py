@@ -2,49 +2,38 @@
 
 import argparse
 import json
-import sys
 from pathlib import Path
 
 from ivy import constants
+from ivy.cli.main import refuse
 from ivy.types.config import Config, ConfigError
 from ivy.types.messages import ConfigMessageBody
 
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 
-def show(_arguments: argparse.Namespace) -> int:
+def show(_arguments: argparse.Namespace) -> None:
     """Print the current config, without its secrets."""
-    try:
-        config = Config.load()
-    except ConfigError as error:
-        return _complain(error)
-    shown = ConfigMessageBody(status="startup", config=config.to_foreign_config()).config
+    shown = ConfigMessageBody(status="startup", config=_load().to_foreign_config()).config
     print(json.dumps(shown.model_dump(mode="json"), indent=4, ensure_ascii=False))
-    return 0
 
 
-def validate(arguments: argparse.Namespace) -> int:
+def validate(arguments: argparse.Namespace) -> None:
     """Check a config."""
-    try:
-        if arguments.file is None:
-            Config.load()
-        else:
-            Config.load_from_string(Path(arguments.file).read_text(encoding="utf-8"))
-    except UnicodeDecodeError as error:
-        return _complain(ValueError(f"{arguments.file}: is not UTF-8: {error}"))
-    except ConfigError as error:
-        return _complain(error if arguments.file is None else ValueError(f"{arguments.file}: {error}"))
+    _load(arguments.file)
     print("the config is valid")
-    return 0
 
 
-def schema(_arguments: argparse.Namespace) -> int:
+def schema(_arguments: argparse.Namespace) -> None:
     """Print the JSON schema, as editors want it."""
     document = Config.model_json_schema() | {"title": f"Config of ivy {constants.VERSION}"}
     print(json.dumps({"$schema": _DIALECT, **document}, indent=4))
-    return 0
 
 
-def _complain(error: ValueError) -> int:
-    print(f"ivy: {error}", file=sys.stderr)
-    return constants.EXIT_CONFIG_ERROR
+def _load(file: str | None = None) -> Config:
+    try:
+        return Config.load() if file is None else Config.load_from_string(Path(file).read_text(encoding="utf-8"))
+    except UnicodeDecodeError as error:
+        refuse(f"{file}: is not UTF-8: {error}", constants.EXIT_CONFIG_ERROR)
+    except ConfigError as error:
+        refuse(str(error) if file is None else f"{file}: {error}", constants.EXIT_CONFIG_ERROR)

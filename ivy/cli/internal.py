@@ -8,18 +8,17 @@ from ivy.utils.host.commands import CommandError
 from ivy.utils.logger import Logger
 
 
-def report_exit(arguments: argparse.Namespace) -> int:
+def report_exit(arguments: argparse.Namespace) -> None:
     """Tell the operator that a service ended unexpectedly: unit, cause and count. See `$SERVICE_RESULT`."""
     unit, cause, code, status = [*arguments.end.split(":"), "", "", ""][:4]
     try:
         config = Config.load()
     except ConfigError:  # the service itself has said so, and without a config there is no backend to tell
-        return 0
+        return
     Logger(config, "supervision").error(
         f"{unit} ended unexpectedly: {cause or 'unknown'} ({code or '?'} {status or '?'}), "
         f"{_count(unit)} since it was started"
     )
-    return 0
 
 
 def _count(unit: str) -> str:
@@ -30,7 +29,7 @@ def _count(unit: str) -> str:
         return f"an unknown number of times ({error})"
 
 
-def install(_arguments: argparse.Namespace) -> int:
+def install(_arguments: argparse.Namespace) -> None:
     """Make a release of what the package brought, and switch to it if it is newer than what runs."""
     from ivy import update_pass
     from ivy.utils.updates import bundled, environment
@@ -44,15 +43,13 @@ def install(_arguments: argparse.Namespace) -> int:
         except bundled.ReleaseError as error:
             # A package that cannot be configured would keep the node from all other upgrades, too.
             _tell_everybody(f"The package's version was not activated: {error}")
-    return 0
 
 
-def check_updater(_arguments: argparse.Namespace) -> int:
+def check_updater(_arguments: argparse.Namespace) -> None:
     """See whether this version could make the next update; by exceptions if not."""
     from ivy import update_pass
 
     update_pass.check()
-    return 0
 
 
 def _tell_everybody(text: str) -> None:

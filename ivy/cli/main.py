@@ -5,7 +5,7 @@ import importlib
 import io
 import os
 import sys
-from typing import Any
+from typing import Any, NoReturn
 
 from ivy import constants
 
@@ -26,6 +26,12 @@ def main() -> None:
         sys.exit(130)
     except (OSError, RuntimeError, LookupError) as error:
         sys.exit(f"ivy: {error}")
+
+
+def refuse(complaint: str, status: int = 2) -> NoReturn:
+    """End the command because of what it was given."""
+    print(f"ivy: {complaint}", file=sys.stderr)
+    sys.exit(status)
 
 
 def prepare_output(*, for_programs: bool = False) -> None:

@@ -14,7 +14,7 @@ from ivy.version import Version
 _SHOWN_DECISIONS = 10
 
 
-def show(arguments: argparse.Namespace) -> int:
+def show(arguments: argparse.Namespace) -> None:
     """Print them."""
     past = history.load()
     found = {
@@ -23,7 +23,6 @@ def show(arguments: argparse.Namespace) -> int:
         "decisions": [_decision(offer) for offer in past.decisions[-_SHOWN_DECISIONS:]],
     }
     print(json.dumps(found, indent=4) if arguments.json else _readable(found))
-    return 0
 
 
 def _releases(last_good: ForeignConfig | None) -> list[dict[str, Any]]:

@@ -6,18 +6,19 @@ import os
 import sys
 from typing import NoReturn
 
-from ivy import constants
+from ivy import constants, main
+from ivy.cli.main import refuse
 from ivy.types.config import Config, ConfigError
+from ivy.utils.host import commands, units
+from ivy.utils.mainloop_toggle import MainloopToggle
 
 
 def run(arguments: argparse.Namespace) -> NoReturn:
     """Run a service in the foreground."""
-    from ivy import main
-
     main.run_service(arguments.name)
 
 
-def info(_arguments: argparse.Namespace) -> int:
+def info(_arguments: argparse.Namespace) -> None:
     """Print version and places."""
     print(f"version:    {constants.VERSION.as_identifier()}")
     print(f"package:    {_package()}")
@@ -26,48 +27,37 @@ def info(_arguments: argparse.Namespace) -> int:
     print(f"config:     {os.path.join(constants.PROJECT_DIR, 'config', 'config.json')}")
     print(f"data:       {constants.IVY_DATA_DIR}")
     print(f"releases:   {constants.IVY_ROOT_DIR}")
-    return 0
 
 
 def _package() -> str:
     """The version of the Debian package, with its epoch."""
-    from ivy.utils.host import commands
-
     with contextlib.suppress(commands.CommandError):
         return commands.run(["dpkg-query", "--show", "--showformat=${Version}", constants.NAME], timeout=10)
     return "none"
 
 
-def start(_arguments: argparse.Namespace) -> int:
+def start(_arguments: argparse.Namespace) -> None:
     """Start all services."""
-    from ivy.utils.mainloop_toggle import MainloopToggle
-
     MainloopToggle.start_mainloop()
-    return 0
 
 
-def stop(_arguments: argparse.Namespace) -> int:
+def stop(_arguments: argparse.Namespace) -> None:
     """Stop all services."""
-    from ivy.utils.mainloop_toggle import MainloopToggle
-
     MainloopToggle.stop_mainloop()
-    return 0
 
 
-def restart(arguments: argparse.Namespace) -> int:
+def restart(arguments: argparse.Namespace) -> None:
     """Stop and start all services, unless that would end in none: with a config that they cannot use."""
     try:
         Config.load()
     except ConfigError as error:
-        print(f"ivy: nothing was stopped, as nothing could be started again: {error}", file=sys.stderr)
-        return constants.EXIT_CONFIG_ERROR
-    return stop(arguments) or start(arguments)
+        refuse(f"nothing was stopped, as nothing could be started again: {error}", constants.EXIT_CONFIG_ERROR)
+    stop(arguments)
+    start(arguments)
 
 
 def is_running(_arguments: argparse.Namespace) -> int:
     """Say whether the services run."""
-    from ivy.utils.mainloop_toggle import MainloopToggle
-
     pids = MainloopToggle.get_mainloop_pids()
     print(f"ivy is running with process IDs {', '.join(map(str, pids))}" if pids else "ivy is not running")
     return 0 if pids else 1
@@ -75,8 +65,6 @@ def is_running(_arguments: argparse.Namespace) -> int:
 
 def logs(arguments: argparse.Namespace) -> NoReturn:
     """Become `journalctl`."""
-    from ivy.utils.host import units
-
     unit = units.name_of(arguments.name) if arguments.name else "ivy-*.service"
     following = ["--follow"] if arguments.follow else []
     os.execvp("journalctl", ["journalctl", f"--unit={unit}", *following])

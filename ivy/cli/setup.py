@@ -11,36 +11,28 @@ import pydantic
 
 from ivy.cli import update
 from ivy.cli.doctor import checks_network
+from ivy.cli.main import refuse
 from ivy.types.config import Config, ConfigError, ForeignConfig, MQTTBrokerConfig, as_text, describe
 from ivy.utils.updates.releases import Releases
 
-_WRONG_USE = 2
 _PORTS = {True: 8883, False: 1883}
-
-
-class _Unanswered(Exception):
-    """Nobody is there to ask; the text says which option is missing."""
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Ask, try, apply. The exit status is that of `ivy config apply`, or 1 if the broker lets nobody in."""
-    if complaint := update.why_not():
-        return _refuse(complaint)
+    update.require_admin()
     try:
         identifier, backend = _backend(arguments)
         broker = MQTTBrokerConfig.model_validate(backend["mqtt_connection"])
         backend["mqtt_connection"] = broker.model_dump(mode="json")  # a port is a number, whoever typed it
-    except _Unanswered as error:
-        return _refuse(str(error))
     except pydantic.ValidationError as error:
-        return _refuse(describe(error))
+        refuse(describe(error))
     except (OSError, UnicodeDecodeError) as error:
-        return _refuse(f"the password cannot be read: {error}")
+        refuse(f"the password cannot be read: {error}")
     if not arguments.no_test:
         print(f"Trying to log in at {broker.host}:{broker.port} …", flush=True)
         if reason := checks_network.login(broker):
-            print(f"ivy: nothing was changed: {reason}\nWith --no-test it is not tried.", file=sys.stderr)
-            return 1
+            refuse(f"nothing was changed: {reason}\nWith --no-test it is not tried.", 1)
         print("The broker lets this node in.")
     return update.apply_text(_with_backend(identifier, backend))
 
@@ -70,7 +62,7 @@ def _answer(given: str | None, option: str, question: str, default: str = "") ->
     if not sys.stdin.isatty():
         if default:
             return default
-        raise _Unanswered(f"{option} is missing, and nobody is at the terminal to ask")
+        refuse(f"{option} is missing, and nobody is at the terminal to ask")
     proposal = f" [{default}]" if default else ""
     while not (answer := input(f"{question}{proposal}: ").strip() or default):
         pass
@@ -83,13 +75,13 @@ def _password(file: str | None) -> str:
         text = sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
         return text.strip()
     if not sys.stdin.isatty():
-        raise _Unanswered("--password-file is missing, and nobody is at the terminal to ask")
+        refuse("--password-file is missing, and nobody is at the terminal to ask")
     return getpass.getpass("Password (for an access token: leave it empty): ") or "-"
 
 
 def _is_yes(answer: str) -> bool:
     if answer.lower() not in ("yes", "no", "y", "n"):
-        raise _Unanswered(f"--tls: must be yes or no, not {answer!r}")
+        refuse(f"--tls: must be yes or no, not {answer!r}")
     return answer.lower().startswith("y")
 
 
@@ -103,8 +95,3 @@ def _with_backend(identifier: str, backend: dict[str, Any]) -> str:
     known = content.get("backend")
     content["backend"] = {**known, **backend} if isinstance(known, dict) else backend
     return as_text(ForeignConfig.model_validate(content))
-
-
-def _refuse(complaint: str) -> int:
-    print(f"ivy: {complaint}", file=sys.stderr)
-    return _WRONG_USE

@@ -5,10 +5,10 @@ import dataclasses
 import json
 import os
 import sqlite3
-import sys
 from collections.abc import Iterator
 
 from ivy import overview
+from ivy.cli.main import refuse
 from ivy.utils.messaging_agent import ACTIVE_QUEUE_FILE
 from ivy.utils.storage import salvage
 from ivy.utils.storage.contents import LARGEST_EXACT_LENGTH
@@ -28,13 +28,11 @@ def show(arguments: argparse.Namespace) -> int:
 def show_queue(arguments: argparse.Namespace) -> int:
     """Print the state of the queue."""
     if not os.path.exists(ACTIVE_QUEUE_FILE):
-        print(f"ivy: {ACTIVE_QUEUE_FILE} does not exist: nothing was queued yet", file=sys.stderr)
-        return 1
+        refuse(f"{ACTIVE_QUEUE_FILE} does not exist: nothing was queued yet", 1)
     try:
         queue = overview.queue()
     except sqlite3.Error as error:
-        print(f"ivy: {ACTIVE_QUEUE_FILE}: {error}", file=sys.stderr)
-        return 1
+        refuse(f"{ACTIVE_QUEUE_FILE}: {error}", 1)
     damaged = salvage.damaged_files(ACTIVE_QUEUE_FILE)
     if arguments.json:
         print(json.dumps({**dataclasses.asdict(queue), "damaged_files": damaged}, indent=4))

@@ -13,6 +13,7 @@ from pathlib import Path
 import pydantic
 
 from ivy import update_pass
+from ivy.cli.main import refuse
 from ivy.types.config import ConfigError, ForeignConfig
 from ivy.types.updates import Offer, Source
 from ivy.utils.host import units
@@ -22,7 +23,6 @@ from ivy.utils.updates import history, sandbox
 from ivy.utils.updates.releases import Releases
 from ivy.version import Version
 
-_WRONG_USE = 2
 _INTERRUPTED = 130
 _UPDATER = "ivy-updater"
 
@@ -32,23 +32,20 @@ def apply(arguments: argparse.Namespace) -> int:
     try:
         text = sys.stdin.read() if arguments.file == "-" else Path(arguments.file).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        return _refuse(f"{arguments.file} cannot be read: {error}")
+        refuse(f"{arguments.file} cannot be read: {error}")
     return apply_text(text)
 
 
 def edit(_arguments: argparse.Namespace) -> int:
     """Let the admin change the config, and use it."""
-    if complaint := why_not():
-        return _refuse(complaint)
+    require_admin()
     before = Releases().active_text()
     descriptor, name = tempfile.mkstemp(prefix="ivy-config-", suffix=".json")
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
         file.write(before)
     editor = os.environ.get("VISUAL") or os.environ.get("EDITOR") or "sensible-editor"
     if os.spawnlp(os.P_WAIT, editor, editor, name) != 0:
-        return _refuse(
-            f"{editor} failed; the environment variable EDITOR names another editor. Nothing was changed"
-        )
+        refuse(f"{editor} failed; the environment variable EDITOR names another editor. Nothing was changed")
     after = Path(name).read_text(encoding="utf-8", errors="replace")
     if after == before:
         print("Nothing was changed.")
@@ -64,34 +61,31 @@ def edit(_arguments: argparse.Namespace) -> int:
 
 def update(arguments: argparse.Namespace) -> int:
     """Use another version, with the config as it is."""
-    if complaint := why_not():
-        return _refuse(complaint)
+    require_admin()
     try:
         version = Version(arguments.version.removeprefix("v"))
     except pydantic.ValidationError:
-        return _refuse(f'a version must look like "1.2.3" or "1.2.3-rc.1", not {arguments.version!r}')
+        refuse(f'a version must look like "1.2.3" or "1.2.3-rc.1", not {arguments.version!r}')
     try:
         content = ForeignConfig.load_from_string(Releases().active_text()).model_dump(mode="json")
     except ConfigError as error:
-        return _refuse(f"the active config cannot be read: {error}")
+        refuse(f"the active config cannot be read: {error}")
     content["general"]["software_version"] = version.as_identifier()
     return _perform(ForeignConfig.model_validate(content))
 
 
 def rollback(_arguments: argparse.Namespace) -> int:
     """Use what ran before the last change."""
-    if complaint := why_not():
-        return _refuse(complaint)
+    require_admin()
     last_good = history.load().last_good
     if last_good is None:
-        return _refuse("there is nothing to go back to: no change was ever accepted")
+        refuse("there is nothing to go back to: no change was ever accepted")
     return _perform(last_good, "rollback")
 
 
 def apply_text(text: str) -> int:
     """Take a config to its decision. Returns the exit status: 0 accepted, 1 rejected, 2 wrong use."""
-    if complaint := why_not():
-        return _refuse(complaint)
+    require_admin()
     try:
         config = ForeignConfig.load_from_string(text)
     except ConfigError as error:
@@ -113,8 +107,8 @@ def _perform(config: ForeignConfig, source: Source = "admin") -> int:
             sandbox.stop_all()  # what the pass had begun would be in the way
             # From here on a pass waits for the lock: whatever ends this command, that one goes on.
             _start_passes()
-            _updater().trials.resume("the admin wants something else")
-            failure = _updater().perform(offer)
+            _TalkingUpdater(update_pass.running_config()).trials.resume("the admin wants something else")
+            failure = _TalkingUpdater(update_pass.running_config()).perform(offer)
             update_pass.announce()
     except KeyboardInterrupt:
         return _say_what_goes_on(offer)
@@ -146,10 +140,6 @@ class _TalkingUpdater(Updater):
     make_logger = Progress
 
 
-def _updater() -> Updater:
-    return _TalkingUpdater(update_pass.running_config())
-
-
 def _say_what_goes_on(offer: Offer) -> int:
     trial = history.load().trial
     if trial is not None and trial.identifier == offer.identifier:
@@ -160,15 +150,9 @@ def _say_what_goes_on(offer: Offer) -> int:
     return _INTERRUPTED
 
 
-def why_not() -> str | None:
-    """Why nothing can be changed here by this user; None if it can."""
+def require_admin() -> None:
+    """End the command where nothing can be changed, or not by this user."""
     if os.geteuid() != 0:
-        return "only root may change what runs; try again with sudo"
+        refuse("only root may change what runs; try again with sudo")
     if Releases().current() is None:
-        return "there is no current release here; is ivy installed as a package?"
-    return None
-
-
-def _refuse(complaint: str) -> int:
-    print(f"ivy: {complaint}", file=sys.stderr)
-    return _WRONG_USE
+        refuse("there is no current release here; is ivy installed as a package?")

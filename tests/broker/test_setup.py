@@ -26,7 +26,7 @@ def applied(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
         configs.append(json.loads(text))
         return 0
 
-    monkeypatch.setattr(update, "why_not", lambda: None)
+    monkeypatch.setattr(update, "require_admin", lambda: None)
     monkeypatch.setattr(Releases, "active_text", lambda _: json.dumps(CONFIG))
     monkeypatch.setattr(update, "apply_text", apply_text)
     monkeypatch.setattr(sys, "stdin", io.StringIO())  # nobody is at the terminal
@@ -39,8 +39,11 @@ def password_file(tmp_path: Path) -> str:
     return str(tmp_path / "password")
 
 
-def call(*arguments: str) -> int:
-    return setup.run(main.parser().parse_args(["setup", *arguments]))
+def call(*arguments: str) -> int | str | None:
+    try:
+        return setup.run(main.parser().parse_args(["setup", *arguments]))
+    except SystemExit as ended:
+        return ended.code
 
 
 def options(broker: Broker, password_file: str) -> list[str]:

@@ -53,6 +53,7 @@ def test_statements_on_the_tables_of_the_queue_stand_in_the_storage_only() -> No
 FEW_LINES = 40
 SMALL = {
     "__main__.py": "Python begins here, before it is known whether anything of ivy can be imported",
+    "cli/config.py": "commands that only look at a config; what uses one loads the updater",
     "cli/doctor/finding.py": "what all checks return; in one of them, the others would import that one for it",
     "types/model.py": "below all other types, which need not know each other for it",
     "types/state.py": "named by the specification",
