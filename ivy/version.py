@@ -1,5 +1,6 @@
 """Version numbers of ivy. Not for versions of anything else (Python's, Debian's)."""
 
+import functools
 import re
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ _LONGEST = 64
 _FINAL = "~"  # sorts after "alpha", "beta" and "rc"
 
 
+@functools.total_ordering
 class Version(pydantic.RootModel[str]):
     """A version `MAJOR.MINOR.PATCH[-(alpha|beta|rc).N]`, ordered as those are released.
 
@@ -50,23 +52,11 @@ class Version(pydantic.RootModel[str]):
         return self.root
 
     def _order(self) -> tuple[int, int, int, str, int]:
-        match = _PATTERN.fullmatch(self.root)
-        if match is None:
-            raise ValueError(f"not a version: {self.root!r}")
-        major, minor, patch, stage, number = match.groups()
+        [(major, minor, patch, stage, number)] = _PATTERN.findall(self.root)
         return int(major), int(minor), int(patch), stage or _FINAL, int(number or 0)
 
     def __lt__(self, other: "Version") -> bool:
         return self._order() < other._order()
-
-    def __le__(self, other: "Version") -> bool:
-        return self._order() <= other._order()
-
-    def __gt__(self, other: "Version") -> bool:
-        return self._order() > other._order()
-
-    def __ge__(self, other: "Version") -> bool:
-        return self._order() >= other._order()
 
     def __str__(self) -> str:
         return self.root
