@@ -3,14 +3,12 @@
 Reports what it dropped: to the journal at once, to the operator once an hour.
 """
 
-import contextlib
 import datetime
-import os
 import sqlite3
 import time
 from collections.abc import Callable
 
-from ivy import constants
+from ivy import constants, files
 from ivy.types.config import Config
 from ivy.utils.logger import Logger
 from ivy.utils.messaging_agent import MESSAGE_ARCHIVE_DIR
@@ -40,15 +38,6 @@ class Housekeeper:
         free: Callable[[], int] = _free,
         today: Callable[[], datetime.date] = _today,
     ) -> None:
-        """Has done nothing yet.
-
-        Args:
-            config: `queue` and `archive` are used.
-            logger: Where to log.
-            database: The queue's.
-            free: Tells the bytes that are free on the disk.
-            today: Tells the UTC day.
-        """
         self._config = config
         self._logger = logger
         self._journal = logger.without_messages()
@@ -61,7 +50,7 @@ class Housekeeper:
     def work(self) -> None:
         """Do what is to be done. Never raises because of the disk; what could not be done is done next time."""
         troubles = []
-        for duty in (self._keep_archive, self._keep_queue, self._keep_ballast, self._report):
+        for duty in (self._keep_archive, self._keep_queue, lambda: ballast.keep(self._free()), self._report):
             try:
                 duty()
             except (OSError, sqlite3.Error) as error:  # one that fails for ever must not stop the others
@@ -80,20 +69,14 @@ class Housekeeper:
         most = self._config.archive.max_days
         too_many = days[: max(0, len(days) + 1 - most)] if most is not None else []
         if too_many:
-            self._remove_days(too_many)
+            _remove(too_many)
             self._logger.info(f"Removed from the archive: {_range(too_many)}; {most} days are to be kept")
         removed: list[datetime.date] = []
         while (left := days[len(too_many) + len(removed) :]) and self._is_short_of_room():
-            self._remove_days(left[:1])
+            _remove(left[:1])
             removed.append(left[0])
         if removed:
             self._logger.warning(f"Removed from the archive, as the disk is full: {_range(removed)}")
-
-    @staticmethod
-    def _remove_days(days: list[datetime.date]) -> None:
-        for day in days:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(archive.file_of(MESSAGE_ARCHIVE_DIR, day))
 
     def _is_short_of_room(self) -> bool:
         return self._free() < 1_000_000 * self._config.queue.min_free_megabytes
@@ -102,9 +85,6 @@ class Housekeeper:
         dropped = bounds.enforce(self._config.queue, self._database, self._free())
         if dropped:
             self._journal.warning(f"The queue is full: dropped {_readable(dropped)}")
-
-    def _keep_ballast(self) -> None:
-        ballast.keep(self._free())
 
     def _report(self) -> None:
         """Tell the operator how many messages were dropped since the last time, whoever dropped them."""
@@ -116,6 +96,11 @@ class Housekeeper:
         self._logger.warning(f"Messages were dropped from the full queue: {_readable(dropped)}")
         self._database.transaction(lambda connection: contents.note_report(connection, dropped))
         self._last_report = time.monotonic()
+
+
+def _remove(days: list[datetime.date]) -> None:
+    for day in days:
+        files.remove(archive.file_of(MESSAGE_ARCHIVE_DIR, day))
 
 
 def _range(days: list[datetime.date]) -> str:

@@ -1,6 +1,5 @@
 """What the node knows of itself as `ivy.prom`, for the textfile collector of Prometheus's node-exporter."""
 
-import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,8 +13,6 @@ from ivy.utils.messaging_agent import MessagingAgent
 
 NAME = "ivy.prom"
 
-Sample = tuple[Mapping[str, str], int | float]
-
 
 @dataclass(frozen=True)
 class Metric:
@@ -24,21 +21,13 @@ class Metric:
     name: str
     kind: Literal["gauge", "counter"]
     help: str
-    samples: Sequence[Sample]
+    samples: Sequence[tuple[Mapping[str, str], float]]
 
 
 class MetricsFile:
     """The file in the directory of the config."""
 
     def __init__(self, config: Config, directory: str, logger: Logger, messaging_agent: MessagingAgent) -> None:
-        """Write nothing yet.
-
-        Args:
-            config: The node's.
-            directory: Where the file is to be; the service must be allowed to write there.
-            logger: Where to log.
-            messaging_agent: An open queue.
-        """
         self._config = config
         self._path = Path(directory, NAME)
         self._journal = logger.without_messages()
@@ -48,13 +37,13 @@ class MetricsFile:
     def write(self) -> None:
         """Replace the file in one step. Never raises: trouble is logged once, and what is not known is left out."""
         text = render(list(_metrics(overview.look(self._config, self._agent))))
+        trouble = ""
         try:
             files.write_atomically(self._path, text, mode=0o644, durable=False)
-            trouble = ""
         except OSError as error:
             trouble = f"{self._path} could not be written: {error}"
-            if trouble != self._trouble:
-                self._journal.warning(trouble)
+        if trouble and trouble != self._trouble:
+            self._journal.warning(trouble)
         self._trouble = trouble
 
 
@@ -103,7 +92,7 @@ def _queue(queue: overview.Queue) -> Iterator[Metric]:
     yield Metric("ivy_dropped_messages_total", "counter", "Messages dropped from the full queue.", dropped)
 
 
-def _gauge(name: str, help: str, value: int | float | None) -> Metric:
+def _gauge(name: str, help: str, value: float | None) -> Metric:
     """A metric with one sample; none if that is not known."""
     return Metric(name, "gauge", help, [] if value is None else [({}, value + 0)])  # a number, not True
 
@@ -113,23 +102,16 @@ def render(metrics: Sequence[Metric]) -> str:
     lines: list[str] = []
     for metric in metrics:
         if metric.samples:
-            lines.append(f"# HELP {metric.name} {_escape(metric.help)}")
+            lines.append(f"# HELP {metric.name} {metric.help}")
             lines.append(f"# TYPE {metric.name} {metric.kind}")
-            lines += [f"{metric.name}{_labels(labels)} {_number(value)}" for labels, value in metric.samples]
+            lines += [f"{metric.name}{_labels(labels)} {value!r}" for labels, value in metric.samples]
     return "\n".join([*lines, ""])
 
 
 def _labels(labels: Mapping[str, str]) -> str:
-    quoted = [f'{name}="{_escape(value, quotes=True)}"' for name, value in labels.items()]
+    quoted = [f'{name}="{_escape(value)}"' for name, value in labels.items()]
     return "{" + ",".join(quoted) + "}" if quoted else ""
 
 
-def _escape(text: str, *, quotes: bool = False) -> str:
-    text = text.replace("\\", r"\\").replace("\n", r"\n")
-    return text.replace('"', r"\"") if quotes else text
-
-
-def _number(value: int | float) -> str:
-    if math.isnan(value):
-        return "NaN"
-    return repr(value) if math.isfinite(value) else f"{'+' if value > 0 else '-'}Inf"
+def _escape(text: str) -> str:
+    return text.replace("\\", r"\\").replace("\n", r"\n").replace('"', r"\"")

@@ -20,7 +20,6 @@ def run(config: Config, logger: Logger) -> None:
 
     Args:
         config: `dummy_procedure.seconds_between_datapoints` is used.
-        logger: Where to log.
     """
     interval = config.dummy_procedure.seconds_between_datapoints
     messaging_agent = MessagingAgent()

@@ -1,5 +1,6 @@
 """The procedure that watches the machine, tells the operator, and keeps queue and archive within their bounds."""
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -24,7 +25,6 @@ def run(config: Config, logger: Logger) -> None:
 
     Args:
         config: `system_checks.seconds_between_checks`, `queue`, `archive` and `metrics` are used.
-        logger: Where to log.
     """
     interval = config.system_checks.seconds_between_checks
     messaging_agent = MessagingAgent()
@@ -67,16 +67,12 @@ def _tell_what_is_lost(config: Config, logger: Logger) -> None:
 def _keep_house(chores: Sequence[Callable[[], None]], seconds: float) -> None:
     """Rest for so many seconds, but look after the disk once a minute: it fills up sooner than the next check."""
     deadline = time.monotonic() + seconds
-    _do(chores)
-    while (rest := deadline - time.monotonic()) > 0:
+    rest = math.inf
+    while rest > SECONDS_BETWEEN_ROUNDS:
+        for chore in chores:
+            chore()
+        rest = max(0.0, deadline - time.monotonic())
         notify.sleep(min(rest, SECONDS_BETWEEN_ROUNDS))
-        if rest > SECONDS_BETWEEN_ROUNDS:
-            _do(chores)
-
-
-def _do(chores: Sequence[Callable[[], None]]) -> None:
-    for chore in chores:
-        chore()
 
 
 def _update_state(load: float) -> None:
@@ -97,10 +93,8 @@ def _vital_signs(load: float, disk: mounts.Disk) -> dict[str, float | int | str]
         "disk_free_megabytes": disk.free_megabytes,
         "seconds_since_boot": round(vitals.seconds_since_boot()),
     }
-    synchronised = clock.is_synchronised()
-    if synchronised is not None:
+    if (synchronised := clock.is_synchronised()) is not None:
         signs["clock_synchronised"] = int(synchronised)
-    temperature = vitals.temperature()
-    if temperature is not None:
+    if (temperature := vitals.temperature()) is not None:
         signs["temperature_celsius"] = temperature
     return signs
