@@ -12,13 +12,7 @@ _BACKEND_SUFFIX = "_backend"
 
 
 def run() -> None:
-    """Make one pass of the updater: tell what runs, go on with what was interrupted, decide about offers.
-
-    Procedures and backends are services of their own, started and restarted by systemd.
-
-    Raises:
-        OSError, CommandError, sqlite3.Error: The node is in trouble; systemd tries again later.
-    """
+    """Make one pass of the updater, see `update_pass.run`; procedures and backends are services of their own."""
     from ivy import update_pass
     from ivy.utils import notify  # not at the top: no resident service carries the updater
 
@@ -34,10 +28,7 @@ def service_names() -> list[str]:
 
 
 def run_service(name: str) -> NoReturn:
-    """Run a service in the foreground, until a signal ends it.
-
-    Args:
-        name: One of `service_names()`.
+    """Run one of `service_names()` in the foreground, until a signal ends it.
 
     Raises:
         SystemExit: Always: with 2 if there is no such service; else see `ivy.service` for the statuses.

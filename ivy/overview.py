@@ -149,9 +149,6 @@ def _complaints(overview: Overview) -> Iterator[str]:
 def services(patience: float = units.PATIENCE) -> list[Service]:
     """The services that the target wants.
 
-    Args:
-        patience: As in `look`.
-
     Raises:
         CommandError: There is no systemd to ask.
     """
@@ -187,9 +184,6 @@ def _age_of_last_sample(procedure: str) -> float | None:
 def queue(agent: MessagingAgent | None = None) -> Queue:
     """Look into the queue; an empty one if there is none yet.
 
-    Args:
-        agent: As in `look`.
-
     Raises:
         OSError, sqlite3.Error: It cannot be read.
     """
@@ -216,9 +210,7 @@ def queue(agent: MessagingAgent | None = None) -> Queue:
 def link(backend: BackendConfig, found: Sequence[Service]) -> Link:
     """What the backend said last of its connection. If it was killed, it did not say that it has none any more.
 
-    Args:
-        backend: The config's section.
-        found: The services; empty if nobody was asked.
+    Without `found`, nobody asked how the services are.
     """
     report = LinkReport.load()
     broker = f"{backend.mqtt_connection.host}:{backend.mqtt_connection.port}"
