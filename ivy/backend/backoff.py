@@ -12,14 +12,8 @@ class Backoff:
     """Waits that double from a second on; with jitter, as a fleet must not act as one."""
 
     def __init__(self, jitter: Callable[[float, float], float] = random.uniform) -> None:
-        """Begin with the shortest wait.
-
-        Args:
-            jitter: Chooses between two numbers.
-        """
         self._jitter = jitter
-        self._unanswered = 0
-        self._refused = 0
+        self._unanswered = self._refused = 0.0  # the last wait of each kind
 
     def next_delay(self, *, useful: bool, refused: bool, lasted: float) -> float:
         """Seconds to wait before the next try.
@@ -33,14 +27,14 @@ class Backoff:
             lasted: Seconds since the last try began.
         """
         if useful:
-            self._unanswered = self._refused = 0
+            self._unanswered = self._refused = 0.0
             return max(0.0, self._jittered(_FIRST) - lasted)
-        # Each kind has a count of its own: a broker that says no once, after an outage, is not left alone for long.
+        # Each kind has a wait of its own: a broker that says no once, after an outage, is not left alone for long.
         if refused:
-            self._refused = min(self._refused + 1, 20)
-            return self._jittered(min(_LONGEST_REFUSED, _FIRST * 2.0 ** (self._refused - 1)))
-        self._unanswered = min(self._unanswered + 1, 20)
-        return self._jittered(min(_LONGEST_UNANSWERED, _FIRST * 2.0 ** (self._unanswered - 1)))
+            self._refused = min(_LONGEST_REFUSED, 2 * self._refused or _FIRST)
+            return self._jittered(self._refused)
+        self._unanswered = min(_LONGEST_UNANSWERED, 2 * self._unanswered or _FIRST)
+        return self._jittered(self._unanswered)
 
     def _jittered(self, seconds: float) -> float:
         return seconds * self._jitter(0.5, 1.0)

@@ -50,15 +50,12 @@ class Encoded:
 
 
 class OfferError(ValueError):
-    """A config offer that cannot be taken; the text says what is wrong with it."""
+    """A config offer that cannot be taken; the text says why, without any value of it: it may hold secrets.
+
+    The revision is that of the offer, where that much can be read.
+    """
 
     def __init__(self, text: str, revision: int | None = None) -> None:
-        """Initialise an error.
-
-        Args:
-            text: What is wrong, without any value of the offer: it may hold secrets.
-            revision: The revision of the offer, where that much can be read.
-        """
         super().__init__(text)
         self.revision = revision
 
@@ -106,11 +103,9 @@ class Dialect:
 
 
 def pack(topic: str, elements: Iterable[tuple[int, str]]) -> list[Publication]:
-    """Pack JSON elements into as few arrays as fit into `LARGEST_BATCH` bytes each.
+    """Pack JSON texts, each with its message's identifier, into as few arrays as fit into `LARGEST_BATCH` bytes.
 
-    Args:
-        topic: Where they go.
-        elements: The message's identifier and its JSON text, each. A larger one goes alone.
+    A larger one goes alone.
     """
     publications: list[Publication] = []
     batch: list[tuple[int, str]] = []

@@ -9,10 +9,9 @@ _SHARE = 0.8  # of what is allowed: the platform's clock runs otherwise, and cou
 
 
 class Bucket:
-    """So many within so many seconds; what was not used is kept up to that number."""
+    """So many within so many seconds; what was not used is kept up to that number. It begins full."""
 
     def __init__(self, number: float, seconds: float) -> None:
-        """Initialise a full bucket."""
         self._capacity = max(1.0, number)
         self._rate = number / seconds
         self._level = self._capacity
@@ -73,11 +72,6 @@ class Window:
     """As large as the config says, until there is trouble; and again soon after it."""
 
     def __init__(self, most: int) -> None:
-        """Initialise a window.
-
-        Args:
-            most: Its size without trouble.
-        """
         self._most = most
         self.size = most
 

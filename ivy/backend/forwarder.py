@@ -38,8 +38,6 @@ def run(
     """Forward messages until told to stop; then send what is left, as long as the config allows and the link holds.
 
     Args:
-        dialect: How to speak to the platform.
-        config: `backend` must not be null.
         logger: For what the operator should know of; trouble with the link itself goes to the journal only.
         teardown_indicator: Set when it is time to stop. Looked at every 5 seconds, or when the doorbell rings.
 
@@ -145,7 +143,10 @@ class _Forwarder:
                 self._tell_state(True)
             case Disconnected(reason, delay, by_broker):
                 if by_broker:
-                    self._note_break(self._under_way())
+                    under_way = self._under_way()
+                    if under_way and not self._suspects.has_delivered:
+                        self._window.shrink()
+                    self._suspects.broken(under_way, time.monotonic())
                 else:
                     self._suspects.lost()
                 self._in_flight.clear()
@@ -155,28 +156,20 @@ class _Forwarder:
                 self._trouble = reason
                 self._tell_state(False, reason)
 
-    def _note_break(self, under_way: set[int]) -> None:
-        if under_way and not self._suspects.has_delivered:
-            self._window.shrink()
-        self._suspects.broken(under_way, time.monotonic())
-
     def _take_acknowledgment(self, message_ids: tuple[int, ...]) -> None:
         if not message_ids:  # of a greeting or an answer
             return
         under_way = self._under_way()  # a message may be in several publications
         self._acknowledged.update(identifier for identifier in message_ids if identifier not in under_way)
-        self._remove_culprit(self._suspects.delivered(message_ids))
+        if (culprit := self._suspects.delivered(message_ids)) is not None:
+            self._acknowledged.add(culprit)  # in the only way that it will ever be
+            self._logger.error("A message was removed: the broker breaks the connection over it")
         self._last_progress = self._last_sent = time.monotonic()
         self._window.grow()
         self._reporter.acknowledged()
 
     def _under_way(self) -> set[int]:
         return {identifier for batch in self._in_flight.values() for identifier in batch}
-
-    def _remove_culprit(self, culprit: int | None) -> None:
-        if culprit is not None:
-            self._acknowledged.add(culprit)  # in the only way that it will ever be
-            self._logger.error("A message was removed: the broker breaks the connection over it")
 
     def _take(self, topic: str, payload: bytes) -> None:
         try:

@@ -21,15 +21,6 @@ class Inbox:
     """Deals with each publication as it arrives. Of offers that the disk does not take, it keeps the newest."""
 
     def __init__(self, dialect: Dialect, config: Config, logger: Logger, queue: MessagingAgent, pace: Pace) -> None:
-        """Nothing has arrived yet.
-
-        Args:
-            dialect: How the platform speaks.
-            config: That of the node.
-            logger: For what the operator should know of.
-            queue: For answers to offers; and to tell how long it is, when asked.
-            pace: Is told the platform's limits.
-        """
         self._dialect = dialect
         self._config = config
         self._logger = logger

@@ -10,15 +10,9 @@ _SECONDS_BETWEEN_RENEWALS = 60.0
 
 
 class LinkReporter:
-    """What this run of a backend says about its connection."""
+    """What this run of a backend says about its connection to a broker, `host:port`."""
 
     def __init__(self, broker: str, journal: Logger) -> None:
-        """Say nothing yet.
-
-        Args:
-            broker: `host:port`.
-            journal: A logger that writes no messages.
-        """
         earlier = LinkReport.load()
         self._journal = journal
         self._acknowledged = earlier.last_acknowledged if earlier else None

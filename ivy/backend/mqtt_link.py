@@ -13,10 +13,13 @@ import select
 import sys
 import threading
 import time
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from ivy.backend.backoff import Backoff
 from ivy.types.config import MQTTBrokerConfig
+
+if TYPE_CHECKING:
+    from _typeshed import HasFileno
 
 # With dnspython, 3 MB, paho would look up SRV records, which ivy never asks for. Only paho takes it for missing.
 # ssl, 2 MB, is needed without TLS too: paho names its errors when a socket of any kind has nothing to read.
@@ -75,15 +78,8 @@ Event = Connected | Disconnected | Acknowledged | Received
 """What a link has to tell."""
 
 
-class HasFileno(Protocol):
-    """Something to wait for."""
-
-    def fileno(self) -> int:
-        """Its descriptor."""
-
-
 class MQTTLink:
-    """Connects, reconnects with backoff, and subscribes at every CONNACK; driven by calls of `wait`.
+    """Connects, reconnects with backoff, and subscribes with QoS 1 at every CONNACK; driven by calls of `wait`.
 
     All names, credentials and certificates are taken from the settings at each try, so a file that was missing
     may come later.
@@ -92,13 +88,6 @@ class MQTTLink:
     def __init__(
         self, settings: MQTTBrokerConfig, subscriptions: tuple[str, ...], backoff: Backoff | None = None
     ) -> None:
-        """Initialise a link. The first `wait` begins to connect.
-
-        Args:
-            settings: Where to connect, and as whom.
-            subscriptions: Topics to subscribe to with QoS 1.
-            backoff: Another one than usual.
-        """
         self.is_connected = False
         self._settings = settings
         self._subscriptions = subscriptions
@@ -120,12 +109,7 @@ class MQTTLink:
         return f"{self._settings.host}:{self._settings.port}"
 
     def wait(self, wake: HasFileno, timeout: float) -> list[Event]:
-        """Wait until the link has news, `wake` is readable, or time is up; return the news.
-
-        Args:
-            wake: Ends the waiting when it is readable.
-            timeout: Seconds to wait, at most.
-        """
+        """Wait until the link has news, `wake` is readable, or so many seconds are over; return the news."""
         self._advance()
         self._select(wake, 0 if self._events else timeout)
         self._advance()
@@ -136,8 +120,6 @@ class MQTTLink:
         """Publish with QoS 1. If the link breaks before the PUBACK, nothing is sent again.
 
         Args:
-            topic: Where to.
-            payload: What.
             is_delivery: Whether its PUBACK proves the connection to be of use, so that the next try comes soon.
 
         Returns: The token that `Acknowledged` will carry.
@@ -273,9 +255,7 @@ class MQTTLink:
         else:
             self._come_up()
 
-    def _on_subscribe(
-        self, _client: paho.Client, _data: Any, _mid: int, codes: list[ReasonCode], _properties: Any
-    ) -> None:
+    def _on_subscribe(self, _client: paho.Client, _data: Any, _mid: int, codes: list[ReasonCode], *_: Any) -> None:
         refused = [topic for topic, code in zip(self._subscriptions, codes, strict=False) if code.is_failure]
         if refused:
             self._was_refused = True
@@ -288,9 +268,7 @@ class MQTTLink:
         self._changed = time.monotonic()
         self._events.append(Connected())
 
-    def _on_disconnect(
-        self, _client: paho.Client, _data: Any, _flags: Any, code: ReasonCode, _properties: Any
-    ) -> None:
+    def _on_disconnect(self, _client: paho.Client, _data: Any, _flags: Any, code: ReasonCode, *_: Any) -> None:
         self._broken_by_broker = self._loss is None and str(code) != "Keep alive timeout"
         self._loss = self._loss or f"the connection to {self.address} broke: {code}"
 

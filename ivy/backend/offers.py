@@ -25,9 +25,7 @@ def store(offer: ForeignConfig, config: Config, logger: Logger, queue: Messaging
     """Append an offer to `State.pending_configs` and answer "received", unless its revision is not newer.
 
     Args:
-        offer: A config that its sender wants this node to use.
         config: The current config, whose revision the offer must exceed.
-        logger: Where to log.
         queue: For the answer. It must stay open: while the disk is full, it holds the answer in memory.
 
     Raises:

@@ -11,12 +11,7 @@ from ivy.utils.functions import procedure_names
 
 
 def answer(request: Request, status: Callable[[], dict[str, Any]]) -> Publication:
-    """Do what a call asks for, if it is one of those below, and word the answer.
-
-    Args:
-        request: The call; whatever stands in it is hostile.
-        status: Tells what there is to tell about the node.
-    """
+    """Do what a call asks for, if it is one of those below, and word the answer. What stands in it is hostile."""
     result = _result(request, status)
     return Publication(request.answer_topic, json.dumps(result, separators=(",", ":")).encode())
 

@@ -25,13 +25,7 @@ _SEVERITIES = {"DEBUG": "info", "INFO": "info", "WARNING": "warning", "ERROR": "
 
 
 def run(config: Config, logger: Logger, teardown_indicator: "multiprocessing.synchronize.Event") -> None:
-    """Exchange messages and configs with a Tenta server, until told to stop.
-
-    Args:
-        config: `backend` must not be null.
-        logger: Where to log.
-        teardown_indicator: Set when it is time to send what is left, and to return.
-    """
+    """Exchange messages and configs with a Tenta server, until told to stop; see `forwarder.run`."""
     forwarder.run(make_dialect(config), config, logger, teardown_indicator)
 
 
