@@ -5,7 +5,6 @@ import socket
 import ssl
 import time
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 
 from ivy import overview
 from ivy.cli.doctor.finding import Finding
@@ -116,32 +115,24 @@ def _repository(updater: UpdaterConfig) -> Finding:
     try:
         tags = source.Source(updater, Releases().root).list_tags()
     except (Rejected, NetworkTrouble, CommandError, OSError, LookupError) as error:
-        return Finding(
-            "repository", str(error).replace("\n", "; "), "check updater and the network; run this as root"
-        )
-    newest = f", the newest is {tags[-1]}" if tags else ""
+        remedy = "check updater and the network; run this as root"
+        return Finding("repository", str(error).replace("\n", "; "), remedy)
     if not tags:
         return Finding("repository", "it has no tag of the form v1.2.3", "tag a release")
-    return Finding("repository", f"{len(tags)} versions can be fetched{newest}")
+    return Finding("repository", f"{len(tags)} versions can be fetched, the newest is {tags[-1]}")
 
 
 def signatures(updater: UpdaterConfig) -> Finding:
     """Whether only versions of known people are believed."""
+    path = source.ALLOWED_SIGNERS
     if not updater.require_signed_tags:
-        remedy = "set updater.require_signed_tags to true, and list the maintainers' keys in " + str(
-            source.ALLOWED_SIGNERS
-        )
+        remedy = f"set updater.require_signed_tags to true, and list the maintainers' keys in {path}"
         return Finding("signatures", "any tag is believed, whoever made it", remedy)
-    return _signers_in(source.ALLOWED_SIGNERS)
-
-
-def _signers_in(path: Path) -> Finding:
     try:
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError as error:
-        return Finding(
-            "signatures", f"no version can be believed: {error}", f"list the maintainers' keys in {path}"
-        )
+        remedy = f"list the maintainers' keys in {path}"
+        return Finding("signatures", f"no version can be believed: {error}", remedy)
     keys = [line for line in lines if line.strip() and not line.lstrip().startswith("#")]
     if not any(" ssh-" in line or " ecdsa-" in line or " sk-" in line for line in keys):
         return Finding("signatures", f"{path} holds no key", "see ssh-keygen(1), ALLOWED SIGNERS")

@@ -1,4 +1,4 @@
-"""`ivy doctor`: the node itself. Config, permissions, disk, clock, Python."""
+"""`ivy doctor`: the node itself. Config, permissions, disk, clock, Python, package, services."""
 
 import grp
 import re
@@ -6,14 +6,15 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from ivy import constants
+from ivy import constants, overview
 from ivy.cli.doctor.finding import Finding
 from ivy.types.config import Config, ConfigError
-from ivy.utils.host import clock, commands, mounts
+from ivy.utils.host import clock, commands, mounts, units
 from ivy.utils.updates import environment
 from ivy.utils.updates.releases import Releases
 
 _LEAST_FREE_INODES = 1000
+_MANY_RESTARTS = 5
 _EDIT = "sudo ivy config edit"
 # What tells our package from another's. Not its description: where an index has no checksums of them, as small
 # repositories have not, APT shows the one of another package with the same name.
@@ -32,9 +33,8 @@ def config() -> tuple[Config | None, Finding]:
     except ConfigError as error:
         return None, Finding("config", str(error).replace("\n", "; "), f"correct it: {_EDIT}")
     general = found.general
-    return found, Finding(
-        "config", f"revision {general.config_revision} for version {general.software_version} is valid"
-    )
+    text = f"revision {general.config_revision} for version {general.software_version} is valid"
+    return found, Finding("config", text)
 
 
 def permissions() -> Iterator[Finding]:
@@ -42,16 +42,13 @@ def permissions() -> Iterator[Finding]:
     releases, data = Releases(), Path(constants.IVY_DATA_DIR)
     version = releases.current()
     if version is None:
-        yield Finding(
-            "permissions", f"{releases.root} has no current release", "install the package: apt install ivy"
-        )
+        remedy = "install the package: apt install ivy"
+        yield Finding("permissions", f"{releases.root} has no current release", remedy)
         return
     group = _group_id()
     wrong = [
-        *_wrong(
-            releases.directory(version), owner=0, forbidden=0o022, remedy="chown -R root:root {0}; chmod go-w {0}"
-        ),
-        *_wrong(releases.config_file(version), owner=0, forbidden=0o027, remedy="chmod 640 {0}"),
+        *_wrong(releases.directory(version), 0o022, "chown -R root:root {0}; chmod go-w {0}"),
+        *_wrong(releases.config_file(version), 0o027, "chmod 640 {0}"),
     ]
     if data.stat().st_gid != group:
         wrong.append(Finding("permissions", f"{data} is not the services'", f"chown -R ivy:ivy {data}"))
@@ -67,9 +64,8 @@ def disk(config: Config | None) -> Iterator[Finding]:
     elif found.free_files is not None and found.free_files < _LEAST_FREE_INODES:
         yield Finding("disk", f"only {found.free_files} files more are possible", "remove small files: df -i")
     elif found.read_only:
-        yield Finding(
-            "disk", "the file system is read-only", "look for errors: dmesg | grep -i error; is the card worn?"
-        )
+        remedy = "look for errors: dmesg | grep -i error; is the card worn?"
+        yield Finding("disk", "the file system is read-only", remedy)
     else:
         yield Finding("disk", f"{found.free_megabytes} MB are free")
 
@@ -84,12 +80,11 @@ def storage() -> Iterator[Finding]:
 
 def time() -> Finding:
     """Whether the clock can be trusted."""
-    if clock.is_synchronised() is False:
+    if (synchronised := clock.is_synchronised()) is False:
         remedy = "timedatectl set-ntp true; is there a network, and a time server that answers?"
         return Finding("clock", "it is not synchronised, so samples are marked", remedy)
-    return Finding(
-        "clock", "it is synchronised" if clock.is_synchronised() else "nobody here can tell, samples count as right"
-    )
+    text = "it is synchronised" if synchronised else "nobody here can tell, samples count as right"
+    return Finding("clock", text)
 
 
 def python() -> Iterator[Finding]:
@@ -105,14 +100,13 @@ def python() -> Iterator[Finding]:
 
 def package() -> Iterator[Finding]:
     """Whether APT takes another package of this name, such as Debian's Apache Ivy, for the newer one."""
-    installed, candidate = (_package_versions().get(kind, "(none)") for kind in ("Installed", "Candidate"))
+    known = dict(re.findall(r"(?m)^  (Installed|Candidate): (\S+)$", _apt_cache("policy", constants.NAME)))
+    installed, candidate = known.get("Installed", "(none)"), known.get("Candidate", "(none)")
     if installed == "(none)":
         yield Finding("package", f"APT has not installed {constants.NAME} here, and does not upgrade it")
         return
     for version, what_it_does in ((installed, "is installed"), (candidate, "would replace it at the next upgrade")):
-        record = (
-            "" if version == "(none)" else _apt_cache("show", "--no-all-versions", f"{constants.NAME}={version}")
-        )
+        record = _apt_cache("show", "--no-all-versions", f"{constants.NAME}={version}")
         if version != "(none)" and not re.search(_DEPENDS_AS_OURS, record):
             maintainer = re.search(r"(?m)^Maintainer: (.*)$", record)
             by = maintainer[1] if maintainer else "somebody unknown"
@@ -122,9 +116,33 @@ def package() -> Iterator[Finding]:
     yield Finding("package", f"{constants.NAME} {installed} is installed, and APT would take {candidate}")
 
 
-def _package_versions() -> dict[str, str]:
-    said = _apt_cache("policy", constants.NAME)
-    return dict(re.findall(r"(?m)^  (Installed|Candidate): (\S+)$", said))
+def services() -> Iterator[Finding]:
+    """Whether the services run, are watched, and are in their sandbox."""
+    try:
+        found = [service for service in overview.services() if service.name != overview.PASS]
+    except commands.CommandError as error:
+        yield Finding("units", str(error), "is this a node, with systemd?")
+        return
+    if not found:
+        remedy = "systemctl daemon-reload; journalctl -b | grep ivy-generator"
+        yield Finding("units", f"{units.TARGET} wants no service", remedy)
+        return
+    bad = [service for service in found if not service.well or service.restarts >= _MANY_RESTARTS]
+    for service in bad:
+        text = f"{service.name} is {service.state}, restarted {service.restarts} times"
+        yield Finding("units", text, f"journalctl -u {service.name} -n 50; then: sudo ivy restart")
+    if not bad:
+        yield Finding("units", f"{len(found)} services run")
+    for service in (service for service in found if not service.confined):
+        remedy = f"a drop-in loosens it: systemctl cat {service.name}; systemd-analyze security {service.name}"
+        yield Finding("sandbox", f"{service.name} may do more than it needs", remedy)
+    if all(service.confined for service in found):
+        yield Finding("sandbox", "every service is without rights, and can write only its data")
+    for service in (service for service in found if not service.watched):
+        text = f"{service.name} has none: should it hang, nobody notices"
+        yield Finding("watchdogs", text, f"systemctl cat {service.name}")
+    if all(service.watched for service in found):
+        yield Finding("watchdogs", "every service has one")
 
 
 def _apt_cache(*arguments: str) -> str:
@@ -135,9 +153,9 @@ def _apt_cache(*arguments: str) -> str:
         return ""
 
 
-def _wrong(path: Path, *, owner: int, forbidden: int, remedy: str) -> Iterator[Finding]:
+def _wrong(path: Path, forbidden: int, remedy: str) -> Iterator[Finding]:
     status = path.stat()
-    if status.st_uid != owner or stat.S_IMODE(status.st_mode) & forbidden:
+    if status.st_uid != 0 or stat.S_IMODE(status.st_mode) & forbidden:
         text = f"{path} has the mode {stat.S_IMODE(status.st_mode):04o} and the owner {status.st_uid}"
         yield Finding("permissions", text, remedy.format(path))
 

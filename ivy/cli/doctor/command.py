@@ -5,7 +5,7 @@ import json
 import sys
 from collections.abc import Iterator
 
-from ivy.cli.doctor import checks_network, checks_node, checks_services
+from ivy.cli.doctor import checks_network, checks_node
 from ivy.cli.doctor.finding import Finding
 
 
@@ -34,7 +34,7 @@ def _examine() -> Iterator[Finding]:
     yield checks_node.time()
     yield from _unless_missing("python", checks_node.python())
     yield from checks_node.package()
-    yield from _unless_missing("units", checks_services.services())
+    yield from _unless_missing("units", checks_node.services())
     if config is not None:
         yield from _unless_missing("backend", checks_network.backend(config))
         yield from _unless_missing("updates", checks_network.updates(config.updater))
