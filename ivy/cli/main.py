@@ -99,8 +99,8 @@ def _add_archive_commands(commands: Any) -> None:
     plot = _add(commands, "plot", "plot.command:show", "draw what was sampled, here or for a report")
     plot.add_argument("key", metavar="KEY", nargs="+", help="of the data, e.g. 'temp*'")
     _add_times(plot)
-    plot.add_argument("--svg", metavar="FILE", help="draw into this file instead")
-    plot.add_argument("--png", metavar="FILE", help="draw into this file instead")
+    for kind in ("svg", "png"):
+        plot.add_argument(f"--{kind}", metavar="FILE", help="draw into this file instead")
 
 
 def _add_times(command: argparse.ArgumentParser) -> None:

@@ -42,25 +42,25 @@ def texts(picture: bytes) -> list[str]:
 )
 def test_a_key_is_shown_and_is_no_command(key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    picture = chart.draw([series(key, {0: 1, 990: 2})], WINDOW, paper.svg(1))
+    picture = chart.draw([series(key, {0: 1, 990: 2})], WINDOW, paper.of_file("svg", 1))
     assert f"{key.replace(chr(10), '?')}  min 1, max 2, last 2, 2 samples" in texts(picture)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_what_the_caller_has_set_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = series("key", {0: 1, 990: 2})
-    expected = chart.draw([made], WINDOW, paper.svg(1))
+    expected = chart.draw([made], WINDOW, paper.of_file("svg", 1))
     (tmp_path / ".gnuplot").write_text("set grid\nset title 'mine'\n")
     for name in ("HOME", "XDG_CONFIG_HOME", "GNUPLOT_LIB"):
         monkeypatch.setenv(name, str(tmp_path))
     monkeypatch.setenv("GNUTERM", "dumb")
-    assert chart.draw([made], WINDOW, paper.svg(1)) == expected
+    assert chart.draw([made], WINDOW, paper.of_file("svg", 1)) == expected
 
 
 def test_gaps_and_lonely_samples_are_drawn() -> None:
     made = series("key", {float(second): 1.0 for second in range(0, 1000, 10) if not 300 < second < 500})
     alone = series("alone", {5: 5})
-    picture = ET.fromstring(chart.draw([made, alone], WINDOW, paper.svg(2)))
+    picture = ET.fromstring(chart.draw([made, alone], WINDOW, paper.of_file("svg", 2)))
     groups = [group for group in picture.iter(f"{SVG}g") if "_plot_" in group.get("id", "")]
     drawn = ["".join(path.get("d", "") for path in group.iter(f"{SVG}path")) for group in groups]
     assert [paths.count("M") for paths in drawn] == [2, 1]
@@ -68,7 +68,7 @@ def test_gaps_and_lonely_samples_are_drawn() -> None:
 
 
 def test_a_report_has_pixels_too() -> None:
-    picture = chart.draw([series("温度", {0: 1, 990: 2})], WINDOW, paper.png(1))
+    picture = chart.draw([series("温度", {0: 1, 990: 2})], WINDOW, paper.of_file("png", 1))
     assert picture.startswith(b"\x89PNG") and picture.endswith(b"IEND\xaeB`\x82")
 
 
@@ -91,4 +91,4 @@ def test_anything_can_be_drawn(samples: dict[float, float | int | str], key: str
     terminal = Terminal(columns, lines, has_unicode=False, has_colours=False)
     text = terminal.text(chart.draw([made, made], WINDOW, terminal.paper(2)))
     assert all(len(line) <= columns for line in text.splitlines())
-    ET.fromstring(chart.draw([made], WINDOW, paper.svg(1)))
+    ET.fromstring(chart.draw([made], WINDOW, paper.of_file("svg", 1)))

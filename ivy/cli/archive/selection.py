@@ -34,11 +34,7 @@ class Selection:
 
     @classmethod
     def of(cls, arguments: argparse.Namespace) -> "Selection":
-        """Understand the arguments of `ivy messages`.
-
-        Raises:
-            UsageError: They make no sense together.
-        """
+        """Understand the arguments of `ivy messages`; raises `UsageError` where they make no sense together."""
         has_times = arguments.since is not None or arguments.until is not None
         if arguments.date is not None and has_times:
             raise UsageError("--date goes neither with --since nor with --until")

@@ -14,11 +14,7 @@ def write_csv(selection: Selection, out: TextIO) -> None:
     """Write a table.
 
     The archive is read twice, because the header needs all keys, and a table of years is larger than the memory.
-    A key that is sampled for the first time in between is left out.
-
-    Args:
-        selection: Which messages, best of one kind. A cell is empty where a message has no such key.
-        out: Where to write.
+    A key that is sampled for the first time in between is left out. A cell is empty where a message lacks the key.
     """
     columns = dict.fromkeys(_COLUMNS)
     for item in selection.read():

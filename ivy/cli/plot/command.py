@@ -18,19 +18,18 @@ _SECONDS_BY_DEFAULT = 86_400.0
 def show(arguments: argparse.Namespace) -> int:
     """Draw what was sampled."""
     chart.program()  # said at once that it is missing, not after a year of samples was read
-    is_for_file = arguments.svg or arguments.png
+    wanted = {kind: file for kind in paper.FILE_KINDS if (file := getattr(arguments, kind))}
     terminal = paper.of_terminal()
     selection = _selection(arguments)
-    window = _window(selection, arguments.since, paper.FILE_BINS if is_for_file else terminal.bins)
+    window = _window(selection, arguments.since, paper.FILE_BINS if wanted else terminal.bins)
     panels = _collect(selection, window) if window else []
     drawable = [series for series in panels if series.count]
     if window is None or not drawable:
         print(f"ivy plot: {_why_nothing(panels)}", file=sys.stderr)
         return 1
-    for file, make_paper in ((arguments.svg, paper.svg), (arguments.png, paper.png)):
-        if file:
-            _write(file, chart.draw(drawable, window, make_paper(len(drawable))))
-    if not is_for_file:
+    for kind, file in wanted.items():
+        _write(file, chart.draw(drawable, window, paper.of_file(kind, len(drawable))))
+    if not wanted:
         print(terminal.text(chart.draw(drawable, window, terminal.paper(len(drawable)))))
     return 0
 

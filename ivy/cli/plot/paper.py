@@ -12,6 +12,10 @@ BESIDE_LINES = 14
 FILE_BINS = 800
 """As many as a panel in a file has pixels."""
 
+FILE_KINDS = {
+    "svg": ("svg", 1, 'font "sans-serif,12"'),
+    "png": ("png truecolor", 2, 'font "sans,18" linewidth 2'),  # twice as large: sharp on paper, too
+}
 _WIDTH, _COLUMN, _ROW = 920, 8, 24  # of a file, in pixels
 _ROWS_IN_A_FILE = 10
 _FEWEST_COLUMNS = 30
@@ -33,20 +37,12 @@ class Paper:
     rows: int
 
 
-def svg(panels: int) -> Paper:
-    """A vector graphic with room for so many panels."""
-    return _file(panels, "svg", 1, 'font "sans-serif,12"')
-
-
-def png(panels: int) -> Paper:
-    """The same in pixels, twice as large: sharp on paper, too."""
-    return _file(panels, "png truecolor", 2, 'font "sans,18" linewidth 2')
-
-
-def _file(panels: int, kind: str, scale: int, options: str) -> Paper:
-    height = (panels * _ROWS_IN_A_FILE + 1) * _ROW
-    size = f"{scale * _WIDTH},{scale * height}"
-    return Paper(f'{kind} size {size} rounded background "#ffffff" {options}', _WIDTH // _COLUMN, _ROWS_IN_A_FILE)
+def of_file(kind: str, panels: int) -> Paper:
+    """A file of one of `FILE_KINDS` with room for so many panels."""
+    terminal, scale, options = FILE_KINDS[kind]
+    size = f"{scale * _WIDTH},{scale * (panels * _ROWS_IN_A_FILE + 1) * _ROW}"
+    words = f'{terminal} size {size} rounded background "#ffffff" {options}'
+    return Paper(words, _WIDTH // _COLUMN, _ROWS_IN_A_FILE)
 
 
 @dataclass(frozen=True)
