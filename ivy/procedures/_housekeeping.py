@@ -19,14 +19,6 @@ SECONDS_BETWEEN_ROUNDS = 60.0
 SECONDS_BETWEEN_REPORTS = 3600.0
 
 
-def _free() -> int:
-    return ballast.free_bytes(constants.IVY_DATA_DIR)
-
-
-def _today() -> datetime.date:
-    return datetime.datetime.now(datetime.UTC).date()
-
-
 class Housekeeper:
     """Keeps bounds, and remembers what the operator was told."""
 
@@ -35,8 +27,8 @@ class Housekeeper:
         config: Config,
         logger: Logger,
         database: QueueDatabase,
-        free: Callable[[], int] = _free,
-        today: Callable[[], datetime.date] = _today,
+        free: Callable[[], int] = lambda: ballast.free_bytes(constants.IVY_DATA_DIR),
+        today: Callable[[], datetime.date] = lambda: datetime.datetime.now(datetime.UTC).date(),
     ) -> None:
         self._config = config
         self._logger = logger
