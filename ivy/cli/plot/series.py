@@ -4,6 +4,7 @@ A spike of one sample among millions stays visible, and the memory that it takes
 """
 
 import math
+import operator
 from collections import Counter
 from dataclasses import dataclass, field
 
@@ -11,6 +12,7 @@ LARGEST = 1e300
 """What is larger is treated as infinite, so that differences are not."""
 
 _USUAL_INTERVALS_OF_A_GAP = 4.0
+_value = operator.itemgetter(1)
 _STEPS_PER_OCTAVE = 4  # in which intervals are counted: within a fifth
 
 
@@ -29,27 +31,6 @@ class Window:
 
 
 @dataclass
-class Bin:
-    """The samples of a short time."""
-
-    start: float
-    end: float
-    first: float
-    last: float
-    low: float
-    high: float
-    after_break: bool
-
-    def points(self) -> list[tuple[float, float]]:
-        """Times and values of a line that shows the extremes."""
-        if self.start == self.end and self.low == self.high:
-            return [(self.start, self.first)]
-        middle = (self.start + self.end) / 2
-        extremes = (self.low, self.high) if self.last >= self.first else (self.high, self.low)
-        return [(self.start, self.first), *((middle, value) for value in extremes), (self.end, self.last)]
-
-
-@dataclass
 class Series:
     """The samples of one key within a window."""
 
@@ -58,7 +39,8 @@ class Series:
     count: int = 0
     left_out: int = 0
     last: float | None = None
-    _bins: dict[int, Bin] = field(default_factory=dict)
+    _bins: dict[int, list[tuple[float, float]]] = field(default_factory=dict)
+    _after_breaks: set[int] = field(default_factory=set)
     _intervals: Counter[int] = field(default_factory=Counter)
     _latest: float = -math.inf
     _is_broken: bool = False
@@ -75,35 +57,30 @@ class Series:
             if self.count > 1:
                 self._intervals[round(_STEPS_PER_OCTAVE * math.log2(timestamp - self._latest))] += 1
             self._latest, self.last = timestamp, value
-        self._put(self.window.bin_of(timestamp), timestamp, value)
+        number = self.window.bin_of(timestamp)
+        if self._is_broken and number not in self._bins:
+            self._after_breaks.add(number)
         self._is_broken = False
-
-    def _put(self, number: int, timestamp: float, value: float) -> None:
-        found = self._bins.get(number)
-        if found is None:
-            self._bins[number] = Bin(timestamp, timestamp, value, value, value, value, self._is_broken)
-            return
-        found.low, found.high = min(found.low, value), max(found.high, value)
-        if timestamp < found.start:  # the clock was set back
-            found.start, found.first = timestamp, value
-        elif timestamp >= found.end:
-            found.end, found.last = timestamp, value
+        points = [*self._bins.get(number, ()), (timestamp, value)]
+        # The first, the last, the lowest and the highest; a clock may have been set back.
+        self._bins[number] = sorted({min(points), max(points), min(points, key=_value), max(points, key=_value)})
 
     def lines(self) -> list[list[tuple[float, float]]]:
         """Times and values of unbroken lines: between two of them is a gap in the data."""
         longest = self._longest_interval()
         lines: list[list[tuple[float, float]]] = []
         end = -math.inf
-        for _, each in sorted(self._bins.items()):
-            if each.after_break or each.start - end > longest:
+        for number, points in sorted(self._bins.items()):
+            if number in self._after_breaks or points[0][0] - end > longest:
                 lines.append([])
-            lines[-1].extend(each.points())
-            end = each.end
+            lines[-1].extend(points)
+            end = points[-1][0]
         return lines
 
     def extremes(self) -> tuple[float, float]:
         """The lowest and the highest value; there must be one."""
-        return min(each.low for each in self._bins.values()), max(each.high for each in self._bins.values())
+        values = [value for points in self._bins.values() for _, value in points]
+        return min(values), max(values)
 
     def _longest_interval(self) -> float:
         """Seconds between two samples that belong together: a few times the median, by its counts."""
