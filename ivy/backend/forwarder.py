@@ -93,7 +93,9 @@ class _Forwarder:
             self._handle(event)
         self._listener.clear()
         try:
-            self._remove_acknowledged()
+            if self._acknowledged:
+                self._queue.remove_messages(self._acknowledged)
+                self._acknowledged.clear()
             self._is_behind = self._fill_window()
             self._report()
         except sqlite3.Error as error:
@@ -182,11 +184,6 @@ class _Forwarder:
             if self._link.is_connected:
                 token = self._link.publish(publication.topic, publication.payload, is_delivery=is_delivery)
                 self._in_flight.update({token: publication.message_ids} if publication.message_ids else {})
-
-    def _remove_acknowledged(self) -> None:
-        if self._acknowledged:
-            self._queue.remove_messages(self._acknowledged)
-            self._acknowledged.clear()
 
     def _fill_window(self) -> bool:
         """Send the newest messages that fit. Returns whether there is room left that others may fill."""

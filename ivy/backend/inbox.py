@@ -1,10 +1,13 @@
 """What comes from the platform: config offers, remote calls, limits. Sends nothing; the forwarder does."""
 
+import json
 import time
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
-from ivy import constants
-from ivy.backend import offers, remote_calls
+from ivy import constants, files
+from ivy.backend import offers
 from ivy.backend.dialect import Dialect, Limits, OfferError, Publication, Request
 from ivy.backend.flow_control import Bucket, Pace
 from ivy.types.config import Config, ForeignConfig
@@ -45,7 +48,7 @@ class Inbox:
                 case ForeignConfig() as offer:
                     self._store(offer)
                 case Request() as request:
-                    return [remote_calls.answer(request, self._status)]
+                    return [answer(request, self._status)]
                 case Limits() as limits:
                     self._pace.limit(limits)
         except OfferError as error:
@@ -95,3 +98,38 @@ class Inbox:
             "uptime_seconds": round(time.clock_gettime(time.CLOCK_BOOTTIME)),
             "procedures": procedure_names(),
         }
+
+
+def answer(request: Request, status: Callable[[], dict[str, Any]]) -> Publication:
+    """Do what an operator's call asks for, if it is one of those below; nothing else is ever executed."""
+    result = _result(request, status)
+    return Publication(request.answer_topic, json.dumps(result, separators=(",", ":")).encode())
+
+
+def _result(request: Request, status: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    match request.method:
+        case "ping":
+            return {"success": True, "result": "pong"}
+        case "status":
+            return {"success": True, "result": status()}
+        case "restart":
+            return _restart(request.params)
+    return _error('there is no such method; there are "ping", "status" and "restart"')
+
+
+def _restart(params: Any) -> dict[str, Any]:
+    """Leave word for `ivy-restart.service`, which may do what this service may not, and checks the name again."""
+    name = params.get("name") if isinstance(params, dict) else params
+    known = procedure_names()
+    if name not in known:
+        return _error(f'"params" must be the name of a procedure, or {{"name": it}}: {", ".join(known)}')
+    try:
+        files.make_directory(constants.IVY_RUN_DIR)
+        Path(f"{constants.RESTART_FLAG}{name}").touch()
+    except OSError as error:
+        return _error(f"no word could be left for systemd: {error.strerror}")
+    return {"success": True, "result": f"{name} is being restarted"}
+
+
+def _error(text: str) -> dict[str, Any]:
+    return {"success": False, "error": text}

@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 
 from ivy import constants
-from ivy.backend import remote_calls
 from ivy.backend.dialect import Request
+from ivy.backend.inbox import answer as answer_to
 from ivy.utils.functions import procedure_names
 
 
 def _ask(method: str, params: Any = None) -> dict[str, Any]:
-    publication = remote_calls.answer(Request("t", method, params), lambda: {"queued": 1})
+    publication = answer_to(Request("t", method, params), lambda: {"queued": 1})
     assert (publication.topic, publication.message_ids) == ("t", ())
     answer: dict[str, Any] = json.loads(publication.payload)
     return answer
