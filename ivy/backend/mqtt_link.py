@@ -19,7 +19,7 @@ from ivy.backend.backoff import Backoff
 from ivy.types.config import MQTTBrokerConfig
 
 if TYPE_CHECKING:
-    from _typeshed import HasFileno
+    from _typeshed import FileDescriptorLike
 
 # With dnspython, 3 MB, paho would look up SRV records, which ivy never asks for. Only paho takes it for missing.
 # ssl, 2 MB, is needed without TLS too: paho names its errors when a socket of any kind has nothing to read.
@@ -108,7 +108,7 @@ class MQTTLink:
         """The broker, `host:port`."""
         return f"{self._settings.host}:{self._settings.port}"
 
-    def wait(self, wake: HasFileno, timeout: float) -> list[Event]:
+    def wait(self, wake: FileDescriptorLike, timeout: float) -> list[Event]:
         """Wait until the link has news, `wake` is readable, or so many seconds are over; return the news."""
         self._advance()
         self._select(wake, 0 if self._events else timeout)
@@ -171,7 +171,7 @@ class MQTTLink:
             # The time to answer begins now: name look-up and dead addresses may have taken as long.
             self._client, self._changed = opening.client, time.monotonic()
 
-    def _select(self, wake: HasFileno, timeout: float) -> None:
+    def _select(self, wake: FileDescriptorLike, timeout: float) -> None:
         network = self._client.socket() if self._client is not None else None
         readers: list[Any] = [wake]
         writers: list[Any] = []

@@ -1,6 +1,7 @@
 """`ivy doctor`: the way to the broker and to the source of new versions. Names, TLS, login, tags, signatures."""
 
 import datetime
+import os
 import socket
 import ssl
 import time
@@ -51,7 +52,7 @@ def login(broker: MQTTBrokerConfig) -> str | None:
     from ivy.backend.mqtt_link import Connected, Disconnected, MQTTLink
 
     link = MQTTLink(broker, ())
-    nobody, other_end = socket.socketpair()
+    nobody = os.eventfd(0)
     deadline = time.monotonic() + _SECONDS_TO_ANSWER
     try:
         while (rest := deadline - time.monotonic()) > 0:
@@ -63,8 +64,7 @@ def login(broker: MQTTBrokerConfig) -> str | None:
         return f"no answer from {link.address} within {_SECONDS_TO_ANSWER:.0f} s"
     finally:
         link.close()
-        nobody.close()
-        other_end.close()
+        os.close(nobody)
 
 
 def _resolve(host: str) -> Finding:
