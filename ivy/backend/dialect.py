@@ -1,7 +1,7 @@
 """What a platform's dialect is: pure functions between messages and MQTT payloads. No sockets, no queue."""
 
 import dataclasses
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from ivy.types.config import ForeignConfig
@@ -102,24 +102,26 @@ class Dialect:
     greeting: Callable[[], Sequence[Publication]] = tuple
 
 
-def pack(topic: str, elements: Iterable[tuple[int, str]]) -> list[Publication]:
+def pack(
+    topic: str, elements: Iterable[tuple[int, str]], points: Mapping[int, int] | None = None
+) -> list[Publication]:
     """Pack JSON texts, each with its message's identifier, into as few arrays as fit into `LARGEST_BATCH` bytes.
 
-    A larger one goes alone.
+    A larger one goes alone. `points` are those of each message, where they are counted.
     """
-    publications: list[Publication] = []
-    batch: list[tuple[int, str]] = []
-    size = len("[")
+    batches: list[list[tuple[int, str]]] = []
+    size = LARGEST_BATCH
     for identifier, text in elements:
         length = len(text.encode()) + len(",")  # or the closing bracket
-        if batch and size + length > LARGEST_BATCH:
-            publications.append(_publication(topic, batch))
-            batch, size = [], len("[")
-        batch.append((identifier, text))
+        if size + length > LARGEST_BATCH:
+            batches.append([])
+            size = len("[")
+        batches[-1].append((identifier, text))
         size += length
-    return [*publications, _publication(topic, batch)] if batch else publications
+    return [_publication(topic, batch, points or {}) for batch in batches]
 
 
-def _publication(topic: str, batch: list[tuple[int, str]]) -> Publication:
+def _publication(topic: str, batch: list[tuple[int, str]], points: Mapping[int, int]) -> Publication:
     array = "[" + ",".join(text for _, text in batch) + "]"
-    return Publication(topic, array.encode(), tuple(identifier for identifier, _ in batch))
+    message_ids = tuple(identifier for identifier, _ in batch)
+    return Publication(topic, array.encode(), message_ids, sum(points.get(each, 0) for each in message_ids))

@@ -172,18 +172,13 @@ class MQTTLink:
             self._client, self._changed = opening.client, time.monotonic()
 
     def _select(self, wake: FileDescriptorLike, timeout: float) -> None:
-        network = self._client.socket() if self._client is not None else None
-        readers: list[Any] = [wake]
-        writers: list[Any] = []
-        if self._opening is not None:
-            readers.append(self._opening)
-        if network is not None and self._client is not None:
-            readers.append(network)
-            writers += [network] if self._client.want_write() else []
-            # What TLS has decrypted already, no select will announce.
-            timeout = 0 if getattr(network, "pending", int)() else timeout
-        readable, writable, _ = select.select(readers, writers, [], self._shortened(timeout))
         client = self._client
+        network: Any = client.socket() if client is not None else None
+        readers = [wake, *filter(None, (self._opening, network))]
+        writers = [network] if client is not None and network is not None and client.want_write() else []
+        # What TLS has decrypted already, no select will announce.
+        timeout = 0 if getattr(network, "pending", int)() else timeout
+        readable, writable, _ = select.select(readers, writers, [], self._shortened(timeout))
         if client is not None and network is not None and (network in readable or timeout == 0):
             self._read(client)
         if client is not None and network in writable:

@@ -6,7 +6,6 @@ other two.
 """
 
 import bisect
-import dataclasses
 import datetime
 import json
 import math
@@ -116,11 +115,7 @@ def _encode(items: Sequence[MessageQueueItem]) -> Encoded:
         else:
             elements += [(item.identifier, part) for part in parts]
             points[item.identifier] = _points(item)
-    publications = [
-        dataclasses.replace(publication, points=sum(points[identifier] for identifier in publication.message_ids))
-        for publication in pack(_TELEMETRY, elements)
-    ]
-    return Encoded(publications, unsendable)
+    return Encoded(pack(_TELEMETRY, elements, points), unsendable)
 
 
 def _parts(item: MessageQueueItem) -> list[str] | str:
