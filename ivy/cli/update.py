@@ -33,6 +33,7 @@ def apply(arguments: argparse.Namespace) -> int:
         text = sys.stdin.read() if arguments.file == "-" else Path(arguments.file).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         refuse(f"{arguments.file} cannot be read: {error}")
+    require_admin()
     return apply_text(text)
 
 
@@ -84,8 +85,7 @@ def rollback(_arguments: argparse.Namespace) -> int:
 
 
 def apply_text(text: str) -> int:
-    """Take a config to its decision. Returns the exit status: 0 accepted, 1 rejected, 2 wrong use."""
-    require_admin()
+    """Take a config to its decision. Returns the exit status: 0 accepted, 1 rejected, 130 interrupted."""
     try:
         config = ForeignConfig.load_from_string(text)
     except ConfigError as error:
