@@ -102,19 +102,16 @@ class Inbox:
 
 def answer(request: Request, status: Callable[[], dict[str, Any]]) -> Publication:
     """Do what an operator's call asks for, if it is one of those below; nothing else is ever executed."""
-    result = _result(request, status)
-    return Publication(request.answer_topic, json.dumps(result, separators=(",", ":")).encode())
-
-
-def _result(request: Request, status: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     match request.method:
         case "ping":
-            return {"success": True, "result": "pong"}
+            result: dict[str, Any] = {"success": True, "result": "pong"}
         case "status":
-            return {"success": True, "result": status()}
+            result = {"success": True, "result": status()}
         case "restart":
-            return _restart(request.params)
-    return _error('there is no such method; there are "ping", "status" and "restart"')
+            result = _restart(request.params)
+        case _:
+            result = _error('there is no such method; there are "ping", "status" and "restart"')
+    return Publication(request.answer_topic, json.dumps(result, separators=(",", ":")).encode())
 
 
 def _restart(params: Any) -> dict[str, Any]:

@@ -43,9 +43,7 @@ def _selection(arguments: argparse.Namespace) -> Selection:
 
 def _window(selection: Selection, since: float | None, bins: int) -> Window | None:
     """The time that was asked for; if nobody said since when, not what lies before the first sample."""
-    start = since
-    if start is None:
-        start = next((timestamp for timestamp, _, _ in _samples(selection)), None)
+    start = next((timestamp for timestamp, _, _ in _samples(selection)), None) if since is None else since
     if start is None:
         return None
     end = time.time() if selection.until is None else selection.until

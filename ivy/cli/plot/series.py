@@ -24,11 +24,6 @@ class Window:
     end: float
     bins: int
 
-    def bin_of(self, timestamp: float) -> int:
-        """The number of the bin of a time."""
-        share = (timestamp - self.start) / (self.end - self.start)
-        return min(self.bins - 1, max(0, int(share * self.bins)))
-
 
 @dataclass
 class Series:
@@ -57,7 +52,8 @@ class Series:
             if self.count > 1:
                 self._intervals[round(_STEPS_PER_OCTAVE * math.log2(timestamp - self._latest))] += 1
             self._latest, self.last = timestamp, value
-        number = self.window.bin_of(timestamp)
+        start, end, bins = self.window.start, self.window.end, self.window.bins
+        number = min(bins - 1, int((timestamp - start) / (end - start) * bins))
         if self._is_broken and number not in self._bins:
             self._after_breaks.add(number)
         self._is_broken = False
