@@ -3,16 +3,15 @@
 import random
 from collections.abc import Callable
 
-_FIRST = 1.0
-_LONGEST_UNANSWERED = 60.0  # a try costs little, and whoever waits for a network that has come back loses live data
-_LONGEST_REFUSED = 900.0  # each try is work for a broker that has said no
+from ivy.backend.delays import USUAL, Delays
 
 
 class Backoff:
     """Waits that double from a second on; with jitter, as a fleet must not act as one."""
 
-    def __init__(self, jitter: Callable[[float, float], float] = random.uniform) -> None:
+    def __init__(self, jitter: Callable[[float, float], float] = random.uniform, delays: Delays = USUAL) -> None:
         self._jitter = jitter
+        self._delays = delays
         self._unanswered = self._refused = 0.0  # the last wait of each kind
 
     def next_delay(self, *, useful: bool, refused: bool, lasted: float) -> float:
@@ -28,12 +27,12 @@ class Backoff:
         """
         if useful:
             self._unanswered = self._refused = 0.0
-            return max(0.0, self._jittered(_FIRST) - lasted)
+            return max(0.0, self._jittered(self._delays.to_try_again) - lasted)
         # Each kind has a wait of its own: a broker that says no once, after an outage, is not left alone for long.
         if refused:
-            self._refused = min(_LONGEST_REFUSED, 2 * self._refused or _FIRST)
+            self._refused = min(self._delays.longest_refused, 2 * self._refused or self._delays.to_try_again)
             return self._jittered(self._refused)
-        self._unanswered = min(_LONGEST_UNANSWERED, 2 * self._unanswered or _FIRST)
+        self._unanswered = min(self._delays.longest_unanswered, 2 * self._unanswered or self._delays.to_try_again)
         return self._jittered(self._unanswered)
 
     def _jittered(self, seconds: float) -> float:

@@ -9,6 +9,8 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from ivy.backend.backoff import Backoff
+from ivy.backend.delays import USUAL, Delays
 from ivy.backend.dialect import Dialect, Encoded, Publication
 from ivy.backend.flow_control import Pace, Window
 from ivy.backend.inbox import Inbox
@@ -25,21 +27,20 @@ from ivy.utils.storage.doorbell import Listener
 if TYPE_CHECKING:  # a service's own memory has no use for it
     import multiprocessing.synchronize
 
-_SECONDS_UNTIL_STALLED = 60.0
-_SECONDS_BETWEEN_REPORTS = 5.0  # and between looks at the queue, were a ring of the doorbell ever lost
-
 
 def run(
     dialect: Dialect,
     config: Config,
     logger: Logger,
     teardown_indicator: "multiprocessing.synchronize.Event",
+    delays: Delays = USUAL,
 ) -> None:
     """Forward messages until told to stop; then send what is left, as long as the config allows and the link holds.
 
     Args:
         logger: For what the operator should know of; trouble with the link itself goes to the journal only.
         teardown_indicator: Set when it is time to stop. Looked at every 5 seconds, or when the doorbell rings.
+        delays: How long to wait for what.
 
     Raises:
         ConfigError: The config wants no backend, or another one: two would take the queue's messages.
@@ -49,7 +50,7 @@ def run(
         raise ConfigError(
             f"backend: is {wanted}, but {dialect.provider} was started; run ivy restart after changing the config"
         )
-    forwarder = _Forwarder(dialect, config, config.backend, logger)
+    forwarder = _Forwarder(dialect, config, config.backend, logger, delays)
     try:
         while not teardown_indicator.is_set():
             forwarder.turn()
@@ -62,16 +63,21 @@ def run(
 
 
 class _Forwarder:
-    def __init__(self, dialect: Dialect, config: Config, backend: BackendConfig, logger: Logger) -> None:
+    def __init__(
+        self, dialect: Dialect, config: Config, backend: BackendConfig, logger: Logger, delays: Delays
+    ) -> None:
+        self._delays = delays
         self._journal = logger.without_messages()  # for the link's trouble: the queue may not empty soon
         self._logger = logger
         self._dialect = dialect
         self._window = Window(backend.max_parallel_messages)
         self._queue = MessagingAgent()
         self._listener = Listener()
-        self._link = MQTTLink(backend.mqtt_connection, dialect.subscriptions)
+        self._link = MQTTLink(
+            backend.mqtt_connection, dialect.subscriptions, Backoff(delays=delays), delays.to_connect
+        )
         self._in_flight: dict[int, tuple[int, ...]] = {}  # messages of a publication, by its token
-        self._suspects = Suspects(most=2 * backend.max_parallel_messages)
+        self._suspects = Suspects(most=2 * backend.max_parallel_messages, delays=delays)
         self._pace = Pace()
         self._inbox = Inbox(dialect, config, logger, self._queue, self._pace)
         self._pause_until = 0.0  # nothing may be sent before, monotonic
@@ -84,7 +90,7 @@ class _Forwarder:
         self._queue_trouble = ""
         self._reported: set[str] = set()  # why messages could not be sent
         self._is_behind = False  # whether there may be more to send than the last turn could
-        self._reporter = LinkReporter(self._link.address, self._journal)
+        self._reporter = LinkReporter(self._link.address, self._journal, delays)
         self._tell_state(False, "not connected yet")
 
     def turn(self, longest: float = math.inf) -> None:
@@ -102,8 +108,9 @@ class _Forwarder:
             self._endure(error)
         else:
             self._queue_trouble = ""
-        if self._in_flight and time.monotonic() - self._last_progress > _SECONDS_UNTIL_STALLED:
-            self._link.break_off(f"{self._link.address} acknowledged nothing for {_SECONDS_UNTIL_STALLED:.0f} s")
+        patience = self._delays.until_stalled
+        if self._in_flight and time.monotonic() - self._last_progress > patience:
+            self._link.break_off(f"{self._link.address} acknowledged nothing for {patience:.0f} s")
         notify.heartbeat()
 
     def has_hope(self) -> bool:
@@ -248,7 +255,7 @@ class _Forwarder:
         self._queue_trouble = text
         self._is_behind = False  # no use in trying again at once
         notify.status(text)
-        self._next_report = time.monotonic() + _SECONDS_BETWEEN_REPORTS
+        self._next_report = time.monotonic() + self._delays.between_reports
 
     def _report(self) -> None:
         """Renew the line in `systemctl status`: at once when the connection changes, else now and then."""
@@ -266,7 +273,7 @@ class _Forwarder:
             notify.status(f"not connected: {self._trouble}; next try in {wait:.0f} s, {queued}")
         else:
             notify.status(f"connecting to {self._link.address}, {queued}")
-        self._next_report = now + _SECONDS_BETWEEN_REPORTS
+        self._next_report = now + self._delays.between_reports
 
     def _tell_state(self, connected: bool, reason: str | None = None) -> None:
         self._next_report = 0.0

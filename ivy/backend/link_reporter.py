@@ -3,16 +3,16 @@
 import os
 import time
 
+from ivy.backend.delays import USUAL, Delays
 from ivy.types.link_report import LinkReport
 from ivy.utils.logger import Logger
-
-_SECONDS_BETWEEN_RENEWALS = 60.0
 
 
 class LinkReporter:
     """What this run of a backend says about its connection to a broker, `host:port`."""
 
-    def __init__(self, broker: str, journal: Logger) -> None:
+    def __init__(self, broker: str, journal: Logger, delays: Delays = USUAL) -> None:
+        self._delays = delays
         earlier = LinkReport.load()
         self._journal = journal
         self._acknowledged = earlier.last_acknowledged if earlier else None
@@ -32,7 +32,7 @@ class LinkReporter:
     def renew(self) -> None:
         """Publish when that was, if it is news, and not more often than once a minute."""
         if self._acknowledged != self._report.last_acknowledged and time.monotonic() >= self._next_renewal:
-            self._next_renewal = time.monotonic() + _SECONDS_BETWEEN_RENEWALS
+            self._next_renewal = time.monotonic() + self._delays.between_renewals
             self._publish({})
 
     def _publish(self, changes: dict[str, object]) -> None:

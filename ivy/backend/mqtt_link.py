@@ -16,6 +16,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from ivy.backend.backoff import Backoff
+from ivy.backend.delays import USUAL
 from ivy.types.config import MQTTBrokerConfig
 
 if TYPE_CHECKING:
@@ -33,7 +34,6 @@ finally:
         del sys.modules["dns"]
 
 _KEEPALIVE = 60
-_SECONDS_TO_CONNECT = 30
 _SECONDS_UNTIL_STABLE = 10
 
 # What MQTT 3.1.1 calls 4, 5 and 3, in paho's numbers: who reads "refused" should know whether to do something.
@@ -86,13 +86,18 @@ class MQTTLink:
     """
 
     def __init__(
-        self, settings: MQTTBrokerConfig, subscriptions: tuple[str, ...], backoff: Backoff | None = None
+        self,
+        settings: MQTTBrokerConfig,
+        subscriptions: tuple[str, ...],
+        backoff: Backoff | None = None,
+        seconds_to_connect: float = USUAL.to_connect,
     ) -> None:
         self.is_connected = False
         self._settings = settings
         self._subscriptions = subscriptions
         self._events: collections.deque[Event] = collections.deque()
         self._backoff = backoff or Backoff()
+        self._seconds_to_connect = seconds_to_connect
         self._was_useful = False  # whether this connection has delivered anything
         self._of_no_use: set[int] = set()  # publications that deliver nothing
         self._broken_by_broker = False
@@ -152,8 +157,8 @@ class MQTTLink:
             self._take_over(self._opening)
         elif self._client is not None:
             self._client.loop_misc()
-            if not self.is_connected and now - self._changed > _SECONDS_TO_CONNECT:
-                self._loss = self._loss or f"no answer from {self.address} within {_SECONDS_TO_CONNECT} s"
+            if not self.is_connected and now - self._changed > self._seconds_to_connect:
+                self._loss = self._loss or f"no answer from {self.address} within {self._seconds_to_connect:g} s"
             if self._loss is not None:
                 self._lose(self._loss)
         elif now >= self._next_try:
@@ -228,7 +233,7 @@ class MQTTLink:
         )
         client.username_pw_set(settings.username, settings.password)
         client.max_inflight_messages_set(0)  # the forwarder keeps the window
-        client.connect_timeout = _SECONDS_TO_CONNECT
+        client.connect_timeout = self._seconds_to_connect
         if settings.tls.enabled:
             for path in filter(None, (settings.tls.ca_file, settings.tls.certificate_file, settings.tls.key_file)):
                 open(path, "rb").close()  # its error names the file; that of tls_set does not

@@ -14,12 +14,12 @@ import collections
 import dataclasses
 from collections.abc import Sequence
 
+from ivy.backend.delays import USUAL, Delays
 from ivy.types.messages import MessageQueueItem
 
 _SECONDS_TO_BREAK = 5.0
 _SECONDS_OF_TROUBLE = 600.0
-_SECONDS_FOR_A_WITNESS = 5.0  # who is no suspect; so long do suspects wait, as a live sample is never far
-_SHORTEST_WAIT, _LONGEST_WAIT = 60.0, 86400.0
+_LONGEST_WAIT = 86400.0
 _MOST_BREAKS = 100
 _DELIVERIES_BETWEEN = 10  # publications from one suspect to the next, while there are others to send
 
@@ -35,14 +35,16 @@ class _Suspicion:
 class Suspects:
     """Remembers the messages that were under way when the broker broke a connection. All times are monotonic."""
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, delays: Delays = USUAL) -> None:
         """Nobody is suspected.
 
         Args:
             most: How many to suspect, at least as many as may be under way. Of more, the oldest become ordinary
                 again: if one was to blame, it will be found among others.
+            delays: How long suspects wait.
         """
         self._most = most
+        self._delays = delays
         self._suspects: dict[int, _Suspicion] = {}  # the latest last
         self._breaks: collections.deque[tuple[float, frozenset[int]]] = collections.deque(maxlen=_MOST_BREAKS)
         self._has_just_broken = False
@@ -76,12 +78,14 @@ class Suspects:
 
     def broken(self, in_flight: set[int], now: float) -> None:
         """The broker broke the connection."""
+        delays = self._delays
         for identifier in in_flight:
             suspicion = self._suspects[identifier] = self._suspects.pop(identifier, _Suspicion())
             suspicion.breaks += 1
-            suspicion.not_first_before = now + (_SHORTEST_WAIT if suspicion.breaks > 1 else _SECONDS_FOR_A_WITNESS)
+            is_first = suspicion.breaks == 1
+            suspicion.not_first_before = now + (delays.for_a_witness if is_first else delays.of_a_suspect)
             if suspicion.breaks > 1 and self.has_delivered:
-                wait = min(_LONGEST_WAIT, _SHORTEST_WAIT * 2.0 ** (suspicion.breaks - 2))
+                wait = min(_LONGEST_WAIT, delays.of_a_suspect * 2.0 ** (suspicion.breaks - 2))
                 suspicion.not_before = suspicion.not_first_before = now + wait
         for identifier in list(self._suspects)[: -self._most]:
             del self._suspects[identifier]
@@ -135,7 +139,7 @@ class Suspects:
 
     def waiting(self, now: float) -> set[int]:
         """Those that may not be sent now, whatever else there is."""
-        if self._accused is not None and now - self._accused_at < _SECONDS_FOR_A_WITNESS:
+        if self._accused is not None and now - self._accused_at < self._delays.for_a_witness:
             return set(self._suspects)
         return {
             identifier

@@ -14,7 +14,7 @@ from testbed.waiting import wait_for
 from tests.support.backend_node import MakeNode, Node, config_message, data_message, free_port
 from tests.support.platforms import Platform, TentaPlatform, ThingsBoardPlatform
 
-HASTY = {"backoff._FIRST": 0.02}
+HASTY = {"to_try_again": 0.02}
 LOG = {"variant": "log", "level": "ERROR", "subject": "a subject", "body": "a body"}
 GENERAL = {"software_version": "1.0.1"}
 
@@ -80,7 +80,7 @@ def test_a_backlog_arrives_whole_and_live_samples_go_first(node: Node, platform:
 
 
 def test_a_message_leaves_the_queue_only_when_it_is_acknowledged(node: Node, platform: Platform) -> None:
-    node.start(hurry={"forwarder._SECONDS_BETWEEN_REPORTS": 0.1})
+    node.start(hurry={"between_reports": 0.1})
     node.wait_until_connected()
     platform.pause()
     node.add(*[data_message(number=number) for number in range(20)])
@@ -105,7 +105,7 @@ def test_at_most_one_window_comes_twice_when_the_connection_breaks(node: Node, p
 
 def test_a_broker_that_is_restarted_again_and_again_costs_no_sample(node: Node, platform: Platform) -> None:
     chance = random.Random(1)
-    node.start(hurry={**HASTY, "poison._SHORTEST_WAIT": 0.1, "poison._SECONDS_FOR_A_WITNESS": 0.1})
+    node.start(hurry={**HASTY, "of_a_suspect": 0.1, "for_a_witness": 0.1})
     node.wait_until_connected()
     count = 0
     for _ in range(50):

@@ -14,7 +14,7 @@ from tests.support.backend_node import SENSOR, MakeNode, Node, config_message, d
 from tests.support.recorder import Recorder
 from tests.support.validators import tenta
 
-OFTEN = {"forwarder._SECONDS_BETWEEN_REPORTS": 0.1}
+OFTEN = {"between_reports": 0.1}
 LOG = {"variant": "log", "level": "ERROR", "subject": "s", "body": "b"}
 
 
@@ -151,7 +151,7 @@ def test_at_most_one_window_comes_twice_when_the_backend_is_killed(node: Node, r
 
 
 def test_a_sample_wakes_the_backend(node: Node, recorder: Recorder) -> None:
-    node.start(hurry={"forwarder._SECONDS_BETWEEN_REPORTS": 60})
+    node.start(hurry={"between_reports": 60})
     node.wait_until_connected()
     node.add(data_message(number=1))
     recorder.wait_for_element("measurements", 5, "the sample", '"number": 1')

@@ -29,7 +29,7 @@ from tests.support.openssl import openssl
 from tests.support.recorder import Recorder
 
 AT_ONCE = 2.0  # seconds
-HASTY = {"backoff._FIRST": 0.02}
+HASTY = {"to_try_again": 0.02}
 
 
 def _reason(node: Node) -> str:
@@ -70,14 +70,14 @@ def _tries(broker: Broker) -> int:
 def test_a_broker_that_never_answers_is_given_up(make_node: MakeNode) -> None:
     with FakeBroker() as broker:
         node = make_node(broker.port)
-        process = node.start(hurry={"mqtt_link._SECONDS_TO_CONNECT": 0.5, **_often()})
+        process = node.start(hurry={"to_connect": 0.5, **_often()})
         _wait_for_reason(node, f"no answer from 127.0.0.1:{broker.port} within")
         wait_for(lambda: broker.connections >= 2, 10, "another try")
         assert process.poll() is None
 
 
 def _often() -> dict[str, float]:
-    return {"forwarder._SECONDS_BETWEEN_REPORTS": 0.1}
+    return {"between_reports": 0.1}
 
 
 NONSENSE = {
@@ -101,7 +101,7 @@ NONSENSE = {
 def test_a_broker_that_talks_nonsense_is_given_up(make_node: MakeNode, answer: bytes) -> None:
     with TalkingNonsense(answer) as broker:
         node = make_node(broker.port)
-        process = node.start(hurry={"mqtt_link._SECONDS_TO_CONNECT": 0.5, **_often(), **HASTY})
+        process = node.start(hurry={"to_connect": 0.5, **_often(), **HASTY})
         wait_for(lambda: len(broker.greetings) >= 3, 10, "other tries")
         assert all(b"\x00\x04MQTT\x04" in greeting for greeting in broker.greetings)  # always MQTT 3.1.1
         assert process.poll() is None
@@ -121,7 +121,7 @@ def test_it_connects_when_the_broker_has_come_to_its_senses(make_node: MakeNode,
 
 
 def test_a_stalled_connection_is_remade(node: Node, broker: Broker, recorder: Recorder) -> None:
-    node.start(hurry={"forwarder._SECONDS_UNTIL_STALLED": 0.5, **_often()})
+    node.start(hurry={"until_stalled": 0.5, **_often()})
     node.wait_until_connected()
     broker.pause()
     node.add(data_message(number=1))
@@ -134,7 +134,7 @@ def test_a_stalled_connection_is_remade(node: Node, broker: Broker, recorder: Re
 
 def test_a_slow_broker_is_not_a_stalled_one(node: Node, broker: Broker) -> None:
     """The time begins when something is sent, not when the last answer came."""
-    node.start(hurry={"forwarder._SECONDS_UNTIL_STALLED": 0.5, **_often()})
+    node.start(hurry={"until_stalled": 0.5, **_often()})
     node.wait_until_connected()
     since = node.link["since"]
     for number in range(3):
@@ -165,7 +165,7 @@ def test_the_link_report_tells_what_is(node: Node, broker: Broker) -> None:
 
 
 def test_the_link_report_tells_when_the_broker_took_messages(node: Node, broker: Broker) -> None:
-    process = node.start(hurry={"link_reporter._SECONDS_BETWEEN_RENEWALS": 0.1, **_often()})
+    process = node.start(hurry={"between_renewals": 0.1, **_often()})
     node.wait_until_connected()
     since = node.link["since"]
     before = time.time()
@@ -202,7 +202,7 @@ def test_the_status_line_tells_what_matters(node: Node, broker: Broker) -> None:
 def test_a_connection_that_is_remade_leaves_nothing_behind(make_node: MakeNode) -> None:
     with HangingUp() as broker:
         node = make_node(broker.port)
-        process = node.start(hurry={"backoff._FIRST": 0.001, "backoff._LONGEST_UNANSWERED": 0.01})
+        process = node.start(hurry={"to_try_again": 0.001, "longest_unanswered": 0.01})
         wait_for(lambda: broker.connections >= 20, 10, "some tries")
         open_before = _most_descriptors(process, broker)
         wait_for(lambda: broker.connections >= 200, 20, "many tries")

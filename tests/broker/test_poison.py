@@ -31,7 +31,7 @@ class PickyBroker(SparingBroker):
 def test_a_message_that_comes_alone_breaks_the_connection_twice_only(make_node: MakeNode) -> None:
     with PickyBroker() as broker:
         node = make_node(broker.port)
-        node.start(hurry={"poison._SECONDS_FOR_A_WITNESS": 600.0})
+        node.start(hurry={"for_a_witness": 600.0})
         node.wait_until_connected()
         node.add(data_message(number=0))
         wait_for(lambda: broker.numbers() == {0}, 10, "a message")
@@ -51,7 +51,7 @@ def test_a_message_over_which_the_broker_breaks_the_connection_blocks_nothing(ma
         node = make_node(broker.port)
         numbers = [*range(13), 13.5, *range(14, 20)]
         node.fill([data_message(number=number) for number in numbers])
-        node.start(hurry={"backoff._FIRST": 0.02, "poison._SECONDS_FOR_A_WITNESS": 0.0})
+        node.start(hurry={"to_try_again": 0.02, "for_a_witness": 0.0})
         node.wait_until_empty(30)
         assert broker.breaks == 2
         assert broker.numbers() == {*range(13), *range(14, 20)}
@@ -63,7 +63,7 @@ def test_who_was_under_way_with_it_does_not_wait_for_the_end_of_a_backlog(make_n
         node = make_node(broker.port, max_parallel_messages=10)
         newest = [13.5, *range(5001, 5010)]
         node.fill([data_message(number=number) for number in [*range(20, 5000), *newest]])
-        node.start(hurry={"backoff._FIRST": 0.02})
+        node.start(hurry={"to_try_again": 0.02})
         node.wait_until_empty(30)
         assert broker.breaks == 2
         order = [element["value"]["number"] for element in broker.received if "value" in element]

@@ -16,7 +16,7 @@ from tests.support.platforms import ThingsBoardPlatform
 from tests.support.thingsboard_server import BAD_CREDENTIALS, GRANTED, TRY_LATER, ThingsBoardServer
 from tests.support.validators import thingsboard
 
-HASTY = {"backoff._FIRST": 0.02}
+HASTY = {"to_try_again": 0.02}
 
 
 @pytest.fixture
@@ -201,7 +201,7 @@ def test_a_message_over_which_the_server_breaks_the_connection_blocks_nothing(ma
         node.fill([data_message(number=number) for number in range(13)])
         node.fill([data_message(number=13.5)])
         node.fill([data_message(number=number) for number in range(14, 20)])
-        node.start(hurry={**HASTY, "poison._SECONDS_FOR_A_WITNESS": 0.0})
+        node.start(hurry={**HASTY, "for_a_witness": 0.0})
         node.wait_until_empty(30)
         assert server.closings == ["poison"] * 2
         arrived = {e["values"].get("number") for told in _published(server, thingsboard.TELEMETRY) for e in told}
@@ -229,7 +229,7 @@ def test_messages_outlive_a_server_that_breaks_every_connection(make_node: MakeN
         server.poison = b"number"
         node = make_node(server.port, provider="thingsboard")
         node.fill([data_message(number=number) for number in range(20)])
-        node.start(hurry={**HASTY, "poison._SHORTEST_WAIT": 0.1})
+        node.start(hurry={**HASTY, "of_a_suspect": 0.1})
         wait_for(lambda: len(server.closings) >= 8, 30, "some tries")
         assert node.queue_length() == 20
         server.poison = b""
@@ -243,6 +243,6 @@ def test_a_server_that_breaks_connections_is_not_hammered(make_node: MakeNode) -
         node = make_node(server.port, provider="thingsboard")
         node.add(data_message(number=1))
         began = time.monotonic()
-        node.start(hurry={"backoff._FIRST": 0.2, "poison._SHORTEST_WAIT": 0.0})
+        node.start(hurry={"to_try_again": 0.2, "of_a_suspect": 0.0})
         wait_for(lambda: len(server.closings) >= 5, 30, "some tries")
         assert time.monotonic() - began >= 0.5 * (0.2 + 0.4 + 0.8)
