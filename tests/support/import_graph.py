@@ -4,6 +4,7 @@ python -m tests.support.import_graph      # prints it; exits with 1 if an arrow 
 """
 
 import ast
+import functools
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -67,7 +68,8 @@ def floor_of(room: str) -> int:
     return next((number for number, floor in enumerate(FLOORS) if room in floor), -1)
 
 
-def imports_of(module: Path) -> set[str]:
+@functools.cache
+def imports_of(module: Path) -> frozenset[str]:
     """All that a module imports, wherever in it, by full names.
 
     Raises:
@@ -81,7 +83,7 @@ def imports_of(module: Path) -> set[str]:
             if node.level or not node.module:
                 raise SyntaxError(f"{module}: a relative import hides the room")
             found |= {f"{node.module}.{alias.name}" for alias in node.names}
-    return found
+    return frozenset(found)
 
 
 def arrows() -> dict[str, set[str]]:
@@ -90,7 +92,7 @@ def arrows() -> dict[str, set[str]]:
     return {name: set(_known(imports_of(module), names)) - {name} for name, module in names.items()}
 
 
-def _known(imported: set[str], names: Mapping[str, Path]) -> Iterator[str]:
+def _known(imported: frozenset[str], names: Mapping[str, Path]) -> Iterator[str]:
     for full in imported:
         if not full.startswith("ivy."):
             continue
