@@ -9,7 +9,8 @@ from ivy.utils.host import units
 SCRIPT_PATH: str = os.path.join(constants.PROJECT_DIR, "ivy", "__main__.py")
 """The program that the units run."""
 
-_CONTROL_GROUPS = "/sys/fs/cgroup"
+CONTROL_GROUPS = "/sys/fs/cgroup"
+"""Where the kernel lists the processes of each unit."""
 
 
 class MainloopToggle:
@@ -22,7 +23,7 @@ class MainloopToggle:
         for unit in units.wanted_by_target():
             group = units.show(unit, "ControlGroup").get("ControlGroup", "")
             if group:
-                pids |= _pids_in(Path(_CONTROL_GROUPS + group))
+                pids |= _pids_in(Path(CONTROL_GROUPS + group))
         return sorted(pids)
 
     @staticmethod

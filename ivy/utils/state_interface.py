@@ -15,13 +15,14 @@ STATE_FILE: str = os.path.join(constants.IVY_DATA_DIR, "state.json")
 STATE_FILE_LOCK: str = os.path.join(constants.IVY_DATA_DIR, "state.lock")
 """Whoever holds the lock on this file may use the state file."""
 
-_SECONDS_TO_WAIT = 6
+SECONDS_TO_WAIT = 6.0
+"""How long to wait for whoever holds that lock."""
 
 
 @contextlib.contextmanager
 def _locked() -> Generator[None, None, None]:
     files.make_directory(constants.IVY_DATA_DIR)
-    with files.as_owner_of(constants.IVY_DATA_DIR), file_lock(STATE_FILE_LOCK, _SECONDS_TO_WAIT):
+    with files.as_owner_of(constants.IVY_DATA_DIR), file_lock(STATE_FILE_LOCK, SECONDS_TO_WAIT):
         yield
 
 

@@ -150,8 +150,9 @@ def test_a_group_of_commands_is_completed(shell: Shell) -> None:
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_the_options_of_a_command_are_completed(shell: Shell, name: str) -> None:
-    assert shell.complete(*name.split(), "-") == options_of(COMMANDS[name]) | {"-h", "--help"}
-    for action in COMMANDS[name]._actions:
+    parser = COMMANDS[name]
+    assert shell.complete(*name.split(), "-") == options_of(parser) | {"-h", "--help"}
+    for action in parser._actions:
         if action.option_strings and action.choices:
             assert shell.complete(*name.split(), action.option_strings[-1], "") == set(action.choices)
 

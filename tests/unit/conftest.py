@@ -40,7 +40,7 @@ def root_dir() -> Iterator[Path]:
 @pytest.fixture(autouse=True)
 def synchronised_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever this machine's clock is."""
-    monkeypatch.setattr(clock, "_last_answer", True)
+    monkeypatch.setattr(clock, "is_synchronised", lambda: True)
 
 
 @pytest.fixture

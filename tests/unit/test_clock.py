@@ -1,67 +1,74 @@
 """`ivy.utils.host.clock`: whether anybody has set the clock."""
 
+import importlib
+import itertools
+import time
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 from ivy import constants
-from ivy.utils.host import clock
+from ivy.utils.host import clock, commands
 from tests.support.helpers import Node
 
 ASK = """
+import sys
 from ivy.utils.host import clock
-clock._kernel_says = lambda: None
+sys.executable = "false"  # which asks the kernel
 print(clock.is_synchronised())
 """
+YES, NO = "0\n", "5\n"
+"""What adjtimex(2) returns."""
+NOTE = Path(constants.IVY_RUN_DIR, "clock-synchronised")
+
+
+def started() -> ModuleType:
+    """The clock, as a process that has just started knows it."""
+    return importlib.reload(clock)
 
 
 @pytest.fixture
-def kernel(monkeypatch: pytest.MonkeyPatch) -> list[bool | None]:
+def kernel(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What the kernel answers, one after the other."""
-    answers: list[bool | None] = []
-    monkeypatch.setattr(clock, "_last_answer", None)
-    monkeypatch.setattr(clock, "_next_question", float("-inf"))
-    monkeypatch.setattr(clock, "_timedated_says", lambda: None)
-    monkeypatch.setattr(clock, "_kernel_says", lambda: answers.pop(0))
+    answers: list[str] = []
+
+    def run(command: list[str], **_: float) -> str:
+        if command[0] == "timedatectl":
+            raise commands.CommandError("timedatectl", 1, "")
+        return answers.pop(0)
+
+    monkeypatch.setattr(commands, "run", run)
     return answers
 
 
-def test_the_kernel_is_asked_until_it_is(kernel: list[bool | None], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(clock, "_SECONDS_BETWEEN_QUESTIONS", 0.0)
-    kernel += [False, False, True]
+def test_the_kernel_is_asked_until_it_is(kernel: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    minutes = itertools.count(0.0, 60.0)
+    monkeypatch.setattr(time, "monotonic", lambda: next(minutes))
+    kernel += [NO, NO, YES]
+    clock = started()
     assert [clock.is_synchronised() for _ in range(5)] == [False, False, True, True, True]
 
 
-def test_it_is_asked_once_a_minute(kernel: list[bool | None]) -> None:
-    kernel += [False, True]
+def test_it_is_asked_once_a_minute(kernel: list[str]) -> None:
+    kernel += [NO, YES]
+    clock = started()
     assert [clock.is_synchronised() for _ in range(5)] == [False] * 5
-    assert kernel == [True]
+    assert kernel == [YES]
 
 
-def test_once_it_is_it_stays_so_until_the_next_boot(
-    kernel: list[bool | None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    Path(constants.IVY_RUN_DIR).mkdir()
-
-    def answer_after_a_restart() -> bool | None:
-        monkeypatch.setattr(clock, "_last_answer", None)
-        monkeypatch.setattr(clock, "_next_question", float("-inf"))
-        return clock.is_synchronised()
-
-    kernel += [True]
-    assert [answer_after_a_restart() for _ in range(3)] == [True] * 3
-    boot = tmp_path / "boot"
-    boot.write_text("another")
-    monkeypatch.setattr(clock, "_BOOT_ID", boot)
-    kernel += [False, True]
-    assert [answer_after_a_restart() for _ in range(3)] == [False, True, True]
+def test_once_it_is_it_stays_so_until_the_next_boot(kernel: list[str]) -> None:
+    NOTE.parent.mkdir()
+    kernel += [YES]
+    assert [started().is_synchronised() for _ in range(3)] == [True] * 3
+    NOTE.write_text("another boot")
+    kernel += [NO, YES]
+    assert [started().is_synchronised() for _ in range(3)] == [False, True, True]
 
 
-def test_without_a_place_for_the_note_it_is_asked_again(
-    kernel: list[bool | None], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    kernel += [True]
-    assert clock.is_synchronised() is True and not Path(constants.IVY_RUN_DIR).exists()
+def test_without_a_place_for_the_note_it_is_asked_again(kernel: list[str]) -> None:
+    kernel += [YES]
+    assert started().is_synchronised() is True and not NOTE.parent.exists()
 
 
 @pytest.mark.parametrize(
@@ -73,8 +80,10 @@ def test_timedated_is_asked_where_nobody_else_may_be(node: Node, answer: str, me
     assert node.calls() == ["timedatectl show --property=NTPSynchronized --value"]
 
 
-def test_the_kernel_answers() -> None:
-    assert clock._kernel_says() in (True, False, None)
+def test_the_kernel_answers(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    node.fake("timedatectl", {"*": "exit 1"})
+    monkeypatch.setenv("PATH", node.environment["PATH"])
+    assert started().is_synchronised() in (True, False, None)
 
 
 def test_no_library_is_loaded_late_to_ask_the_kernel(node: Node) -> None:

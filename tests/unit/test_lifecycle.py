@@ -128,7 +128,7 @@ def groups(node: Node, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             "show*ivy-dummy-procedure.service": "echo ControlGroup=",
         },
     )
-    monkeypatch.setattr(mainloop_toggle, "_CONTROL_GROUPS", str(tmp_path))
+    monkeypatch.setattr(mainloop_toggle, "CONTROL_GROUPS", str(tmp_path))
     group = tmp_path / "system.slice" / "tenta"
     group.mkdir(parents=True)
     (group / "cgroup.procs").write_text("77\n13\n")

@@ -6,6 +6,7 @@ import io
 import os
 import re
 import sys
+import time
 import types
 from typing import Any, get_args
 
@@ -104,11 +105,20 @@ def test_a_horizontal_line(make_logger: type[Logger], capsys: pytest.CaptureFixt
 @pytest.mark.parametrize(
     ("hours", "shown"), [(0, "+0"), (2, "+2"), (-3.5, "-3.5"), (5.75, "+5.75"), (-11, "-11"), (14, "+14")]
 )
-def test_the_difference_to_utc(hours: float, shown: str) -> None:
-    from ivy.utils.logger import _utc_offset
-
-    zone = datetime.timezone(datetime.timedelta(hours=hours))
-    assert _utc_offset(datetime.datetime.now(zone)) == shown
+def test_the_difference_to_utc(
+    make_logger: type[Logger],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    hours: float,
+    shown: str,
+) -> None:
+    with monkeypatch.context() as patched:
+        # POSIX counts to the west.
+        patched.setenv("TZ", f"<here>{'-' if hours > 0 else ''}{datetime.timedelta(hours=abs(hours))}")
+        time.tzset()
+        make_logger(verbose(console="DEBUG")).info("message")
+    time.tzset()
+    assert f" UTC{shown} - " in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("least", [*LEVELS, None])
@@ -270,7 +280,8 @@ def test_a_journal_that_restarts_loses_no_line(
     def refuse(*_fields: str) -> None:
         raise ConnectionRefusedError
 
-    monkeypatch.setattr(sys.modules["systemd"]._journal, "sendv", refuse)
+    module = sys.modules["systemd"]
+    monkeypatch.setattr(module._journal, "sendv", refuse)
     journal.send("ERROR", "subject", "more")
     assert capfd.readouterr().err == "subject\nmore\n"
 

@@ -10,13 +10,15 @@ import psutil
 import pytest
 
 from ivy.procedures import system_checks
+from ivy.procedures._housekeeping import Housekeeper
 from ivy.types.messages import DataMessageBody, LogMessageBody
 from ivy.utils import notify
 from ivy.utils.host import vitals
 from ivy.utils.host.locks import file_lock
+from ivy.utils.logger import Logger
 from ivy.utils.messaging_agent import MessagingAgent
 from ivy.utils.state_interface import STATE_FILE_LOCK, StateInterface
-from tests.support.helpers import BACKEND, Node, wait_until
+from tests.support.helpers import BACKEND, Node, make_config, wait_until
 
 # The real service, but for its patience.
 RUN = """
@@ -115,7 +117,7 @@ def test_a_state_that_another_process_holds_stops_no_sampling(
     start: Callable[..., subprocess.Popen[str]], agent: MessagingAgent, name: str
 ) -> None:
     with file_lock(STATE_FILE_LOCK, timeout=1):
-        start(name, "from ivy.utils import state_interface; state_interface._SECONDS_TO_WAIT = 0.01")
+        start(name, "from ivy.utils import state_interface; state_interface.SECONDS_TO_WAIT = 0.01")
         wait_until(lambda: len(samples(agent)) >= 3)
     assert any("locked by another process" in line for line in log_lines(agent))
 
@@ -202,16 +204,32 @@ def test_where_nobody_was_told_that_a_boot_loses_the_data_it_is_told_later(
     assert len(log_lines(agent)) == 1
 
 
-def test_a_boot_time_that_jitters_is_not_written_again() -> None:
+class Ended(Exception):
+    """Of a procedure that would go on for ever."""
+
+
+def check(agent: MessagingAgent, rest: Callable[[float], None]) -> None:
+    """Let the system checks work until they are `Ended` while they rest."""
+    with pytest.MonkeyPatch.context() as patched, pytest.raises(Ended):
+        patched.setattr(notify, "sleep", rest)
+        patched.setattr(system_checks, "MessagingAgent", lambda: agent)
+        system_checks.run(make_config(), Logger(make_config(), "system-checks"))
+
+
+def end(_: float) -> None:
+    raise Ended
+
+
+def test_a_boot_time_that_jitters_is_not_written_again(agent: MessagingAgent) -> None:
     """A card bears only so many writes."""
     boot_time = vitals.boot_time()
     with StateInterface.update() as state:
         state.system.last_boot_time = boot_time - datetime.timedelta(seconds=1)
-    system_checks._update_state(1)
+    check(agent, end)
     assert StateInterface.load().system.last_boot_time == boot_time - datetime.timedelta(seconds=1)
     with StateInterface.update() as state:
         state.system.last_boot_time = boot_time - datetime.timedelta(days=1)
-    system_checks._update_state(1)
+    check(agent, end)
     found = StateInterface.load().system.last_boot_time
     assert found and abs(found - boot_time).total_seconds() < 5
 
@@ -231,19 +249,20 @@ def test_system_checks_keep_house(start: Callable[..., subprocess.Popen[str]], a
     assert log_lines(agent) == ["system-checks - WARNING - Messages were dropped from the full queue: 12 data"]
 
 
-def test_house_is_kept_between_checks_that_are_far_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_house_is_kept_between_checks_that_are_far_apart(
+    agent: MessagingAgent, monkeypatch: pytest.MonkeyPatch
+) -> None:
     done: list[float] = []
     now = 0.0
-
-    class Keeper:
-        def work(self) -> None:
-            done.append(now)
 
     def rest(seconds: float) -> None:
         nonlocal now
         now += seconds
+        if now == 300:
+            raise Ended
 
     monkeypatch.setattr("time.monotonic", lambda: now)
-    monkeypatch.setattr(notify, "sleep", rest)
-    system_checks._keep_house([Keeper().work], 150)
-    assert (now, done) == (150, [0, 60, 120])
+    monkeypatch.setattr(Housekeeper, "work", lambda _: done.append(now))
+    monkeypatch.setattr(system_checks, "get_time_to_next_datapoint", lambda _: 150)
+    check(agent, rest)
+    assert done == [0, 60, 120, 150, 210, 270]

@@ -1,10 +1,13 @@
 """`ivy.service` and `ivy.utils.notify`: what a service and systemd say to each other."""
 
+import contextlib
+import importlib
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -214,15 +217,23 @@ def test_where_nobody_listens_no_socket_is_opened(node: Node) -> None:
     )
 
 
-def notifier_with(socket: object) -> sdnotify.SystemdNotifier:
-    """The library's own, whose socket is another."""
+@contextlib.contextmanager
+def notifying(socket: object) -> Iterator[None]:
+    """As in a service that has just started, whose socket of the library is another."""
     notifier = object.__new__(sdnotify.SystemdNotifier)
     notifier.debug, notifier.socket = False, socket
-    return notifier
+    try:
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setenv("NOTIFY_SOCKET", "/run/systemd/notify")
+            patched.setattr(sdnotify, "SystemdNotifier", lambda: notifier)
+            importlib.reload(notify)
+        yield
+    finally:
+        importlib.reload(notify)
 
 
 @pytest.fixture
-def said(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def said() -> Iterator[list[str]]:
     """What `notify` says, as systemd reads it."""
     said: list[str] = []
 
@@ -230,12 +241,11 @@ def said(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         def sendall(self, datagram: bytes) -> None:
             said.append(datagram.decode())
 
-    monkeypatch.setattr(notify, "_notifier", notifier_with(Socket()))
-    monkeypatch.setattr(notify, "_last_heartbeat", float("-inf"))
-    return said
+    with notifying(Socket()):
+        yield said
 
 
-def test_a_stop_signal_during_a_notification_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stop_signal_during_a_notification_is_not_lost() -> None:
     """The library swallows every exception, and with it the one by which a procedure ends."""
 
     class Socket:
@@ -245,10 +255,9 @@ def test_a_stop_signal_during_a_notification_is_not_lost(monkeypatch: pytest.Mon
     def stop(*_: object) -> None:
         raise SystemExit(0)
 
-    monkeypatch.setattr(notify, "_notifier", notifier_with(Socket()))
     before = signal.signal(signal.SIGTERM, stop)
     try:
-        with pytest.raises(SystemExit):
+        with notifying(Socket()), pytest.raises(SystemExit):
             notify.status("text")
     finally:
         signal.signal(signal.SIGTERM, before)

@@ -1,5 +1,7 @@
 """What the source of versions is asked, and how its answers are judged. Fetching itself is seen on real nodes."""
 
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +42,10 @@ def settings(**changed: Any) -> UpdaterConfig:
         ("10.0.0.1", "o/n", "https://10.0.0.1/o/n.git"),
     ],
 )
-def test_addresses(tmp_path: Path, host: str, repository: str, url: str) -> None:
-    assert Source(settings(provider_host=host, repository=repository), tmp_path)._url() == url
+def test_addresses(tmp_path: Path, node: Node, host: str, repository: str, url: str) -> None:
+    node.fake("systemd-run", {})
+    Source(settings(provider_host=host, repository=repository), tmp_path).list_tags()
+    assert node.calls()[-1].endswith(f" -- {url}")
 
 
 @pytest.mark.parametrize(
@@ -160,18 +164,25 @@ def repository(tmp_path: Path, node: Node) -> Source:
     return Source(settings(), tmp_path)
 
 
-def check(repository: Source, tmp_path: Path, listing: str) -> list[str]:
-    """Let a listing be looked at."""
-    (tmp_path / "listing").write_text(listing)
-    return repository._check_tree("v1.2.3")
+@pytest.fixture
+def unpack(repository: Source, tmp_path: Path, node: Node) -> Callable[[str], list[str]]:
+    """Unpacks a version with such a listing. Returns the names that git is told to unpack."""
+
+    def unpack(listing: str) -> list[str]:
+        (tmp_path / "listing").write_text(listing)
+        with tempfile.TemporaryDirectory() as directory:
+            repository.unpack(VERSION, Path(directory, "release"))
+        return node.calls()[-1].rpartition(" -- ")[2].split()
+
+    return unpack
 
 
-def test_the_parts_of_a_release_are_unpacked_and_nothing_else(repository: Source, tmp_path: Path) -> None:
+def test_the_parts_of_a_release_are_unpacked_and_nothing_else(unpack: Callable[[str], list[str]]) -> None:
     names = ["ivy/a.py", "ivy/b.py", "pyproject.toml", "README.md", ".github/x", "ivy.py", "config"]
     listing = "".join(map(line, names))
-    assert check(repository, tmp_path, listing) == ["config", "ivy", "pyproject.toml"]
+    assert unpack(listing) == ["config", "ivy", "pyproject.toml"]
     # What is not unpacked may be anything.
-    assert check(repository, tmp_path, line("docs/module", "160000", "-") + line("ivy/a.py")) == ["ivy"]
+    assert unpack(line("docs/module", "160000", "-") + line("ivy/a.py")) == ["ivy"]
 
 
 @pytest.mark.parametrize(
@@ -189,27 +200,27 @@ def test_the_parts_of_a_release_are_unpacked_and_nothing_else(repository: Source
     ],
 )
 def test_what_a_release_cannot_have_is_rejected(
-    repository: Source, tmp_path: Path, entry: str, reason: str
+    unpack: Callable[[str], list[str]], entry: str, reason: str
 ) -> None:
     with pytest.raises(Rejected, match=reason) as caught:
-        check(repository, tmp_path, entry)
+        unpack(entry)
     assert len(str(caught.value)) < 1500
 
 
-def test_too_many_files_are_rejected(repository: Source, tmp_path: Path) -> None:
+def test_too_many_files_are_rejected(unpack: Callable[[str], list[str]]) -> None:
     with pytest.raises(Rejected, match="20001 files"):
-        check(repository, tmp_path, "".join(line(f"ivy/{number}") for number in range(20_001)))
+        unpack("".join(line(f"ivy/{number}") for number in range(20_001)))
 
 
-def test_a_listing_without_end_is_rejected(repository: Source, tmp_path: Path) -> None:
+def test_a_listing_without_end_is_rejected(unpack: Callable[[str], list[str]]) -> None:
     with pytest.raises(Rejected, match="more files than"):
-        check(repository, tmp_path, line("docs/" + "x" * 900) * 9_000)
+        unpack(line("docs/" + "x" * 900) * 9_000)
 
 
 def test_the_token_is_neither_argument_nor_environment(tmp_path: Path, node: Node) -> None:
     read = f'for each; do case $each in *LoadCredential=token:*) cat "${{each#*:}}" >{tmp_path}/read ;; esac; done'
     node.fake("systemd-run", {"*fetch*": read})
-    Source(settings(access_token="hidden-token"), tmp_path)._fetch("https://h/o/n.git", "refs/tags/v1.2.3")
+    Source(settings(access_token="hidden-token"), tmp_path).fetch(VERSION)
     assert (tmp_path / "read").read_text() == "hidden-token"
     assert "hidden-token" not in "".join(node.calls())
 

@@ -65,8 +65,8 @@ with StateInterface.update() as state:
 def test_the_lock_is_held_across_the_body(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     holder = node.start("-c", HOLD)
     assert holder.stdout and holder.stdout.readline() == "in the body\n"
-    assert state_interface._SECONDS_TO_WAIT == 6
-    monkeypatch.setattr(state_interface, "_SECONDS_TO_WAIT", 0.05)
+    assert state_interface.SECONDS_TO_WAIT == 6
+    monkeypatch.setattr(state_interface, "SECONDS_TO_WAIT", 0.05)
     with pytest.raises(TimeoutError):
         StateInterface.load()
     with pytest.raises(TimeoutError), StateInterface.update():

@@ -142,6 +142,7 @@ class Performed:
             return None
 
         monkeypatch.setattr(Updater, "perform", perform)
+        monkeypatch.setattr(environment, "why_not", lambda _: None)
 
 
 def pend(*revisions: int) -> None:
@@ -152,8 +153,7 @@ def pend(*revisions: int) -> None:
 def test_the_newest_offer_is_dealt_with_and_the_others_are_answered(monkeypatch: pytest.MonkeyPatch) -> None:
     performed = Performed(monkeypatch)
     pend(6, 8, 7)
-    assert update_pass._decide_about_newest()
-    assert not update_pass._decide_about_newest()
+    update_pass.run()
     assert performed.revisions == [8]
     found = [(d.revision, d.accepted, d.reason) for d in history.load().decisions]
     superseded = "superseded by revision 8"
@@ -167,14 +167,12 @@ def test_what_was_decided_is_not_decided_again(monkeypatch: pytest.MonkeyPatch) 
     with history.update() as past:
         past.decided_revision = 8
     pend(7, 8)
-    assert not update_pass._decide_about_newest()
-    decisions.report(LOGGER)  # as each pass does
+    update_pass.run()
     assert performed.revisions == [] and StateInterface.load().pending_configs == []
 
 
 def test_a_pass_tells_what_runs_and_deals_with_all_offers(monkeypatch: pytest.MonkeyPatch) -> None:
     performed = Performed(monkeypatch)
-    monkeypatch.setattr(environment, "why_not", lambda _: None)
     pend(5)
     update_pass.run()
     assert startups() == [3] and performed.revisions == [5]
@@ -184,7 +182,7 @@ def test_a_pass_tells_what_runs_and_deals_with_all_offers(monkeypatch: pytest.Mo
 def test_an_offer_that_is_repeated_in_the_state_is_answered_once(monkeypatch: pytest.MonkeyPatch) -> None:
     performed = Performed(monkeypatch)
     pend(5, 5)
-    assert update_pass._decide_about_newest()
+    update_pass.run()
     assert performed.revisions == [5] and len(history.load().decisions) == 1
 
 
@@ -246,7 +244,7 @@ def test_the_admin_is_told_soon_that_there_is_no_network(monkeypatch: pytest.Mon
     """Nothing else is decided while a command waits, and who gave it may be gone."""
     clock = Clock(monkeypatch)
     write({**CONFIG, "updater": UPDATER})
-    monkeypatch.setattr(Updater, "_make_release", no_network)
+    monkeypatch.setattr(Source, "fetch", no_network)
     failure = Updater(update_pass.running_config()).perform(ADMINS)
     assert failure == "no route to host"
     assert 60 < clock.now - 1000 < 300
@@ -257,11 +255,11 @@ def test_what_fills_the_disk_is_removed_before_the_decision_is_written(
 ) -> None:
     unfinished = releases.unfinished(Version("1.1.0"))
 
-    def fill(_: Updater, version: Version) -> None:
+    def fill(_: Source, version: Version) -> None:
         unfinished.mkdir()
         raise Rejected("No space left on device")
 
-    monkeypatch.setattr(Updater, "_make_release", fill)
+    monkeypatch.setattr(Source, "fetch", fill)
     there: list[bool] = []
     monkeypatch.setattr(decisions, "record", lambda *_: there.append(unfinished.exists()))
     write({**CONFIG, "updater": UPDATER})
@@ -269,17 +267,14 @@ def test_what_fills_the_disk_is_removed_before_the_decision_is_written(
     assert there == [False]
 
 
-def test_versions_come_from_where_the_active_config_says(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_versions_come_from_where_the_active_config_says(node: Node) -> None:
     """The offered one is not trusted yet."""
-
-    def fetch(source: Source, _: Version) -> None:
-        raise Rejected(f"{source._settings.provider_host} {source._settings.repository}")
-
-    monkeypatch.setattr(Source, "fetch", fetch)
+    node.fake("systemd-run", {"*fetch*": "echo couldn\\'t find remote ref >&2; exit 128"})
     write({**CONFIG, "updater": UPDATER})
     evil = {**UPDATER, "repository": "evil/name", "provider_host": "evil"}
     offer = Offer.of_backend(foreign(4, "1.1.0", updater=evil))
-    assert Updater(update_pass.running_config()).perform(offer) == "github.com org/name"
+    failure = Updater(update_pass.running_config()).perform(offer)
+    assert failure == "v1.1.0 of https://github.com/org/name.git: there is no such tag in the repository"
 
 
 def test_tests_that_were_stopped_have_not_passed(node: Node, releases: Releases) -> None:
@@ -352,10 +347,10 @@ def test_the_operator_reads_which_test_failed_and_no_warnings(judge: Callable[..
 def test_a_version_on_disk_that_no_python_can_run_is_made_anew(
     releases: Releases, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def make_release(_: Updater, version: Version) -> None:
+    def fetch(_: Source, version: Version) -> None:
         raise Rejected(f"{version} is made again")
 
-    monkeypatch.setattr(Updater, "_make_release", make_release)
+    monkeypatch.setattr(Source, "fetch", fetch)
     write({**CONFIG, "updater": UPDATER})
     releases.directory(Version("1.1.0")).mkdir()
     failure = Updater(update_pass.running_config()).perform(ADMINS)
