@@ -95,6 +95,7 @@ class Node:
             **os.environ,
             "COLUMNS": "80",
             "PATH": f"{self.programs}:{os.environ['PATH']}",
+            "PYDANTIC_DISABLE_PLUGINS": "__all__",  # as in the units
             "PYTHONDONTWRITEBYTECODE": "",
             "PYTHONPATH": str(self.release),
             "PYTHONPYCACHEPREFIX": str(bytecode),

@@ -28,6 +28,12 @@ RUNNING = {
 }
 
 
+@pytest.fixture(autouse=True)
+def no_packages(node: Node) -> None:
+    """Whatever apt knows on this machine; asking it takes a second."""
+    node.fake("apt-cache", {})
+
+
 def examine(node: Node, **changes: str) -> tuple[int, dict[str, Any]]:
     """Exit status and findings by their checks, for a node with one service."""
     service = "\\n".join(

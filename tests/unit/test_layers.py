@@ -123,7 +123,6 @@ PROCEDURES = ["dummy-procedure", "system-checks"]
 
 @pytest.mark.parametrize("service", PROCEDURES)
 def test_a_procedure_carries_no_network(node: Node, notify_socket: NotifySocket, service: str) -> None:
-    node.environment |= {"PYDANTIC_DISABLE_PLUGINS": "__all__"}  # as in the units
     loaded = loaded_by(node, notify_socket, service)
     assert {"ivy", "pydantic", "sqlite3"} <= loaded
     assert not loaded & {"paho", "filelock", "asyncio", "ssl", "zipfile"}  # the last is importlib.metadata's

@@ -59,6 +59,7 @@ def test_its_own_test_passes_at_once(checkout: Path) -> None:
     assert "already" in again.stderr
 
 
+@pytest.mark.slow
 def test_the_tests_that_know_all_procedures_take_one_that_sorts_between_two_of_them(checkout: Path) -> None:
     """What the tests of a fork meet, of which these are the quick ones."""
     new_procedure(checkout, "heat-box")

@@ -308,7 +308,7 @@ WARNED_OF = {
 
 @pytest.fixture
 def judge(releases: Releases, node: Node) -> Callable[..., None]:
-    """Lets the updater run one test of a release with warnings that are errors, by the pytest that is installed."""
+    """Lets the updater run tests of a release with warnings that are errors, by the pytest that is installed."""
     release = releases.directory(VERSION)
     python = Path(environment.python_of(release))
     python.parent.mkdir(parents=True)
@@ -317,30 +317,27 @@ def judge(releases: Releases, node: Node) -> Callable[..., None]:
     node.fake("systemd-run", {"*": f'cd "{release}"; while [ "$1" != -- ]; do shift; done; shift; exec "$@"'})
     (release / "tests").mkdir()
 
-    def run(body: str, settings: str = "") -> None:
+    def run(*bodies: str, settings: str = "") -> None:
         (release / "pyproject.toml").write_text(STRICT + settings)
         imports = "import gc, socket, threading, warnings\n\nimport pytest\n\n\n"
-        test = f"{imports}@pytest.mark.version_change\ndef test_it():\n{body}\n"
-        (release / "tests" / "test_it.py").write_text(test)
+        tests = (f"@pytest.mark.version_change\ndef test_{n}():\n{body}\n\n\n" for n, body in enumerate(bodies))
+        (release / "tests" / "test_it.py").write_text(imports + "".join(tests))
         Updater(update_pass.running_config()).run_pytests(VERSION)
 
     return run
 
 
-@pytest.mark.parametrize("what", WARNED_OF)
-def test_no_release_is_rejected_for_a_warning(judge: Callable[..., None], what: str) -> None:
-    judge(WARNED_OF[what])
-
-
-def test_no_release_is_rejected_for_a_setting_that_another_pytest_knows(judge: Callable[..., None]) -> None:
-    judge("    ...", UNKNOWN)
+def test_no_release_is_rejected_for_warnings_and_settings_that_another_pytest_knows(
+    judge: Callable[..., None],
+) -> None:
+    judge(*WARNED_OF.values(), settings=UNKNOWN)
 
 
 def test_the_operator_reads_which_test_failed_and_no_warnings(judge: Callable[..., None]) -> None:
     noise = "    for n in range(200): warnings.warn_explicit(f'warning {n}', UserWarning, 'x.py', n)\n"
     with pytest.raises(Rejected, match="assert 2 == 3") as rejected:
         judge(f"{noise}    assert 2 == 3")
-    assert "FAILED tests/test_it.py::test_it" in str(rejected.value)
+    assert "FAILED tests/test_it.py::test_0" in str(rejected.value)
     assert "warning 1" not in str(rejected.value)
 
 
