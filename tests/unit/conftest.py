@@ -91,6 +91,21 @@ def ivy(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
     return run
 
 
+@pytest.fixture
+def ivy_of_node(node: Node, ivy: Ivy) -> Ivy:
+    """As `node.ivy`, but in this process: for what a process of its own would prove nothing about, only slower."""
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(constants, "PROJECT_DIR", str(node.release))
+            patched.setenv("PATH", node.environment["PATH"])
+            patched.setenv("COLUMNS", node.environment["COLUMNS"])
+            patched.chdir(node.home)
+            return ivy(*arguments)
+
+    return run
+
+
 class ClosingLogger(Logger):
     """A logger whose queue can be closed, which no service ever needs to."""
 

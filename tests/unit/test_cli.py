@@ -16,6 +16,7 @@ from ivy.types.messages import ConfigMessageBody, DataMessageBody, LogMessageBod
 from ivy.utils.host import clock, mounts
 from ivy.utils.messaging_agent import ACTIVE_QUEUE_FILE, LAST_SAMPLE, MessagingAgent
 from tests.support.helpers import ARCHIVE_DIR, BACKEND, UPDATER, Node, NotifySocket, wait_until
+from tests.unit.archives import Ivy
 
 
 def unit(active: str, sub: str, status: str = "", result: str = "success", kind: str = "notify") -> str:
@@ -125,17 +126,17 @@ def test_status_of_a_well_node(node: Node) -> None:
     }
 
 
-def test_status_for_people(node: Node) -> None:
+def test_status_for_people(node: Node, ivy_of_node: Ivy) -> None:
     node.write_config()
     wants(node, dummy_procedure=RUNNING)
     MessagingAgent().teardown()
-    status, output, _ = node.ivy("status")
+    status, output, _ = ivy_of_node("status")
     assert status == 0
     assert output.splitlines()[0] == f"ivy {constants.VERSION} on node-1, config revision 3"
     assert "sampling every 10 s" in output and output.endswith("all is well\n")
 
 
-def test_status_counts_the_queue(node: Node) -> None:
+def test_status_counts_the_queue(node: Node, ivy_of_node: Ivy) -> None:
     node.write_config()
     wants(node, dummy_procedure=RUNNING)
     agent = MessagingAgent()
@@ -143,16 +144,16 @@ def test_status_counts_the_queue(node: Node) -> None:
         agent.add_message(DataMessageBody(data={"a": 1}))
     agent.database.execute("UPDATE QUEUE SET timestamp = timestamp - 100")
     agent.teardown()
-    queue = json.loads(node.ivy("status", "--json")[1])["queue"]
+    queue = json.loads(ivy_of_node("status", "--json")[1])["queue"]
     assert queue["length"] == 3 and 100 <= queue["oldest_seconds"] <= 160
 
 
-def problems(node: Node) -> list[str]:
+def problems(ivy_of_node: Ivy) -> list[str]:
     """What the status complains about; the exit status must agree."""
-    status, output, errors = node.ivy("status", "--json")
+    status, output, errors = ivy_of_node("status", "--json")
     found: dict[str, Any] = json.loads(output)
     assert (status == 0) is found["well"] is (not found["problems"]) and status in (0, 1), errors
-    readable = node.ivy("status")
+    readable = ivy_of_node("status")
     assert readable[0] == status and all(f"PROBLEM:  {problem}" in readable[1] for problem in found["problems"])
     return list(found["problems"])
 
@@ -166,51 +167,53 @@ def problems(node: Node) -> list[str]:
         (unit("failed", "failed", result="exit-code", kind="oneshot"), "failed (failed)"),
     ],
 )
-def test_status_of_a_service_that_is_not_well(node: Node, data_dir: Path, state: str, problem: str) -> None:
+def test_status_of_a_service_that_is_not_well(
+    node: Node, data_dir: Path, state: str, problem: str, ivy_of_node: Ivy
+) -> None:
     node.write_config()
     wants(node, dummy_procedure=state, system_checks=RUNNING)
-    assert problems(node) == [f"ivy-dummy-procedure.service: {problem}"]
+    assert problems(ivy_of_node) == [f"ivy-dummy-procedure.service: {problem}"]
 
 
-def test_status_without_a_usable_config(node: Node, data_dir: Path) -> None:
+def test_status_without_a_usable_config(node: Node, data_dir: Path, ivy_of_node: Ivy) -> None:
     wants(node, dummy_procedure=RUNNING)
-    [problem] = problems(node)
+    [problem] = problems(ivy_of_node)
     assert problem.startswith(f"config: {node.release}/config/config.json: does not exist")
 
 
-def test_status_without_systemd(node: Node, data_dir: Path) -> None:
+def test_status_without_systemd(node: Node, data_dir: Path, ivy_of_node: Ivy) -> None:
     node.write_config()
     node.environment["PATH"] = str(node.programs)
-    [problem] = problems(node)
+    [problem] = problems(ivy_of_node)
     assert problem.startswith("services: `systemctl")
 
 
-def test_status_without_services(node: Node, data_dir: Path) -> None:
+def test_status_without_services(node: Node, data_dir: Path, ivy_of_node: Ivy) -> None:
     node.write_config()
     wants(node)
-    [problem] = problems(node)
+    [problem] = problems(ivy_of_node)
     assert "ivy.target wants none" in problem
 
 
-def test_status_with_a_broken_queue(node: Node, data_dir: Path) -> None:
+def test_status_with_a_broken_queue(node: Node, data_dir: Path, ivy_of_node: Ivy) -> None:
     node.write_config()
     wants(node, dummy_procedure=RUNNING)
     Path(ACTIVE_QUEUE_FILE).mkdir()
-    [problem] = problems(node)
+    [problem] = problems(ivy_of_node)
     assert problem.startswith(f"queue: {ACTIVE_QUEUE_FILE}: ")
 
 
-def test_status_with_a_backend(node: Node, data_dir: Path) -> None:
+def test_status_with_a_backend(node: Node, data_dir: Path, ivy_of_node: Ivy) -> None:
     node.write_config(backend=BACKEND)
     wants(node, tenta=RUNNING)
-    assert problems(node) == ["backend: not connected: it has not started yet"]
+    assert problems(ivy_of_node) == ["backend: not connected: it has not started yet"]
     (data_dir / "run").mkdir()
     report = LinkReport(broker="localhost:1", connected=False, since=1.5, reason="refused")
     report.write()
-    assert problems(node) == ["backend: not connected: refused"]
+    assert problems(ivy_of_node) == ["backend: not connected: refused"]
     report.model_copy(update={"connected": True, "reason": None}).write()
-    assert problems(node) == []
-    assert json.loads(node.ivy("status", "--json")[1])["backend"] == {
+    assert problems(ivy_of_node) == []
+    assert json.loads(ivy_of_node("status", "--json")[1])["backend"] == {
         "provider": "tenta",
         "broker": "localhost:1",
         "connected": True,
@@ -221,30 +224,34 @@ def test_status_with_a_backend(node: Node, data_dir: Path) -> None:
 
 
 @pytest.mark.parametrize("changes", [{"invocation": "of before"}, {"broker": "elsewhere:1"}])
-def test_what_another_run_said_of_its_connection_is_not_believed(node: Node, changes: dict[str, str]) -> None:
+def test_what_another_run_said_of_its_connection_is_not_believed(
+    node: Node, changes: dict[str, str], ivy_of_node: Ivy
+) -> None:
     node.write_config(backend=BACKEND)
     wants(node, tenta=RUNNING)
     Path(constants.IVY_RUN_DIR).mkdir()
     report = LinkReport(broker="localhost:1", connected=True, since=1.5, invocation="a1")
     report.write()
-    assert problems(node) == []
+    assert problems(ivy_of_node) == []
     report.model_copy(update=changes).write()
-    assert problems(node) == ["backend: not connected: it has ended without a word"]
+    assert problems(ivy_of_node) == ["backend: not connected: it has ended without a word"]
 
 
-def test_status_tells_when_each_procedure_sampled_last(node: Node, notify_socket: NotifySocket) -> None:
+def test_status_tells_when_each_procedure_sampled_last(
+    node: Node, notify_socket: NotifySocket, ivy_of_node: Ivy
+) -> None:
     node.write_config(dummy_procedure={"seconds_between_datapoints": 1})
     node.start("-m", "ivy", "run", "dummy-procedure")
     note = Path(f"{LAST_SAMPLE}dummy-procedure")
     wait_until(note.exists)
     wants(node, dummy_procedure=RUNNING, system_checks=RUNNING)
-    sampling, silent = json.loads(node.ivy("status", "--json")[1])["units"]
+    sampling, silent = json.loads(ivy_of_node("status", "--json")[1])["units"]
     assert silent["last_sample_seconds"] is None
     # Whatever the clock says: the time of the file counts from the boot.
     assert 0 <= sampling["last_sample_seconds"] <= time.clock_gettime(time.CLOCK_BOOTTIME) - note.stat().st_mtime
 
 
-def test_ages_of_samples_for_people_and_of_an_earlier_boot(node: Node) -> None:
+def test_ages_of_samples_for_people_and_of_an_earlier_boot(node: Node, ivy_of_node: Ivy) -> None:
     node.write_config()
     wants(node, dummy_procedure=RUNNING)
     note = Path(f"{LAST_SAMPLE}dummy-procedure")
@@ -252,33 +259,33 @@ def test_ages_of_samples_for_people_and_of_an_earlier_boot(node: Node) -> None:
     note.touch()
     now = time.clock_gettime(time.CLOCK_BOOTTIME)
     os.utime(note, (now, max(0.0, now - 1000)))
-    assert "sampling every 10 s (last sample 17 min ago)" in node.ivy("status")[1]
+    assert "sampling every 10 s (last sample 17 min ago)" in ivy_of_node("status")[1]
     os.utime(note, (now, now + 100_000))
-    assert "last sample" not in node.ivy("status")[1]
+    assert "last sample" not in ivy_of_node("status")[1]
 
 
-def test_a_damaged_report_of_the_link_is_none(node: Node, data_dir: Path) -> None:
+def test_a_damaged_report_of_the_link_is_none(node: Node, data_dir: Path, ivy_of_node: Ivy) -> None:
     node.write_config(backend=BACKEND)
     wants(node, tenta=RUNNING)
     (data_dir / "run").mkdir()
     (data_dir / "run" / "link.json").write_bytes(b"\xff")
-    assert problems(node) == ["backend: not connected: it has not started yet"]
+    assert problems(ivy_of_node) == ["backend: not connected: it has not started yet"]
 
 
-def test_start_stop_and_restart(node: Node) -> None:
+def test_start_stop_and_restart(node: Node, ivy_of_node: Ivy) -> None:
     node.write_config()
     node.fake("systemctl", {})
     for command in ("start", "stop", "restart"):
-        assert node.ivy(command)[0] == 0
+        assert ivy_of_node(command)[0] == 0
     changes = [call for call in node.calls() if " show " not in call]
     start = ["systemctl daemon-reload", "systemctl start -- ivy.target"]
     stop = ["systemctl stop -- ivy.target"]
     assert changes == [*start, *stop, *stop, *start]
 
 
-def test_a_restart_that_would_end_in_nothing_stops_nothing(node: Node) -> None:
+def test_a_restart_that_would_end_in_nothing_stops_nothing(node: Node, ivy_of_node: Ivy) -> None:
     node.fake("systemctl", {})
-    status, _, errors = node.ivy("restart")
+    status, _, errors = ivy_of_node("restart")
     assert status == 78 and "nothing was stopped" in errors and node.calls() == []
 
 
@@ -307,9 +314,9 @@ def test_logs_are_the_journals(node: Node, arguments: list[str], call: str) -> N
     assert node.calls() == [call]
 
 
-def test_the_config_is_shown_without_its_secrets(node: Node) -> None:
+def test_the_config_is_shown_without_its_secrets(node: Node, ivy_of_node: Ivy) -> None:
     node.write_config(backend=BACKEND, updater=UPDATER)
-    status, output, _ = node.ivy("config", "show")
+    status, output, _ = ivy_of_node("config", "show")
     assert status == 0 and "hidden" not in output
     shown = json.loads(output)
     assert shown["backend"]["mqtt_connection"]["host"] == "localhost"
@@ -317,8 +324,8 @@ def test_the_config_is_shown_without_its_secrets(node: Node) -> None:
     assert shown["updater"]["access_token"] == "***"
 
 
-def test_the_schema_is_that_of_the_config(node: Node) -> None:
-    status, output, _ = node.ivy("config", "schema")
+def test_the_schema_is_that_of_the_config(ivy_of_node: Ivy) -> None:
+    status, output, _ = ivy_of_node("config", "schema")
     schema = json.loads(output)
     assert status == 0 and schema.pop("$schema") == "https://json-schema.org/draft/2020-12/schema"
     assert schema == Config.model_json_schema() | {"title": f"Config of ivy {constants.VERSION}"}
@@ -333,11 +340,11 @@ def test_the_schema_explains_every_field_to_an_editor() -> None:
             assert any(each.get("description") for each in described), name
 
 
-def test_a_valid_config(node: Node) -> None:
+def test_a_valid_config(node: Node, ivy_of_node: Ivy) -> None:
     node.write_config()
-    assert node.ivy("config", "validate") == (0, "the config is valid\n", "")
+    assert ivy_of_node("config", "validate") == (0, "the config is valid\n", "")
     (node.home / "offer.json").write_text((node.release / "config" / "config.json").read_text())
-    assert node.ivy("config", "validate", "offer.json") == (0, "the config is valid\n", "")
+    assert ivy_of_node("config", "validate", "offer.json") == (0, "the config is valid\n", "")
 
 
 @pytest.mark.parametrize(
@@ -348,14 +355,16 @@ def test_a_valid_config(node: Node) -> None:
         (b'{"general": {"config_revision": "hidden"}}', "general.config_revision: "),
     ],
 )
-def test_an_invalid_config_exits_with_78_and_its_faults(node: Node, content: bytes, reason: str) -> None:
+def test_an_invalid_config_exits_with_78_and_its_faults(
+    node: Node, content: bytes, reason: str, ivy_of_node: Ivy
+) -> None:
     (node.home / "offer.json").write_bytes(content)
-    status, output, errors = node.ivy("config", "validate", "offer.json")
+    status, output, errors = ivy_of_node("config", "validate", "offer.json")
     assert (status, output) == (78, "")
     assert errors.startswith("ivy: offer.json: ") and reason in errors and "hidden" not in errors
     (node.release / "config" / "config.json").write_bytes(content)
     for command in ("validate", "show"):
-        status, output, errors = node.ivy("config", command)
+        status, output, errors = ivy_of_node("config", command)
         assert (status, output) == (78, "")
         assert errors.startswith(f"ivy: {node.release}/config/config.json: ") and "Traceback" not in errors
 
@@ -365,14 +374,14 @@ def test_a_config_that_does_not_exist_is_no_invalid_one(node: Node) -> None:
     assert status == 1 and "missing.json" in errors and "Traceback" not in errors
 
 
-def test_the_queue_for_programs_and_people(node: Node, messages: list[str], data_dir: Path) -> None:
+def test_the_queue_for_programs_and_people(messages: list[str], data_dir: Path, ivy_of_node: Ivy) -> None:
     agent = MessagingAgent()
     agent.database.execute("INSERT INTO DROPPED VALUES ('log', 5, 0)")
     agent.database.execute("UPDATE QUEUE SET timestamp = timestamp - 100")
     agent.teardown()
     damaged = Path(f"{ACTIVE_QUEUE_FILE}.damaged-1700000000")
     damaged.touch()
-    status, output, errors = node.ivy("queue", "--json")
+    status, output, errors = ivy_of_node("queue", "--json")
     assert (status, errors) == (0, "")
     queue = json.loads(output)
     assert 100 <= queue.pop("oldest_seconds") <= 160
@@ -384,7 +393,7 @@ def test_the_queue_for_programs_and_people(node: Node, messages: list[str], data
         "dropped": {"data": 0, "log": 5, "config": 0},
         "damaged_files": [str(damaged)],
     }
-    status, output, _ = node.ivy("queue")
+    status, output, _ = ivy_of_node("queue")
     assert status == 0
     assert output.startswith("waiting:  3 messages, the oldest 1") and "dropped:  0 data, 5 log" in output
     assert f"damaged:  {damaged}" in output
@@ -398,7 +407,7 @@ def test_durations_are_for_people(seconds: float, text: str) -> None:
     assert duration(seconds) == text
 
 
-def test_a_long_queue_is_not_counted_to_the_last_message(node: Node) -> None:
+def test_a_long_queue_is_not_counted_to_the_last_message(ivy_of_node: Ivy) -> None:
     agent = MessagingAgent()
     body = '{"variant":"data","data":{}}'
     agent.database.transaction(
@@ -407,18 +416,18 @@ def test_a_long_queue_is_not_counted_to_the_last_message(node: Node) -> None:
         )
     )
     agent.teardown()
-    assert node.ivy("queue")[1].startswith("waiting:  at most 30001 messages, ")
+    assert ivy_of_node("queue")[1].startswith("waiting:  at most 30001 messages, ")
 
 
-def test_a_queue_that_is_not_there(node: Node, data_dir: Path) -> None:
-    status, output, errors = node.ivy("queue")
+def test_a_queue_that_is_not_there(data_dir: Path, ivy_of_node: Ivy) -> None:
+    status, output, errors = ivy_of_node("queue")
     assert (status, output) == (1, "") and "nothing was queued yet" in errors
     assert list(data_dir.iterdir()) == []
 
 
-def test_a_queue_that_cannot_be_read(node: Node, data_dir: Path) -> None:
+def test_a_queue_that_cannot_be_read(data_dir: Path, ivy_of_node: Ivy) -> None:
     Path(ACTIVE_QUEUE_FILE).mkdir()
-    status, output, errors = node.ivy("queue")
+    status, output, errors = ivy_of_node("queue")
     assert (status, output) == (1, "") and ACTIVE_QUEUE_FILE in errors and "Traceback" not in errors
 
 
@@ -438,8 +447,8 @@ def messages(node: Node) -> list[str]:
     return [body.model_dump_json() for body in bodies]
 
 
-def test_messages_for_people(node: Node, messages: list[str]) -> None:
-    status, output, errors = node.ivy("messages")
+def test_messages_for_people(messages: list[str], ivy_of_node: Ivy) -> None:
+    status, output, errors = ivy_of_node("messages")
     assert (status, errors) == (0, "")
     assert [line[20:] for line in output.splitlines()] == [
         "data   temperature=21.5, state=ok",
@@ -448,29 +457,29 @@ def test_messages_for_people(node: Node, messages: list[str]) -> None:
     ]
 
 
-def test_messages_of_an_unsynchronised_clock_are_marked(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_messages_of_an_unsynchronised_clock_are_marked(monkeypatch: pytest.MonkeyPatch, ivy_of_node: Ivy) -> None:
     monkeypatch.setattr(clock, "is_synchronised", lambda: False)
     agent = MessagingAgent()
     agent.add_message(DataMessageBody(data={"a": 1}))
     agent.teardown()
-    assert node.ivy("messages")[1].endswith("a=1 (clock not synchronised)\n")
-    assert json.loads(node.ivy("messages", "--json")[1])["message_body"]["clock_synchronised"] is False
+    assert ivy_of_node("messages")[1].endswith("a=1 (clock not synchronised)\n")
+    assert json.loads(ivy_of_node("messages", "--json")[1])["message_body"]["clock_synchronised"] is False
 
 
-def test_messages_for_programs(node: Node, messages: list[str]) -> None:
-    status, output, _ = node.ivy("messages", "--json")
+def test_messages_for_programs(messages: list[str], ivy_of_node: Ivy) -> None:
+    status, output, _ = ivy_of_node("messages", "--json")
     assert status == 0
     lines = [json.loads(line) for line in output.splitlines()]
     assert [line["message_body"] for line in lines] == [json.loads(text) for text in messages]
     assert all(isinstance(line["timestamp"], float) for line in lines)
 
 
-def test_messages_of_another_day(node: Node, messages: list[str]) -> None:
+def test_messages_of_another_day(messages: list[str], ivy_of_node: Ivy) -> None:
     [today] = ARCHIVE_DIR.iterdir()
     lines = today.read_text().splitlines(keepends=True)
     (ARCHIVE_DIR / "2020-02-29.csv").write_text("".join(lines[:2]))
-    assert len(node.ivy("messages", "--date", "2020-02-29")[1].splitlines()) == 1
-    assert node.ivy("messages", "--date", "2020-03-01") == (0, "", "")
+    assert len(ivy_of_node("messages", "--date", "2020-02-29")[1].splitlines()) == 1
+    assert ivy_of_node("messages", "--date", "2020-03-01") == (0, "", "")
 
 
 def test_messages_are_followed_as_they_come(node: Node, messages: list[str]) -> None:

@@ -229,6 +229,7 @@ def test_another_package_of_the_name_is_found(
 
 
 def test_a_machine_without_apt_has_no_other_package(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    (node.programs / "apt-cache").unlink()
     monkeypatch.setenv("PATH", str(node.programs))
     [finding] = checks_node.package()
     assert finding.ok
