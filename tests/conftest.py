@@ -17,6 +17,7 @@ if "IVY_VERSION_CHANGE" not in os.environ:
     atexit.register(shutil.rmtree, _home, ignore_errors=True)
     os.environ["IVY_ROOT_DIR"] = f"{_home}/root"
     os.environ["IVY_DATA_DIR"] = f"{_home}/root/data"
+os.environ["PYTHONDONTWRITEBYTECODE"] = "1"  # into the checkout, by what tests start
 for variable in ("JOURNAL_STREAM", "NOTIFY_SOCKET"):
     os.environ.pop(variable, None)
 
