@@ -56,9 +56,8 @@ def test_an_offer_that_cannot_be_stored_stops_no_message_and_is_tried_again(node
     recorder.publish(TOPIC, offer(3), retain=True)
     lock = node.data / "state.lock"
     lock.mkdir()  # nobody gets hold of the state
-    for number in range(200):
-        node.add(data_message(number=number))
-    node.start()
+    node.add(*(data_message(number=number) for number in range(200)))
+    node.start(hurry={"between_reports": 0.1})
     wait_for(lambda: node.queue_length() == 0, 20, "the queue to be empty")
     assert len(recorder.elements("measurements")) == 200
     lock.rmdir()

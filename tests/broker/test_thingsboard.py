@@ -229,7 +229,15 @@ def test_messages_outlive_a_server_that_breaks_every_connection(make_node: MakeN
         server.poison = b"number"
         node = make_node(server.port, provider="thingsboard")
         node.fill([data_message(number=number) for number in range(20)])
-        node.start(hurry={**HASTY, "of_a_suspect": 0.1})
+        node.start(
+            hurry={
+                **HASTY,
+                "longest_unanswered": 0.1,
+                "between_reports": 0.1,
+                "of_a_suspect": 0.1,
+                "for_a_witness": 0.1,
+            }
+        )
         wait_for(lambda: len(server.closings) >= 8, 30, "some tries")
         assert node.queue_length() == 20
         server.poison = b""
@@ -243,6 +251,6 @@ def test_a_server_that_breaks_connections_is_not_hammered(make_node: MakeNode) -
         node = make_node(server.port, provider="thingsboard")
         node.add(data_message(number=1))
         began = time.monotonic()
-        node.start(hurry={"to_try_again": 0.2, "of_a_suspect": 0.0})
+        node.start(hurry={"to_try_again": 0.2, "between_reports": 0.1, "of_a_suspect": 0.0, "for_a_witness": 0.0})
         wait_for(lambda: len(server.closings) >= 5, 30, "some tries")
         assert time.monotonic() - began >= 0.5 * (0.2 + 0.4 + 0.8)
