@@ -98,8 +98,8 @@ def ivy_of_node(node: Node, ivy: Ivy) -> Ivy:
     def run(*arguments: str) -> tuple[int, str, str]:
         with pytest.MonkeyPatch.context() as patched:
             patched.setattr(constants, "PROJECT_DIR", str(node.release))
-            patched.setenv("PATH", node.environment["PATH"])
-            patched.setenv("COLUMNS", node.environment["COLUMNS"])
+            for name, value in node.environment.items():
+                patched.setenv(name, value)
             patched.chdir(node.home)
             return ivy(*arguments)
 
