@@ -40,11 +40,7 @@ class Updater:
     """What is told of the progress."""
 
     def __init__(self, config: Config) -> None:
-        """Initialise an updater. Touches nothing.
-
-        Args:
-            config: The active config: its section `updater` says where versions come from.
-        """
+        """Touches nothing. The section `updater` of the active config says where versions come from."""
         self._settings = config.updater or policy.UPDATER_DEFAULTS
         self._updater = config.updater
         self._logger = self.make_logger(config, "updater")
@@ -56,9 +52,6 @@ class Updater:
 
     def perform_update(self, foreign_config: ForeignConfig) -> None:
         """Take a config that the backend offered to its decision, which is reported; see `perform`.
-
-        Args:
-            foreign_config: The offered config.
 
         Raises:
             OSError, CommandError, sqlite3.Error: The node is in trouble. The next pass goes on.
@@ -151,9 +144,6 @@ class Updater:
 
         That of the package is on disk already.
 
-        Args:
-            version: Which.
-
         Raises:
             Rejected: It does not exist, is not signed, or holds what a release cannot have.
             NetworkTrouble: It cannot be fetched now.
@@ -170,9 +160,6 @@ class Updater:
     def install_dependencies(self, version: Version) -> None:
         """Make the virtual environment of an unfinished version, with what its lock file names.
 
-        Args:
-            version: Which.
-
         Raises:
             Rejected: Something cannot be installed.
             NetworkTrouble: Something cannot be fetched now.
@@ -186,8 +173,7 @@ class Updater:
     def run_pytests(self, version: Version) -> None:
         """Run the tests of a version that carry the mark `version_change`: with its environment, and no rights.
 
-        Args:
-            version: Which; the unfinished one, if there is one.
+        Those of the unfinished one, if there is one.
 
         Raises:
             Rejected: A test failed, or there is none.
@@ -216,9 +202,6 @@ class Updater:
 
     def update_cli_pointer(self, version: Version) -> None:
         """Let a version be the one that /usr/bin/ivy and all services run, once they are started again.
-
-        Args:
-            version: Which.
 
         Raises:
             OSError: The link could not be replaced.

@@ -34,9 +34,6 @@ def switch(backend: str | None) -> list[str]:
     The procedures come first and one by one, so that each is away only as long as it takes to start. A backend may
     take its time to send what is queued: nobody waits for that but the new one.
 
-    Args:
-        backend: The unit of the backend, if there is one.
-
     Returns: All units that run now, or should.
 
     Raises:
@@ -58,9 +55,6 @@ def renew(backend: str | None) -> None:
     """Restart all services, in the same order, because of what they run on. Release and config are the same.
 
     What somebody has stopped, or is stopping now, stays so: a machine is upgraded while its sensors are away, too.
-
-    Args:
-        backend: The unit of the backend, if there is one.
 
     Raises:
         CommandError: There is no systemd to ask.

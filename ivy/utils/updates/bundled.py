@@ -22,10 +22,6 @@ def install_bundled(bundled: Path = BUNDLED, releases: Releases | None = None) -
     It gets the config of the release that ran before, or a new one on a new node. Doing it again replaces the
     release and keeps its config.
 
-    Args:
-        bundled: The release as the package brought it.
-        releases: Those of the node.
-
     Raises:
         ReleaseError: The config of the current release is none for this version.
         OSError: A file cannot be read or written.
@@ -44,12 +40,7 @@ def install_bundled(bundled: Path = BUNDLED, releases: Releases | None = None) -
 
 
 def stand_in(releases: Releases, config: Config, bundled: Path = BUNDLED) -> None:
-    """Let what the package brought be the current release, for one that cannot run.
-
-    Args:
-        releases: Those of the node.
-        config: What it is to use.
-        bundled: The release as the package brought it.
+    """Let what the package brought be the current release with a config, for one that cannot run.
 
     Raises:
         ReleaseError, OSError: It cannot be done.

@@ -30,7 +30,6 @@ def record(offer: Offer, failure: str | None, before: ForeignConfig | None = Non
     """Decide about an offer, for ever. Doing it again changes nothing.
 
     Args:
-        offer: The offer.
         failure: Why it is rejected; None accepts it.
         before: The config that it replaced, for the admin to go back to.
 
@@ -50,10 +49,7 @@ def record(offer: Offer, failure: str | None, before: ForeignConfig | None = Non
 
 
 def report(logger: Logger) -> None:
-    """Queue a message for each decision that the operator does not know, once. Forget offers decided about.
-
-    Args:
-        logger: What to tell of them to, too.
+    """Queue and log a message for each decision that the operator does not know, once. Forget offers decided about.
 
     Raises:
         OSError, sqlite3.Error: Not all could be queued; the next call does the rest.

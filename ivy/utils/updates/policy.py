@@ -14,8 +14,6 @@ def decide(current: ForeignConfig, offer: Offer, updater: UpdaterConfig | None, 
     """Decide whether an offer may be tried.
 
     Args:
-        current: The config that is active.
-        offer: The offer.
         updater: The section of the active config; None where that has none, or none that can be read.
         own_version: The version whose schema is at hand.
 

@@ -32,11 +32,6 @@ class Releases:
     """All releases of a node."""
 
     def __init__(self, root: Path = Path(constants.IVY_ROOT_DIR)) -> None:
-        """Touches nothing.
-
-        Args:
-            root: Where they are.
-        """
         self.root = root
 
     def directory(self, version: Version) -> Path:

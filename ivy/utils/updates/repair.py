@@ -22,9 +22,7 @@ def repair(releases: Releases, config: Config, logger: Logger) -> bool:
     the package's release becomes the current one.
 
     Args:
-        releases: Those of the node.
         config: As much of the active config as this code can read.
-        logger: What to tell of it to.
 
     Returns: Whether the services were restarted.
 

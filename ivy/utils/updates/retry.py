@@ -16,10 +16,6 @@ def fetch(what: str, work: Callable[[], None], give_up: Callable[[NetworkTrouble
         what: What is fetched, in words, for who reads that it cannot be.
         work: Does it. May be done any number of times.
         give_up: Called before each further try. Raises if it is better not to go on.
-        logger: What to tell of the trouble to.
-
-    Raises:
-        Whatever the two raise, but for the `NetworkTrouble` of `work`.
     """
     wait = _FIRST_WAIT
     while True:

@@ -58,12 +58,6 @@ class Source:
     """The bare repository that versions are fetched into, for one after the other."""
 
     def __init__(self, settings: UpdaterConfig, root: Path) -> None:
-        """Touches nothing yet.
-
-        Args:
-            settings: Where the versions come from.
-            root: Where the releases are.
-        """
         self._settings = settings
         self._repository = root / "source.git"
 
@@ -94,8 +88,7 @@ class Source:
         Returns: Those with a tag, the oldest first.
 
         Raises:
-            Rejected: There is no such repository or login.
-            NetworkTrouble: The server cannot be reached, or does not answer.
+            Rejected, NetworkTrouble: As for `fetch`.
         """
         url = self._url()
         if not self._repository.is_dir():
@@ -143,8 +136,7 @@ class Source:
         """Unpack a fetched version. Nothing of it lands, or leads, outside the directory.
 
         Args:
-            version: Which.
-            directory: Where to; it is made, owned by the sandbox's user. What is there, is in the way.
+            directory: It is made, owned by the sandbox's user. What is there, is in the way.
 
         Raises:
             Rejected: There is something in it that a release cannot have.
@@ -302,10 +294,6 @@ def _inner_name(tag: str) -> str:
 
 def judge_failure(error: commands.CommandError, text: str) -> Exception | None:
     """Tell what a failed fetch says about the offer, or about the network.
-
-    Args:
-        error: What git said.
-        text: What was to be fetched, for the reason.
 
     Returns: A `Rejected`, or a `NetworkTrouble`; None if it says neither.
     """

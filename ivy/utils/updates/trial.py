@@ -24,13 +24,6 @@ class Trials:
     """All that happens on trial. To be used by whoever holds the automation lock."""
 
     def __init__(self, releases: Releases, settings: UpdaterConfig, logger: Logger) -> None:
-        """Touches nothing.
-
-        Args:
-            releases: Those of the node.
-            settings: How long a probation takes that begins now.
-            logger: What to tell of the progress to.
-        """
         self._releases = releases
         self._settings = settings
         self._logger = logger
