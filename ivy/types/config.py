@@ -209,10 +209,7 @@ class Config(_Section):
 
     @staticmethod
     def load_from_string(c: str) -> "Config":
-        """Parse a config.
-
-        Args:
-            c: JSON text.
+        """Parse the JSON text of a config.
 
         Raises:
             ConfigError: The text is not valid JSON or not of this schema.
@@ -254,10 +251,7 @@ class ForeignConfig(Model):
 
     @staticmethod
     def load_from_string(c: str) -> "ForeignConfig":
-        """Parse a config of any version.
-
-        Args:
-            c: JSON text.
+        """Parse the JSON text of a config of any version.
 
         Raises:
             ConfigError: It is not valid JSON, or lacks `general.config_revision` or `general.software_version`.
@@ -265,11 +259,7 @@ class ForeignConfig(Model):
         return _parse(ForeignConfig, c)
 
     def dump(self) -> None:
-        """Write the config to the release that it is for, `<ivy_root>/<software_version>/config/config.json`.
-
-        Raises:
-            OSError: The release does not exist or cannot be written.
-        """
+        """As `Config.dump`."""
         _dump(self, self.general.software_version)
 
 

@@ -19,14 +19,7 @@ def log_level_is_visible(
     min_log_level: Optional[Literal["DEBUG", "INFO", "WARNING", "ERROR", "EXCEPTION"]],
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "EXCEPTION"],
 ) -> bool:
-    """Check whether a log line is shown.
-
-    Args:
-        min_log_level: The least important level that is shown; None shows nothing.
-        log_level: The level of the line.
-
-    Returns: Whether `log_level` is at least as important as `min_log_level`.
-    """
+    """Whether `log_level` is at least as important as `min_log_level`, the least that is shown (None: nothing)."""
     if min_log_level is None:
         return False
     priorities = constants.LOGGING_LEVEL_PRIORITIES
@@ -38,9 +31,6 @@ def get_time_to_next_datapoint(seconds_between_datapoints: int) -> float:
 
     Sampling times are counted from midnight UTC: with 10 seconds between datapoints they are 00:00:00, 00:00:10
     and so on, on every node of a fleet alike.
-
-    Args:
-        seconds_between_datapoints: Seconds between two sampling times.
 
     Returns: Seconds until the next one; more than 0, at most `seconds_between_datapoints`.
     """

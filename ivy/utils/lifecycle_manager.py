@@ -30,13 +30,7 @@ class LifecycleManager:
         procedure_name: str,
         variant: Literal["procedure", "backend"],
     ) -> None:
-        """Initialise a handle. Starts nothing.
-
-        Args:
-            config: The config; only its logging verbosity is used.
-            entrypoint: The function `run` of the procedure or backend.
-            procedure_name: Its name, e.g. `dummy-procedure`; the unit is `ivy-<name>.service`.
-            variant: What it is.
+        """Starts nothing. Of the config, only the logging verbosity is used.
 
         Raises:
             ValueError: The entrypoint does not have the signature of that variant.

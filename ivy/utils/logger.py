@@ -30,12 +30,7 @@ class Logger:
     """
 
     def __init__(self, config: Config, origin: str = "insert-name-here") -> None:
-        """Initialise a logger.
-
-        Args:
-            config: Says which levels go where.
-            origin: The part of ivy that speaks, e.g. `system-checks`.
-        """
+        """Make a logger for a part of ivy: `origin` is its name, e.g. `system-checks`."""
         self._config = config
         self._origin = origin
         self._messaging_agent: Optional[MessagingAgent] = None
@@ -50,31 +45,25 @@ class Logger:
         self._write_to_operator_here("INFO", fill_char * 46, [])
 
     def debug(self, message: str, details: Optional[str] = None) -> None:
-        """Write a DEBUG line.
-
-        Args:
-            message: The line.
-            details: More, on lines of their own.
-        """
+        """Write a DEBUG line; the details come below it, on lines of their own."""
         self._write_log_line("DEBUG", message, [("details", details)])
 
     def info(self, message: str, details: Optional[str] = None) -> None:
-        """Write an INFO line; arguments as for `debug`."""
+        """Write an INFO line; see `debug`."""
         self._write_log_line("INFO", message, [("details", details)])
 
     def warning(self, message: str, details: Optional[str] = None) -> None:
-        """Write a WARNING line; arguments as for `debug`."""
+        """Write a WARNING line; see `debug`."""
         self._write_log_line("WARNING", message, [("details", details)])
 
     def error(self, message: str, details: Optional[str] = None) -> None:
-        """Write an ERROR line; arguments as for `debug`."""
+        """Write an ERROR line; see `debug`."""
         self._write_log_line("ERROR", message, [("details", details)])
 
     def exception(self, e: Exception, label: Optional[str] = None, details: Optional[str] = None) -> None:
         """Write an exception with its traceback; the subject is `(label, )ZeroDivisionError: division by zero`.
 
         Args:
-            e: The exception.
             label: What was being done.
             details: More, e.g. the output of a failed program.
         """
@@ -86,13 +75,7 @@ class Logger:
         self._write_log_line("EXCEPTION", subject, [("exception details", details), ("traceback", trace)])
 
     def _write_log_line(self, level: _Level, subject: str, details: list[tuple[str, Optional[str]]]) -> None:
-        """Write a line to wherever its level is visible.
-
-        Args:
-            level: Its level.
-            subject: The line.
-            details: Blocks below it, each with its title; without text they are left out.
-        """
+        """Write a line to wherever its level is visible; of the blocks below it, those that have text."""
         blocks = [(title, journal.readable(text)) for title, text in details if text]
         subject = journal.readable(subject)
         self._write_to_operator_here(level, subject, blocks)

@@ -109,10 +109,6 @@ class MessagingAgent:
     ) -> None:
         """Add messages, all or none, unless that was done before under the same key.
 
-        Args:
-            key: What these messages are known by.
-            message_bodies: The messages.
-
         Raises:
             OSError, sqlite3.Error: The queue could not take them; they are not held in memory.
         """
@@ -154,11 +150,7 @@ class MessagingAgent:
     ) -> list[MessageQueueItem]:
         """Get the `n` latest messages of the queue. They stay there.
 
-        Args:
-            n: The number of messages, at most.
-            excluded_message_ids: Messages to leave out, being on their way already.
-
-        Returns: The newest `n` of the others, the oldest of them first.
+        Returns: The newest `n` but for those excluded, being on their way already; the oldest of them first.
 
         Raises:
             sqlite3.Error: The database cannot be read.
@@ -179,9 +171,6 @@ class MessagingAgent:
 
     def remove_messages(self, message_ids: Union[set[int], list[int]]) -> None:
         """Remove messages from the queue, durably. Identifiers that are not in it are ignored.
-
-        Args:
-            message_ids: The identifiers of the messages.
 
         Raises:
             sqlite3.Error: The database cannot be written.
@@ -225,10 +214,7 @@ class MessagingAgent:
 
     @staticmethod
     def load_message_archive(date: datetime.date) -> list[MessageArchiveItem]:
-        """Load the archive of a day.
-
-        Args:
-            date: The UTC day.
+        """Load the archive of a UTC day.
 
         Returns: The messages in the order in which they were added; none if there is no archive of that day.
 

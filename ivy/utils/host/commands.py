@@ -14,16 +14,9 @@ class CommandError(RuntimeError):
     """A program failed; the text says which, how, and the end of what it printed."""
 
     def __init__(self, text: str, status: int | None = None, output: str = "") -> None:
-        """Initialise an error.
-
-        Args:
-            text: For a person to read.
-            status: The exit status, if it came so far.
-            output: The end of what it printed.
-        """
         super().__init__(text)
-        self.status = status
-        self.output = output
+        self.status = status  # if it came so far
+        self.output = output  # the end of it
 
 
 def run(arguments: Sequence[str], *, timeout: float, input: str = "") -> str:

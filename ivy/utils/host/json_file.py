@@ -32,8 +32,6 @@ class JsonFile(Generic[_Model]):
         """Touches nothing.
 
         Args:
-            path: The file.
-            model: What is in it.
             lock: Held while the file is used; by default its users see to it that there is one at a time.
             group_of: See `files.write_atomically`.
         """

@@ -25,7 +25,6 @@ def append(path: str, lock_path: str, timestamp: float, message_body: str) -> No
 
     Args:
         path: The CSV file; made with its directory and header if it does not exist.
-        lock_path: Whoever holds this lock file may append.
         timestamp: Unix time in seconds.
         message_body: The body as JSON, on one line.
 

@@ -60,8 +60,6 @@ def limit(config: QueueConfig, size: Size, free: int) -> int:
     others take that room: what is queued here would be lost for nothing. A small one drops nothing for their sake.
 
     Args:
-        config: The bounds.
-        size: The present size.
         free: The bytes that are free on the disk.
     """
     growth = max(0, free - 1_000_000 * config.min_free_megabytes, min(free // 2, _LEAST - size.file))
@@ -72,8 +70,6 @@ def enforce(config: QueueConfig, database: QueueDatabase, free: int) -> dict[str
     """Drop messages if the queue is larger than it may be, and give room that it does not need back to the disk.
 
     Args:
-        config: The bounds.
-        database: The queue's.
         free: The bytes that are free on the disk.
 
     Returns: How many messages of each variant were dropped.

@@ -31,11 +31,6 @@ class QueueDatabase:
     """A connection to the database that stands at a path, even if another process replaces it."""
 
     def __init__(self, path: str) -> None:
-        """Opens nothing yet.
-
-        Args:
-            path: The file of the database.
-        """
         self._path = path
         self._lock = threading.RLock()
         self._inode: int | None = None
