@@ -68,19 +68,21 @@ class Source:
             Rejected: There is no such tag, repository or login.
             NetworkTrouble: The server cannot be reached, or does not answer.
         """
-        url, reference = self._url(), _reference(version)
-        self._make_repository()
-        try:
-            self._fetch(url, reference)
-        except commands.CommandError as error:
-            if (judgement := judge_failure(error, f"{version.as_tag()} of {url}")) is not None:
-                raise judgement from None
-            # Most likely the repository is damaged. It holds nothing that could not be fetched again.
-            shutil.rmtree(self._repository)
+        url = self._url()
+        text = f"{version.as_tag()} of {url}"
+        for is_again in (False, True):
             self._make_repository()
-            self._fetch_anew(url, reference, version)
-        finally:
-            self._remove_leftovers()
+            try:
+                return self._fetch(url, _reference(version))
+            except commands.CommandError as error:
+                if (judgement := judge_failure(error, text)) is not None:
+                    raise judgement from None
+                if is_again:
+                    raise Rejected(f"{text} cannot be fetched; is it larger than 200 MB? {error.output}") from None
+                # Most likely the repository is damaged. It holds nothing that could not be fetched again.
+                shutil.rmtree(self._repository)
+            finally:
+                self._remove_leftovers()
 
     def list_tags(self) -> list[Version]:
         """Ask the server which versions there are.
@@ -173,15 +175,6 @@ class Source:
         # Shallow boundaries of what is gone would be kept for ever, and with them their objects.
         self._ask("-c", "gc.reflogExpire=now", "gc", "--quiet", "--prune=now", is_writing=True)
 
-    def _fetch_anew(self, url: str, reference: str, version: Version) -> None:
-        try:
-            self._fetch(url, reference)
-        except commands.CommandError as error:
-            text = f"{version.as_tag()} of {url}"
-            raise judge_failure(error, text) or Rejected(
-                f"{text} cannot be fetched; is it larger than 200 MB? {error.output}"
-            ) from None
-
     def _fetch(self, url: str, reference: str) -> None:
         fetch = ["fetch", "--quiet", "--force", "--no-tags", "--depth=1", "--no-write-fetch-head"]
         self._talk("fetch", [*fetch, "--", url, f"+{reference}:{reference}"], writable=self._repository)
@@ -223,14 +216,16 @@ class Source:
         listing = self._run(["/bin/sh", "-c", f'"$@" | head -c {_LONGEST_LISTING}', "sh", *ls_tree])
         if len(listing) >= _LONGEST_LISTING:
             raise Rejected(f"it has more files than a release may have, {_MOST_FILES}")
-        files = [_Entry(line) for line in listing.split("\0") if line]
-        inside = [file for file in files if file.path.split("/")[0] in PARTS]
-        for file in inside:
-            file.check()
-        size = sum(file.size for file in inside)
-        if size > _MOST_BYTES or len(inside) > _MOST_FILES:
-            raise Rejected(f"it has {len(inside)} files with {size} bytes: more than a release may have")
-        return sorted({file.path.split("/")[0] for file in inside})
+        sizes: dict[str, int] = {}
+        for about, _, path in (line.partition("\t") for line in listing.split("\0")):
+            if path.split("/")[0] in PARTS:
+                mode, _kind, _hash, size = about.split()
+                _check_file(mode, path)
+                sizes[path] = int(size)
+        total = sum(sizes.values())
+        if total > _MOST_BYTES or len(sizes) > _MOST_FILES:
+            raise Rejected(f"it has {len(sizes)} files with {total} bytes: more than a release may have")
+        return sorted({path.split("/")[0] for path in sizes})
 
     def _ask(self, *arguments: str, is_writing: bool = False) -> str:
         """A question that needs no network."""
@@ -256,19 +251,11 @@ _ENVIRONMENT = (
 )
 
 
-class _Entry:
-    """A line of `git ls-tree -l`."""
-
-    def __init__(self, line: str) -> None:
-        about, _, self.path = line.partition("\t")
-        self.mode, _kind, _hash, size = about.split()
-        self.size = int(size) if size.isdigit() else 0
-
-    def check(self) -> None:
-        if self.mode not in _FILE_MODES:
-            raise Rejected(f"it holds {self.path[:200]!r}, which is not a regular file (mode {self.mode})")
-        if any(part in ("", ".", "..", ".git") for part in self.path.split("/")):
-            raise Rejected(f"it holds the path {self.path[:200]!r}")
+def _check_file(mode: str, path: str) -> None:
+    if mode not in _FILE_MODES:
+        raise Rejected(f"it holds {path[:200]!r}, which is not a regular file (mode {mode})")
+    if any(part in ("", ".", "..", ".git") for part in path.split("/")):
+        raise Rejected(f"it holds the path {path[:200]!r}")
 
 
 def _as_version(tag: str) -> Version | None:
