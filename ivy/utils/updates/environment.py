@@ -19,7 +19,7 @@ _SECONDS_TO_ANSWER = 60  # it has a shorter limit of its own
 _NETWORK_TROUBLES = ("Retrying (", "Connection", "Temporary failure", "timed out")
 
 
-def make(release: Path) -> None:
+def make(release: Path, mark: str = _MARK) -> None:
     """Make a release's virtual environment, without anything in it but the release itself.
 
     As `python3 -m venv --system-site-packages --without-pip` does, but without the scripts that carry its path,
@@ -28,10 +28,6 @@ def make(release: Path) -> None:
     Raises:
         OSError: It cannot be written.
     """
-    _make(release, _MARK)
-
-
-def _make(release: Path, mark: str) -> None:
     python = Path(sys.executable).resolve()
     packages = _site_packages(release)
     packages.mkdir(parents=True)
@@ -130,7 +126,7 @@ def make_anew(release: Path) -> None:
         mark.unlink()  # first, and for good: what is half removed may still import what ivy needs
         files.sync(mark.parent)
     shutil.rmtree(release / ".venv", ignore_errors=True)
-    _make(release, _LATER)
+    make(release, _LATER)
     install_dependencies(release)
     sandbox.take_back(release / ".venv")
     os.sync()  # all that pip wrote, before anybody takes it for whole
