@@ -249,6 +249,11 @@ class ForeignConfig(Model):
         """Only what is known here: among the rest there are secrets, under names that another version gave them."""
         yield "general", self.general
 
+    def section(self, name: str) -> dict[str, Any]:
+        """A section other than `general`; empty where there is none."""
+        section = (self.model_extra or {}).get(name)
+        return section if isinstance(section, dict) else {}
+
     @staticmethod
     def load_from_string(c: str) -> "ForeignConfig":
         """Parse the JSON text of a config of any version.

@@ -14,8 +14,7 @@ _OWN = {units.name_of(name) for name in PACKAGE_ONLY}
 
 def backend_unit(config: ForeignConfig) -> str | None:
     """The unit of the backend that a config names, if it names one."""
-    section = (config.model_extra or {}).get("backend")
-    provider = section.get("provider") if isinstance(section, dict) else None
+    provider = config.section("backend").get("provider")
     return units.name_of(provider) if isinstance(provider, str) else None
 
 

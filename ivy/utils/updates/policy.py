@@ -24,7 +24,7 @@ def decide(current: ForeignConfig, offer: Offer, updater: UpdaterConfig | None, 
         Rejected: The offer is not acceptable.
     """
     if offer.source == "backend":
-        _check_bounds(updater or UPDATER_DEFAULTS, _section(offer.config, "updater"))
+        _check_bounds(updater or UPDATER_DEFAULTS, offer.config.section("updater"))
     if offer.version == current.general.software_version:
         if offer.version == own_version:
             _check_schema(offer.config)
@@ -58,11 +58,6 @@ def _check_bounds(bounds: UpdaterConfig, offered: dict[str, Any]) -> None:
             raise Rejected(f"updater.oldest_version: {describe(error)}") from None
         if oldest is None or oldest < bounds.oldest_version:
             raise Rejected(f"updater.oldest_version: {hint}")
-
-
-def _section(config: ForeignConfig, name: str) -> dict[str, Any]:
-    section = (config.model_extra or {}).get(name)
-    return section if isinstance(section, dict) else {}
 
 
 UPDATER_DEFAULTS = UpdaterConfig(repository="none/none", provider="github", provider_host="github.com")
