@@ -80,19 +80,18 @@ class Releases:
         Raises:
             OSError: They cannot be.
         """
-        version = self.previous()
+        version, kept = self.previous(), self.kept_config()
         if version is None:
             return
-        if self._kept_config(version).is_file():
-            self.write_config(version, self._kept_config(version).read_text(encoding="utf-8", errors="replace"))
+        if kept is not None:
+            self.write_config(version, kept.read_text(encoding="utf-8", errors="replace"))
         self.activate(version)
 
     def config_before(self) -> ForeignConfig | None:
         """The config from before the probation; None where there is none that can be read."""
-        version = self.previous()
+        kept = self.kept_config()
         try:
-            text = self._kept_config(version).read_text(encoding="utf-8") if version else ""
-            return ForeignConfig.load_from_string(text)
+            return ForeignConfig.load_from_string(kept.read_text(encoding="utf-8")) if kept else None
         except (OSError, ValueError):
             return None
 
