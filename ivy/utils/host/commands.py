@@ -3,7 +3,6 @@
 import subprocess
 import time
 from collections.abc import Sequence
-from typing import Any, AnyStr
 
 from ivy.utils import notify
 
@@ -32,21 +31,15 @@ def run(arguments: Sequence[str], *, timeout: float, input: str = "") -> str:
     Raises:
         CommandError: It could not be started, took too long, or exited with another status than 0.
     """
-    return _run(arguments, timeout, input, text=True, errors="replace")
+    return _text(run_binary(arguments, timeout=timeout, input=input.encode(errors="replace")))
 
 
 def run_binary(arguments: Sequence[str], *, timeout: float, input: bytes) -> bytes:
     """Run a program that prints no text, such as a picture; otherwise as `run`."""
-    return _run(arguments, timeout, input)
-
-
-def _run(arguments: Sequence[str], timeout: float, input: AnyStr, **kind: Any) -> AnyStr:
     name = " ".join(arguments)
     pipe = subprocess.PIPE
     try:
-        process: subprocess.Popen[AnyStr] = subprocess.Popen(
-            arguments, stdin=pipe, stdout=pipe, stderr=pipe, **kind
-        )
+        process = subprocess.Popen(arguments, stdin=pipe, stdout=pipe, stderr=pipe)
     except OSError as error:
         raise CommandError(f"`{name}` cannot be run: {error}") from error
     with process:
@@ -59,15 +52,17 @@ def _run(arguments: Sequence[str], timeout: float, input: AnyStr, **kind: Any) -
             process.kill()
             raise
     if process.returncode != 0:
-        complaint = errors or output
-        text = complaint if isinstance(complaint, str) else complaint.decode(errors="replace")
-        said = text.strip()[-_LONGEST_COMPLAINT:]
+        said = _text(errors or output).strip()[-_LONGEST_COMPLAINT:]
         raise CommandError(f"`{name}` exited with {process.returncode}: {said}", process.returncode, said)
     return output
 
 
-def _communicate(process: "subprocess.Popen[AnyStr]", input: AnyStr, deadline: float) -> tuple[AnyStr, AnyStr]:
-    given: AnyStr | None = input  # once: it is kept when the time is up
+def _text(output: bytes) -> str:
+    return output.decode(errors="replace").replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _communicate(process: "subprocess.Popen[bytes]", input: bytes, deadline: float) -> tuple[bytes, bytes]:
+    given: bytes | None = input  # once: it is kept when the time is up
     while True:
         rest = deadline - time.monotonic()
         try:
