@@ -8,8 +8,9 @@ import sqlite3
 import time
 from collections.abc import Callable
 
-from ivy import constants, files
+from ivy import files
 from ivy.types.config import Config
+from ivy.utils.host import mounts
 from ivy.utils.logger import Logger
 from ivy.utils.messaging_agent import MESSAGE_ARCHIVE_DIR
 from ivy.utils.storage import archive, ballast, bounds, contents
@@ -27,7 +28,7 @@ class Housekeeper:
         config: Config,
         logger: Logger,
         database: QueueDatabase,
-        free: Callable[[], int] = lambda: ballast.free_bytes(constants.IVY_DATA_DIR),
+        free: Callable[[], int] = lambda: mounts.disk().free_bytes,
         today: Callable[[], datetime.date] = lambda: datetime.datetime.now(datetime.UTC).date(),
     ) -> None:
         self._config = config

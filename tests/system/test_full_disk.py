@@ -15,7 +15,7 @@ PROJECT = Path(__file__).parents[2]
 WORK = """
 import datetime, json, os, subprocess, sys
 from ivy.types.messages import DataMessageBody
-from ivy.utils.host import clock
+from ivy.utils.host import clock, mounts
 from ivy.utils.storage import ballast, database
 from ivy.utils.messaging_agent import MessagingAgent
 
@@ -43,7 +43,7 @@ def seen(items):
 if fill_first:
     fill()
 agent = MessagingAgent()
-ballast.keep(ballast.free_bytes(data))
+ballast.keep(mounts.disk().free_bytes)
 had_reserve = os.path.exists(ballast.BALLAST_FILE)
 add(range(20))
 fill()

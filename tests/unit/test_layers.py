@@ -59,6 +59,7 @@ SMALL = {
     "types/model.py": "below all other types, which need not know each other for it",
     "types/state.py": "named by the specification",
     "utils/host/vitals.py": "the only one that knows psutil, which no backend is to load",
+    "utils/storage/ballast.py": "whoever runs out of room releases it, and only who cleans up takes it again",
     "utils/updates/errors.py": "what all steps of an update raise",
     "utils/updates/history.py": "where the record is, for backends, the command and all steps of an update",
     "utils/updates/retry.py": "knows clocks and nothing of updates",

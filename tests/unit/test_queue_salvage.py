@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from ivy.types.messages import DataMessageBody, LogMessageBody, MessageQueueItem
+from ivy.utils.host import mounts
 from ivy.utils.host.locks import file_lock
 from ivy.utils.messaging_agent import ACTIVE_QUEUE_FILE, MessagingAgent
 from ivy.utils.storage import ballast, database, page_scan, salvage, schema
@@ -250,6 +251,10 @@ def test_who_has_the_damaged_file_open_does_not_wait_either(
     assert queued(agent)[-2:] == [-1, -2]
 
 
+def disk_with(free_bytes: float) -> mounts.Disk:
+    return mounts.Disk(0, int(free_bytes), 0, None, False)
+
+
 def test_evidence_makes_room_for_a_salvage(
     agent: MessagingAgent, damaged: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -258,10 +263,10 @@ def test_evidence_makes_room_for_a_salvage(
     ballast.keep(free=4 * ballast.SIZE)
     size = QUEUE.stat().st_size
 
-    def free(_: str) -> int:
-        return int(size * (1.3 - 0.1 * len(salvage.damaged_files(ACTIVE_QUEUE_FILE))))
+    def free(_: str) -> mounts.Disk:
+        return disk_with(size * (1.3 - 0.1 * len(salvage.damaged_files(ACTIVE_QUEUE_FILE))))
 
-    monkeypatch.setattr(ballast, "free_bytes", free)
+    monkeypatch.setattr(mounts, "disk", free)
     assert queued(agent) == damaged
     kept = salvage.damaged_files(ACTIVE_QUEUE_FILE)
     assert len(kept) == 2 and kept[0].endswith(".damaged-1000000002")
@@ -274,7 +279,7 @@ def test_what_an_interrupted_salvage_wrote_makes_room_too(
     half_written = Path(f"{ACTIVE_QUEUE_FILE}.salvaged")
     half_written.touch()
     size = QUEUE.stat().st_size
-    monkeypatch.setattr(ballast, "free_bytes", lambda _: size * (0.5 if half_written.exists() else 1.5))
+    monkeypatch.setattr(mounts, "disk", lambda _: disk_with(size * (0.5 if half_written.exists() else 1.5)))
     assert queued(agent) == damaged
 
 
@@ -288,7 +293,7 @@ def test_where_there_is_no_room_for_all_the_oldest_go(
     destroy()
     ballast.keep(free=4 * ballast.SIZE)
     size = QUEUE.stat().st_size
-    monkeypatch.setattr(ballast, "free_bytes", lambda _: size // 2)
+    monkeypatch.setattr(mounts, "disk", lambda _: disk_with(size // 2))
     connect = schema.connect
     tries: list[sqlite3.Connection] = []
 

@@ -40,13 +40,13 @@ class Disk:
     read_only: bool
 
 
-def disk() -> Disk:
+def disk(path: str = constants.IVY_DATA_DIR) -> Disk:
     """Ask for the room.
 
     Raises:
-        OSError: The data directory cannot be reached.
+        OSError: The path cannot be reached.
     """
-    status = os.statvfs(constants.IVY_DATA_DIR)
+    status = os.statvfs(path)
     used, free = status.f_blocks - status.f_bfree, status.f_bavail * status.f_frsize
     return Disk(
         used_percent=round(100 * used / max(1, used + status.f_bavail), 1),

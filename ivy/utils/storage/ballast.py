@@ -33,9 +33,3 @@ def keep(free: int) -> None:
             os.posix_fallocate(descriptor, 0, SIZE)
         finally:
             os.close(descriptor)
-
-
-def free_bytes(path: str) -> int:
-    """The bytes that services may still use on the file system of a path."""
-    status = os.statvfs(path)
-    return status.f_bavail * status.f_frsize

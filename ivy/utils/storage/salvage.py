@@ -16,7 +16,7 @@ from pathlib import Path
 from ivy import files
 from ivy.types.messages import LogMessageBody
 from ivy.utils import notify
-from ivy.utils.host import journal
+from ivy.utils.host import journal, mounts
 from ivy.utils.storage import ballast, errors, page_scan, schema
 
 _SUFFIXES = ("", "-wal", "-shm")
@@ -117,7 +117,7 @@ def _share_that_fits(path: str) -> float:
 
 
 def _room(path: str) -> float:
-    return 0.9 * ballast.free_bytes(os.path.dirname(path))
+    return 0.9 * mounts.disk(os.path.dirname(path)).free_bytes
 
 
 def _copy_what_fits(old: str, new: str, share: float, details: str) -> int:
