@@ -29,58 +29,64 @@ HIDDEN_UPPER = """\
 26 1 0:20 / / rw,noatime shared:1 - overlay overlay rw,lowerdir=/lower,upperdir=/upper/data,workdir=/upper/work
 29 26 0:25 / /run rw,nosuid,nodev shared:5 - tmpfs tmpfs rw
 """
-# Of a service that ran already when a tmpfs was mounted on /var/lib/ivy, which hides its own mount of the data.
-HIDDEN_DATA = """\
-450 218 179:2 / / ro,nosuid,relatime shared:285 master:177 - ext4 /dev/mmcblk0p2 rw
-509 450 0:65 / /run rw,nosuid,nodev shared:315 master:182 - tmpfs tmpfs rw
-734 450 179:2 /var/lib/ivy/data /var/lib/ivy/data rw,nosuid,relatime shared:350 master:177 - ext4 /dev/mmcblk0p2 rw
-250 450 0:82 / /var/lib/ivy rw,relatime shared:357 master:355 - tmpfs none rw
-"""
 
 
-def lost(table: str, *, is_machine: bool = True) -> str | None:
-    return mounts.lost_on(DATA, table, is_machine=is_machine)
+def lost(table: str, number: int | str, *, is_machine: bool = True) -> str | None:
+    return mounts.lost_on(str(number), table, is_machine=is_machine)
 
 
-def mounted(kind: str, source: str, point: str, *, parent: int = 27, number: int = 90, options: str = "rw") -> str:
-    return f"{number} {parent} 0:90 / {point} rw,relatime shared:90 - {kind} {source} {options}\n"
+def mounted(kind: str, source: str, *, number: int | str = 90, options: str = "rw") -> str:
+    return f"{number} 27 0:90 / {DATA} rw,relatime shared:90 - {kind} {source} {options}\n"
 
 
 def test_a_card_keeps_what_is_stored() -> None:
-    assert lost(CARD) is None
+    assert lost(CARD, 27) is None
 
 
 @pytest.mark.parametrize(
-    ("kind", "source", "point", "expected"),
+    ("kind", "source", "expected"),
     [
-        ("tmpfs", "tmpfs", DATA, "tmpfs"),
-        ("tmpfs", "tmpfs", "/var", "tmpfs"),
-        ("ramfs", "none", "/var/lib/ivy", "ramfs"),
-        ("ext4", "/dev/zram1", "/var/lib/ivy", "ext4"),
-        ("ext4", "/dev/mmcblk0p3", "/var/lib/ivy", None),
-        ("tmpfs", "tmpfs", "/var/lib/ivy-other", None),
-        ("tmpfs", "tmpfs", "/var/lib/ivy/data/run", None),
-        ("tmpfs", "tmpfs", "/var/log", None),
+        ("tmpfs", "tmpfs", "tmpfs"),
+        ("ramfs", "none", "ramfs"),
+        ("ext4", "/dev/zram1", "ext4"),
+        ("ext4", "/dev/mmcblk0p3", None),
     ],
 )
-def test_what_is_mounted_where_the_data_is(kind: str, source: str, point: str, expected: str | None) -> None:
+def test_what_is_mounted_where_the_data_is(kind: str, source: str, expected: str | None) -> None:
     for is_machine in (True, False):
-        assert lost(CARD + mounted(kind, source, point), is_machine=is_machine) == expected
+        assert lost(CARD + mounted(kind, source), 90, is_machine=is_machine) == expected
 
 
-def test_the_last_of_several_mounts_counts() -> None:
-    below = mounted("tmpfs", "tmpfs", "/var/lib/ivy")
-    above = mounted("ext4", "/dev/mmcblk0p3", "/var/lib/ivy", parent=90, number=91)
-    assert lost(CARD + below + above) is None
-    assert lost(CARD + above + below) is None, "their order in the table says nothing"
-    assert lost(HIDDEN_DATA) == "tmpfs"
+def own_mount_of(path: Path) -> list[str]:
+    table = Path("/proc/self/mountinfo").read_text(errors="replace").splitlines()
+    [line] = [line for line in table if line.split()[0] == mounts.number_of(str(path))]
+    return line.split()
 
 
-def test_the_overlay_of_raspi_config(tmp_path: Path) -> None:
-    for table in (OVERLAYROOT.format(upper="/media/root-rw/overlay"), HIDDEN_UPPER):
-        assert lost(table) == "overlay"
-        partition = mounted("ext4", "/dev/mmcblk0p3", "/var/lib/ivy", parent=int(table.splitlines()[-1].split()[1]))
-        assert lost(table + partition) is None, "the way out"
+def test_the_kernel_tells_where_a_path_leads(tmp_path: Path) -> None:
+    assert own_mount_of(Path("/proc"))[4] == "/proc"
+    (tmp_path / "link").symlink_to("/proc")
+    assert own_mount_of(tmp_path / "link") == own_mount_of(Path("/proc"))
+    assert mounts.number_of(str(tmp_path / "missing")) == mounts.number_of("") == ""
+
+
+def test_a_path_that_is_hidden_is_where_it_begins_to_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = os.open
+
+    def closed(path: str, flags: int) -> int:
+        if Path(path) != tmp_path:
+            raise PermissionError(path)
+        return real(path, flags)
+
+    monkeypatch.setattr(os, "open", closed)
+    number = mounts.number_of(str(tmp_path / "a" / "b"))
+    assert number == mounts.number_of(str(tmp_path)) != ""
+
+
+def test_the_overlay_of_raspi_config() -> None:
+    for table, root in ((OVERLAYROOT.format(upper="/media/root-rw/overlay"), 28), (HIDDEN_UPPER, 26)):
+        assert lost(table, root) == "overlay"
+        assert lost(table + mounted("ext4", "/dev/mmcblk0p3"), 90) is None, "the way out"
 
 
 @pytest.mark.parametrize(
@@ -91,38 +97,41 @@ def test_an_overlay_is_what_its_changes_are_on(
 ) -> None:
     upper = tmp_path / "with space" / "upper"
     upper.mkdir(parents=True)
-    root = str(tmp_path.parent)
     where = str(upper).replace(" ", r"\040")
-    table = CARD + mounted(kind, source, root)
-    table += mounted("overlay", "overlay", "/var/lib/ivy", number=91, options=f"rw,lowerdir=/a:/b,upperdir={where}")
+    table = CARD + mounted(kind, source, number=mounts.number_of(str(tmp_path)))
+    table += mounted("overlay", "overlay", number="new", options=f"rw,lowerdir=/a:/b,upperdir={where}")
     for is_machine in (True, False):
-        assert lost(table, is_machine=is_machine) == expected
+        assert lost(table, "new", is_machine=is_machine) == expected
 
 
 def test_nobody_can_tell_in_a_container() -> None:
     """Whose root is an overlay, as a rule, with the changes on a disk outside."""
-    assert lost(HIDDEN_UPPER, is_machine=False) is None
+    assert lost(HIDDEN_UPPER, 26, is_machine=False) is None
     # A directory of the same name inside is not the one.
-    same_name = HIDDEN_UPPER.replace("/upper/data", os.path.dirname(__file__))
-    assert lost(same_name, is_machine=False) is None
-    assert lost(same_name) == "overlay"
+    here = os.path.dirname(__file__)
+    root = mounts.number_of(here)
+    same_name = mounted("overlay", "overlay", number=root, options=f"rw,lowerdir=/lower,upperdir={here}")
+    assert lost(same_name, root, is_machine=False) is None
+    assert lost(same_name, root) == "overlay"
 
 
 def test_an_overlay_that_takes_no_changes_loses_none() -> None:
-    assert lost(CARD + mounted("overlay", "overlay", "/var", options="ro,lowerdir=/a:/b")) is None
+    assert lost(mounted("overlay", "overlay", options="ro,lowerdir=/a:/b"), 90) is None
 
 
-@pytest.mark.parametrize("table", ["", "27 27 0:1 / /elsewhere rw - ext4 /dev/sda1 rw\n"])
-def test_a_table_that_tells_nothing(table: str) -> None:
-    assert lost(table) is None
+def test_a_table_that_tells_nothing() -> None:
+    assert lost("", 27) is lost(CARD, "") is None
 
 
-def test_places_are_named(root_dir: Path) -> None:
-    root = mounted("ext4", "/dev/sda1", "/", parent=1)
-    assert mounts.lost_places(root) == []
-    data = mounted("tmpfs", "tmpfs", constants.IVY_DATA_DIR, parent=90, number=91)
-    assert mounts.lost_places(root + data) == [f"{constants.IVY_DATA_DIR} (tmpfs)"]
-    all_of_it = mounted("tmpfs", "tmpfs", "/", parent=1)
-    both = [f"{constants.IVY_DATA_DIR} (tmpfs)", f"{constants.IVY_ROOT_DIR} (tmpfs)"]
-    assert mounts.lost_places(all_of_it) == both
+def test_places_are_named(root_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kinds: dict[str, str | None] = {}
+    monkeypatch.setattr(mounts, "lost_on", lambda number, _: kinds.get(number))
+    monkeypatch.setattr(mounts, "number_of", lambda path: path)
+    assert mounts.lost_places() == []
+    kinds[constants.IVY_DATA_DIR] = "tmpfs"
+    assert mounts.lost_places() == [f"{constants.IVY_DATA_DIR} (tmpfs)"]
+    kinds[constants.IVY_ROOT_DIR] = "overlay"
+    both = [f"{constants.IVY_DATA_DIR} (tmpfs)", f"{constants.IVY_ROOT_DIR} (overlay)"]
+    assert mounts.lost_places() == both
+    monkeypatch.undo()
     mounts.lost_places()  # of this machine, whatever it is

@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ivy import constants
@@ -20,9 +20,6 @@ _IN_MEMORY = {"tmpfs", "ramfs"}
 class Mount:
     """A line of the table, see proc_pid_mountinfo(5)."""
 
-    number: str
-    parent: str
-    point: str
     kind: str
     source: str
     options: Sequence[str]
@@ -57,31 +54,29 @@ def disk(path: str = constants.IVY_DATA_DIR) -> Disk:
     )
 
 
-def lost_places(table: str | None = None) -> list[str]:
+def lost_places() -> list[str]:
     """Where ivy stores what the next boot will not find: `/var/lib/ivy/data (overlay)`. Empty if all is kept.
 
-    Args:
-        table: The content of the table of mounts; that of this process if None.
-
     Raises:
-        OSError: The table cannot be read.
+        OSError: The table of mounts cannot be read.
     """
     places = dict.fromkeys([constants.IVY_DATA_DIR, constants.IVY_ROOT_DIR])  # each once, the data first
-    table = _own_table() if table is None else table
-    found = ((place, lost_on(place, table)) for place in places if os.path.isdir(place))
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
+        table = file.read()
+    found = ((place, lost_on(number_of(place), table)) for place in places)
     return [f"{place} ({kind})" for place, kind in found if kind is not None]
 
 
-def lost_on(directory: str, table: str, *, is_machine: bool | None = None) -> str | None:
-    """The kind of file system a directory is on, if a boot loses what is stored there; None if it is kept.
+def lost_on(number: str, table: str, *, is_machine: bool | None = None) -> str | None:
+    """The kind of file system that is mounted, if a boot loses what is stored there; None if it is kept.
 
     Args:
-        directory: It need not exist.
+        number: That of the mount, see `number_of`.
         table: The content of the table of mounts.
         is_machine: Whether systemd booted this as a machine and not as a container; found out if None.
     """
-    mounts = [_parse(line) for line in table.splitlines()]
-    mount = _mount_of(os.path.realpath(directory), mounts)
+    mounts = dict(_parse(line) for line in table.splitlines())
+    mount = mounts.get(number)
     if mount is None:
         return None
     if mount.kind == "overlay":
@@ -91,7 +86,7 @@ def lost_on(directory: str, table: str, *, is_machine: bool | None = None) -> st
     return mount.kind if lost else None
 
 
-def _is_lost_overlay(mount: Mount, mounts: Sequence[Mount], is_machine: bool) -> bool:
+def _is_lost_overlay(mount: Mount, mounts: dict[str, Mount], is_machine: bool) -> bool:
     """Whether the changes to an overlay are kept in memory, where they can be seen.
 
     Where they cannot: the initramfs of a machine has mounted a tmpfs for them that nothing leads to any more.
@@ -100,7 +95,7 @@ def _is_lost_overlay(mount: Mount, mounts: Sequence[Mount], is_machine: bool) ->
     upper = next((option[9:] for option in mount.options if option.startswith("upperdir=")), None)
     if upper is None:  # it takes no changes at all
         return False
-    below = _mount_of(upper, mounts) if _exists(upper) else None
+    below = mounts.get(number_of(upper))
     # No overlay can be the upper layer of another one, so that is some other directory with the same name.
     return is_machine if below is None or below.kind == "overlay" else _is_in_memory(below)
 
@@ -109,35 +104,28 @@ def _is_in_memory(mount: Mount) -> bool:
     return mount.kind in _IN_MEMORY or mount.source.startswith("/dev/zram")
 
 
-def _mount_of(path: str, mounts: Sequence[Mount]) -> Mount | None:
-    """What is mounted where a path leads to. Descends as the kernel does, because one mount may hide others."""
-    numbers = {mount.number for mount in mounts}
-    roots = (mount for mount in mounts if mount.point == "/" and mount.parent not in numbers)
-    current = next(roots, None)
-    for point in _ancestors(path):
-        while current is not None and (above := _mounted_on(current, point, mounts)) is not None:
-            current = above
-    return current
+def number_of(path: str) -> str:
+    """The number of the mount that a path leads to; empty if there is no such path.
+
+    Where it is hidden from us, that of what is above it.
+    """
+    try:
+        descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    except PermissionError:
+        return number_of(os.path.dirname(path))
+    except OSError:
+        return ""
+    try:
+        with open(f"/proc/self/fdinfo/{descriptor}", encoding="ascii") as file:
+            return dict(line.split(":", 1) for line in file)["mnt_id"].strip()
+    finally:
+        os.close(descriptor)
 
 
-def _mounted_on(mount: Mount, point: str, mounts: Sequence[Mount]) -> Mount | None:
-    found = [other for other in mounts if other.parent == mount.number and other.point == point]
-    return found[-1] if found else None
-
-
-def _ancestors(path: str) -> Iterator[str]:
-    """`/`, `/var`, `/var/lib` … and the path itself."""
-    yield "/"
-    parts = [part for part in path.split("/") if part]
-    for count in range(1, len(parts) + 1):
-        yield "/" + "/".join(parts[:count])
-
-
-def _parse(line: str) -> Mount:
+def _parse(line: str) -> tuple[str, Mount]:
     mount, _, file_system = line.partition(" - ")
-    number, parent, _, _, point = mount.split(" ")[:5]
     kind, source, options = file_system.split(" ")[:3]
-    return Mount(number, parent, _plain(point), kind, _plain(source), [_plain(part) for part in options.split(",")])
+    return mount.split(" ")[0], Mount(kind, source, [_plain(part) for part in options.split(",")])
 
 
 def _plain(text: str) -> str:
@@ -145,20 +133,5 @@ def _plain(text: str) -> str:
     return re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), text)
 
 
-def _exists(path: str) -> bool:
-    try:
-        os.stat(path)
-    except PermissionError:  # there, but not for us
-        return True
-    except OSError:
-        return False
-    return True
-
-
 def _is_machine() -> bool:
     return os.path.isdir("/run/systemd/system") and not os.path.exists("/run/systemd/container")
-
-
-def _own_table() -> str:
-    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
-        return file.read()
