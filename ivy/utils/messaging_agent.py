@@ -221,7 +221,7 @@ class MessagingAgent:
         Raises:
             OSError: The archive cannot be read.
         """
-        return archive.load(archive.file_of(MESSAGE_ARCHIVE_DIR, date))
+        return list(archive.read(archive.file_of(MESSAGE_ARCHIVE_DIR, date)))
 
     def teardown(self) -> None:
         """Close the queue."""

@@ -84,7 +84,7 @@ def test_a_torn_line_costs_itself_only(path: Path, torn: str, capfd: pytest.Capt
         file.write(torn)
     append(path, 2)
     append(path, 3)
-    assert [item.timestamp for item in archive.load(str(path))] == [1, 2, 3]
+    assert [item.timestamp for item in archive.read(str(path))] == [1, 2, 3]
     assert f"{path}: left out a line that is no message" in capfd.readouterr().err
 
 
@@ -92,7 +92,7 @@ def test_a_line_that_lost_only_its_end_is_read(path: Path) -> None:
     append(path, 1)
     path.write_bytes(path.read_bytes().removesuffix(b"\n"))
     append(path, 2)
-    assert [item.timestamp for item in archive.load(str(path))] == [1, 2]
+    assert [item.timestamp for item in archive.read(str(path))] == [1, 2]
 
 
 @pytest.mark.parametrize("torn", ["", "timest"])
@@ -100,11 +100,11 @@ def test_a_torn_header_costs_no_message(path: Path, torn: str) -> None:
     path.parent.mkdir()
     path.write_text(torn)
     append(path, 1)
-    assert [item.timestamp for item in archive.load(str(path))] == [1]
+    assert [item.timestamp for item in archive.read(str(path))] == [1]
 
 
 def test_without_an_archive_there_are_no_messages(path: Path) -> None:
-    assert archive.load(str(path)) == []
+    assert list(archive.read(str(path))) == []
     assert MessagingAgent.load_message_archive(datetime.date(2000, 1, 1)) == []
 
 
@@ -128,7 +128,7 @@ def test_many_processes_append_whole_lines_below_one_header(node: Node, path: Pa
     all_go(processes)
     lines = path.read_text().splitlines()
     assert [number for number, line in enumerate(lines) if line.startswith("timestamp")] == [0]
-    timestamps = [item.timestamp for item in archive.load(str(path))]
+    timestamps = [item.timestamp for item in archive.read(str(path))]
     assert len(timestamps) == len(lines) - 1
     assert set(timestamps) == {float(f"{writer}{number}") for writer in (1, 2, 3, 4) for number in range(100)}
     for writer in "1234":  # each one's in its order
@@ -147,7 +147,7 @@ def test_a_line_is_written_under_the_lock(path: Path, tmp_path: Path, monkeypatc
 
     monkeypatch.setattr(os, "write", write)
     append(path)
-    assert len(archive.load(str(path))) == 1
+    assert len(list(archive.read(str(path)))) == 1
 
 
 def test_a_hanging_holder_of_the_lock_does_not_stop_the_others(
@@ -159,7 +159,7 @@ def test_a_hanging_holder_of_the_lock_does_not_stop_the_others(
     assert holder.stdout and holder.stdout.readline() == "held\n"
     monkeypatch.setattr(archive, "SECONDS_FOR_THE_LOCK", 0.05)
     append(path)
-    assert len(archive.load(str(path))) == 1
+    assert len(list(archive.read(str(path)))) == 1
 
 
 def test_an_archive_is_not_for_others(path: Path) -> None:

@@ -120,7 +120,7 @@ def test_any_message_survives_queue_and_archive(
         agent.add_message(body)
     queued = agent.get_n_latest_messages(100)
     [file] = ARCHIVE_DIR.iterdir()
-    archived = archive.load(str(file))
+    archived = list(archive.read(str(file)))
     for items in (queued, archived):
         assert len(items) == len(sent)
         for item, body in zip(items, sent, strict=True):

@@ -32,21 +32,15 @@ def append(path: str, lock_path: str, timestamp: float, message_body: str) -> No
         OSError: The line could not be written.
     """
     line = '{},"{}"\n'.format(timestamp, message_body.replace('"', '""'))
-    with files.as_owner_of(os.path.dirname(lock_path)):
-        _append(path, lock_path, line)
-
-
-def _append(path: str, lock_path: str, line: str) -> None:
-    files.make_directory(os.path.dirname(path))
-    descriptor = files.open_shared(path, os.O_APPEND)
-    try:
-        with contextlib.ExitStack() as held:
+    with files.as_owner_of(os.path.dirname(lock_path)), contextlib.ExitStack() as held:
+        files.make_directory(os.path.dirname(path))
+        descriptor = files.open_shared(path, os.O_APPEND)
+        held.callback(os.close, descriptor)
+        with contextlib.ExitStack() as locked:
             with contextlib.suppress(TimeoutError):
-                held.enter_context(file_lock(lock_path, SECONDS_FOR_THE_LOCK))
+                locked.enter_context(file_lock(lock_path, SECONDS_FOR_THE_LOCK))
             _write_whole(descriptor, _missing_start(descriptor) + line)
         os.fdatasync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _missing_start(descriptor: int) -> str:
@@ -69,23 +63,15 @@ def _write_whole(descriptor: int, text: str) -> None:
         raise
 
 
-def load(path: str) -> list[MessageArchiveItem]:
-    """Load the messages of a day.
+def read(path: str) -> Iterator[MessageArchiveItem]:
+    """The messages of a CSV file, one at a time: a day may be larger than the memory.
 
-    Args:
-        path: The CSV file.
-
-    Returns: The messages in the order in which they were written; none if the file does not exist. A line that is
-        no message (torn by a power cut) is left out and reported to the journal.
+    In the order in which they were written; none if the file does not exist. A line that is no message (torn by a
+    power cut) is left out and reported to the journal.
 
     Raises:
         OSError: The file cannot be read.
     """
-    return list(read(path))
-
-
-def read(path: str) -> Iterator[MessageArchiveItem]:
-    """The messages of a day as `load` finds them, one at a time: a day may be larger than the memory."""
     with (
         contextlib.suppress(FileNotFoundError),
         open(path, encoding="utf-8", errors="replace", newline="\n") as file,
