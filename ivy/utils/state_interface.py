@@ -30,17 +30,17 @@ _FILE = JsonFile(STATE_FILE, State, _locked)
 
 
 class StateInterface:
-    """Load and update the state, one process at a time."""
+    """Load and update the state, one process at a time.
+
+    Each method raises `TimeoutError` where another process held the state for 6 seconds, and other `OSError`s where
+    the file can be neither read, moved aside nor written. It is then unchanged.
+    """
 
     @staticmethod
     def load() -> State:
         """Load the state; a state with all defaults if there is none yet.
 
         A damaged file is moved aside, to `state.json.damaged-<Unix time>`, and reported to the journal.
-
-        Raises:
-            TimeoutError: Another process held the state for 6 seconds.
-            OSError: The file can be neither read nor moved aside.
         """
         return _FILE.load()
 
@@ -53,19 +53,11 @@ class StateInterface:
 
             with StateInterface.update() as state:
                 state.system.last_5_min_load = 12.5
-
-        Raises:
-            TimeoutError: Another process held the state for 6 seconds.
-            OSError: The file can be neither read nor moved aside, or not be written (and is unchanged).
         """
         with _FILE.update() as state:
             yield state
 
     @staticmethod
     def tidy() -> None:
-        """Remove what is left of changes that a power cut ended.
-
-        Raises:
-            OSError: It cannot be removed (or is locked: `TimeoutError`).
-        """
+        """Remove what is left of changes that a power cut ended."""
         _FILE.tidy()
