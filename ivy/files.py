@@ -1,6 +1,6 @@
 """Files of the data directory: written whole or not at all, and owned by the services whoever makes them.
 
-Not for whole directories (see `ivy.utils.updates.releases`).
+Not for whole directories (see `ivy.utils.updates.releases`). What cannot be done raises `OSError`.
 """
 
 import contextlib
@@ -23,9 +23,6 @@ def as_owner_of(directory: str) -> Generator[None, None, None]:
 
     Args:
         directory: Where it does not exist, nothing changes.
-
-    Raises:
-        OSError: It cannot be looked at.
     """
     is_root = os.geteuid() == 0 and os.path.isdir(directory)
     owner = os.stat(directory) if is_root else None
@@ -59,11 +56,7 @@ def read(path: str) -> bytes:
 
 
 def remove(path: str) -> None:
-    """Remove whatever is there, if anything is; what a link leads to stays.
-
-    Raises:
-        OSError: It cannot be removed.
-    """
+    """Remove whatever is there, if anything is; what a link leads to stays."""
     try:
         os.unlink(path)
     except FileNotFoundError:
@@ -95,9 +88,6 @@ def open_shared(path: str, flags: int = 0) -> int:
     data directory must stay writable for the services.
 
     Returns: The descriptor.
-
-    Raises:
-        OSError: The file cannot be opened.
     """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | flags, 0o640)
     if os.geteuid() == 0:
@@ -107,11 +97,7 @@ def open_shared(path: str, flags: int = 0) -> int:
 
 
 def make_directory(path: str) -> None:
-    """Make a directory if it does not exist, owned as its parent.
-
-    Raises:
-        OSError: It cannot be made.
-    """
+    """Make a directory if it does not exist, owned as its parent."""
     if os.path.isdir(path):
         return
     os.makedirs(path, mode=0o750, exist_ok=True)
@@ -168,10 +154,6 @@ def write_atomically(
 
 
 def remove_stale(path: Path) -> None:
-    """Remove what writers of a file left beside it who were killed. Nobody may be writing it now.
-
-    Raises:
-        OSError: It cannot be removed.
-    """
+    """Remove what writers of a file left beside it who were killed. Nobody may be writing it now."""
     for beside in path.parent.glob(f".{path.name}.[0-9]*-[0-9]*"):
         beside.unlink(missing_ok=True)

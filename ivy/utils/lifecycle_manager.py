@@ -17,7 +17,8 @@ class LifecycleManager:
 
     Signals, time limits and restarts stand in the unit: a procedure gets SIGTERM, and SIGKILL after
     `constants.SECONDS_PER_GRACEFUL_PROCEDURE_TEARDOWN`; a backend's teardown indicator is set, and it gets SIGKILL
-    after `config.backend.max_drain_time + 120` seconds.
+    after `config.backend.max_drain_time + 120` seconds. Where systemd refuses, or is not there, each
+    method raises `CommandError`.
     """
 
     def __init__(
@@ -45,11 +46,7 @@ class LifecycleManager:
         self._logger = Logger(config, "lifecycle")
 
     def procedure_is_running(self) -> bool:
-        """Whether it was started and not stopped since; it may be dead all the same, waiting for its restart.
-
-        Raises:
-            CommandError: There is no systemd to ask.
-        """
+        """Whether it was started and not stopped since; it may be dead all the same, waiting for its restart."""
         state = units.show(self._unit, "ActiveState")["ActiveState"]
         return state in ("active", "activating", "reloading", "refreshing")
 
@@ -58,7 +55,6 @@ class LifecycleManager:
 
         Raises:
             RuntimeError: It runs already.
-            CommandError: systemd could not start it.
         """
         if self.procedure_is_running():
             raise RuntimeError(f"{self._unit} is running already")
@@ -69,7 +65,6 @@ class LifecycleManager:
 
         Raises:
             RuntimeError: It was never started.
-            CommandError: There is no systemd to ask.
         """
         found = units.show(self._unit, "ActiveState", "SubState", "Result")
         if found["ActiveState"] == "inactive":
@@ -78,9 +73,5 @@ class LifecycleManager:
             self._logger.error(f"{self._name} died unexpectedly: {found['Result']}")
 
     def teardown(self) -> None:
-        """Stop it, and wait until it has ended.
-
-        Raises:
-            CommandError: systemd could not stop it.
-        """
+        """Stop it, and wait until it has ended."""
         units.control("stop", self._unit)

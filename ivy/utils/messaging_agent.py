@@ -55,6 +55,8 @@ class MessagingAgent:
     5. Nothing here costs more when the queue is longer.
     6. Any number of processes and threads may use it at once.
     7. A damaged database is replaced by one with all that can be read (see `storage.salvage`), and is reported.
+
+    Whatever asks or changes the queue raises `sqlite3.Error` where the database can be neither read nor written.
     """
 
     procedure: ClassVar[Optional[str]] = None
@@ -151,9 +153,6 @@ class MessagingAgent:
         """Get the `n` latest messages of the queue. They stay there.
 
         Returns: The newest `n` but for those excluded, being on their way already; the oldest of them first.
-
-        Raises:
-            sqlite3.Error: The database cannot be read.
         """
         rows = self._run(lambda connection: contents.newest(connection, n, excluded_message_ids))
         items = [self._parse(*row) for row in reversed(rows)]
@@ -170,11 +169,7 @@ class MessagingAgent:
             return None
 
     def remove_messages(self, message_ids: Union[set[int], list[int]]) -> None:
-        """Remove messages from the queue, durably. Identifiers that are not in it are ignored.
-
-        Raises:
-            sqlite3.Error: The database cannot be written.
-        """
+        """Remove messages from the queue, durably. Identifiers that are not in it are ignored."""
         identifiers = list(message_ids)
         self._run(lambda connection: contents.remove(connection, identifiers))
 
@@ -183,18 +178,11 @@ class MessagingAgent:
 
         Counted then are the numbers in use, and those between that are free: what was sent from the middle, logs
         that were dropped from between the data, what a salvage left out.
-
-        Raises:
-            sqlite3.Error: The database cannot be read.
         """
         return self._run(contents.length)
 
     def get_oldest_timestamp(self) -> Optional[float]:
-        """The Unix time of the message that has waited longest, in seconds; None if the queue is empty.
-
-        Raises:
-            sqlite3.Error: The database cannot be read.
-        """
+        """The Unix time of the message that has waited longest, in seconds; None if the queue is empty."""
         timestamp = self._run(contents.oldest_timestamp)
         return None if timestamp is None else clock.or_epoch(timestamp)
 

@@ -25,7 +25,6 @@ def file_lock(path: str, timeout: float) -> Generator[None, None, None]:
 
     Raises:
         TimeoutError: Another process held the lock all the time.
-        OSError: The lock file cannot be opened.
     """
     descriptor = open_shared(path)
     try:

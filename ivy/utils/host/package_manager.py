@@ -33,21 +33,13 @@ def were_changed() -> bool:
 
 
 def dealt_with() -> None:
-    """Forget what was changed.
-
-    Raises:
-        OSError: It cannot be forgotten.
-    """
+    """Forget what was changed; `OSError` if that is impossible."""
     with files.as_owner_of(constants.IVY_RUN_DIR):
         _remove(TAKEN)
 
 
 def leave_to_next_pass() -> None:
-    """Let systemd start another pass when this one has ended.
-
-    Raises:
-        OSError: It cannot be told.
-    """
+    """Let systemd start another pass when this one has ended; `OSError` if it cannot be told."""
     with files.as_owner_of(constants.IVY_RUN_DIR):
         _remove(FLAG)
         os.rename(TAKEN, FLAG)

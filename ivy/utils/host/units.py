@@ -1,4 +1,7 @@
-"""What systemd knows about ivy's units, and what it should do with them."""
+"""What systemd knows about ivy's units, and what it should do with them.
+
+Where it refuses, fails or is not there, all but `journal` raise `CommandError`, whose text says why.
+"""
 
 from collections.abc import Sequence
 
@@ -17,11 +20,7 @@ def name_of(service: str) -> str:
 
 
 def show(unit: str, *properties: str, timeout: float = PATIENCE) -> dict[str, str]:
-    """Get properties of a unit, see `systemctl show`.
-
-    Raises:
-        CommandError: There is no systemd to ask.
-    """
+    """Get properties of a unit, see `systemctl show`."""
     text = commands.run(["systemctl", "show", f"--property={','.join(properties)}", "--", unit], timeout=timeout)
     return dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
 
@@ -39,21 +38,13 @@ def show_each(names: Sequence[str], *properties: str, timeout: float = PATIENCE)
 
 
 def wanted_by_target(timeout: float = PATIENCE) -> list[str]:
-    """The services that `ivy.target` wants, in the order of their names.
-
-    Raises:
-        CommandError: There is no systemd to ask.
-    """
+    """The services that `ivy.target` wants, in the order of their names."""
     wants = show(TARGET, "Wants", timeout=timeout).get("Wants", "").split()
     return sorted(unit for unit in wants if unit.endswith(".service"))
 
 
 def active_services(pattern: str) -> list[str]:
-    """The services of a name that are not at rest, whether or not there still is a file for them.
-
-    Raises:
-        CommandError: There is no systemd to ask.
-    """
+    """The services of a name that are not at rest, whether or not there still is a file for them."""
     command = [
         "systemctl",
         "list-units",
@@ -67,11 +58,7 @@ def active_services(pattern: str) -> list[str]:
 
 
 def control(verb: str, unit: str, *options: str) -> None:
-    """Start, stop or restart a unit, and wait until that is done (but with the option `--no-block`).
-
-    Raises:
-        CommandError: systemd refused or failed; the text says why.
-    """
+    """Start, stop or restart a unit, and wait until that is done (but with the option `--no-block`)."""
     commands.run(["systemctl", *options, verb, "--", unit], timeout=_SECONDS_FOR_A_STOP)
 
 
@@ -93,9 +80,5 @@ def journal(unit: str, lines: int) -> str:
 
 
 def reload() -> None:
-    """Let the generator look at the current release and config again.
-
-    Raises:
-        CommandError: systemd refused or failed; the text says why.
-    """
+    """Let the generator look at the current release and config again."""
     commands.run(["systemctl", "daemon-reload"], timeout=PATIENCE)

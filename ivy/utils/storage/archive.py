@@ -1,6 +1,6 @@
 """The message archive: one CSV file per UTC day, `timestamp,message_body`, the body as JSON. Only ever appended to.
 
-Not the queue: what stands here was taken, whether or not it was sent.
+Not the queue: what stands here was taken, whether or not it was sent. What cannot be done raises `OSError`.
 """
 
 import contextlib
@@ -27,9 +27,6 @@ def append(path: str, lock_path: str, timestamp: float, message_body: str) -> No
         path: The CSV file; made with its directory and header if it does not exist.
         timestamp: Unix time in seconds.
         message_body: The body as JSON, on one line.
-
-    Raises:
-        OSError: The line could not be written.
     """
     line = '{},"{}"\n'.format(timestamp, message_body.replace('"', '""'))
     with files.as_owner_of(os.path.dirname(lock_path)), contextlib.ExitStack() as held:
@@ -68,9 +65,6 @@ def read(path: str) -> Iterator[MessageArchiveItem]:
 
     In the order in which they were written; none if the file does not exist. A line that is no message (torn by a
     power cut) is left out and reported to the journal.
-
-    Raises:
-        OSError: The file cannot be read.
     """
     with (
         contextlib.suppress(FileNotFoundError),

@@ -2,6 +2,7 @@
 
 When the queue is full, logs go before data, and configs last; of each, the oldest first. The newest row always
 stays: its number must not be given to another while a backend has it on its way.
+Where the database can be neither read nor written, `sqlite3.Error` or `OSError` is raised.
 """
 
 import sqlite3
@@ -42,11 +43,7 @@ class Size:
 
 
 def measure(database: QueueDatabase) -> Size:
-    """Ask how large the queue is.
-
-    Raises:
-        sqlite3.Error, OSError: The database cannot be read.
-    """
+    """Ask how large the queue is."""
     [[page], [count], [unused]] = (
         database.execute(f"PRAGMA {name}")[0] for name in ("page_size", "page_count", "freelist_count")
     )
@@ -73,9 +70,6 @@ def enforce(config: QueueConfig, database: QueueDatabase, free: int) -> dict[str
         free: The bytes that are free on the disk.
 
     Returns: How many messages of each variant were dropped.
-
-    Raises:
-        sqlite3.Error, OSError: The database cannot be read or written.
     """
     size = measure(database)
     most = limit(config, size, free)

@@ -29,7 +29,7 @@ _CONFIG, _CONFIG_BEFORE = "config.json", "config.previous.json"
 
 
 class Releases:
-    """All releases of a node."""
+    """All releases of a node. What cannot be done raises `OSError`; link and file are then as they were."""
 
     def __init__(self, root: Path = Path(constants.IVY_ROOT_DIR)) -> None:
         self.root = root
@@ -55,19 +55,11 @@ class Releases:
         return self._linked(_PREVIOUS)
 
     def activate(self, version: Version) -> None:
-        """Let a version be the current one. Nothing is restarted by that.
-
-        Raises:
-            OSError: The link cannot be replaced; it is as it was.
-        """
+        """Let a version be the current one. Nothing is restarted by that."""
         self._link(_CURRENT, version)
 
     def begin_probation(self) -> None:
-        """Keep what runs now: the release by a link, its config by a copy.
-
-        Raises:
-            OSError: It cannot be kept.
-        """
+        """Keep what runs now: the release by a link, its config by a copy."""
         version = self.current()
         if version is None:
             raise OSError(f"{self.root / _CURRENT} names no release")
@@ -75,11 +67,7 @@ class Releases:
         self._link(_PREVIOUS, version)
 
     def go_back(self) -> None:
-        """Let release and config be those from before the probation. May be done twice.
-
-        Raises:
-            OSError: They cannot be.
-        """
+        """Let release and config be those from before the probation. May be done twice."""
         version, kept = self.previous(), self.kept_config()
         if version is None:
             return
@@ -96,11 +84,7 @@ class Releases:
             return None
 
     def end_probation(self) -> None:
-        """Keep what was before no longer.
-
-        Raises:
-            OSError: It cannot be removed.
-        """
+        """Keep what was before no longer."""
         # The link first: without the copy, going back to it would be no way back. Of all releases, because after a
         # power cut in between nothing tells whose it is.
         (self.root / _PREVIOUS).unlink(missing_ok=True)
@@ -113,22 +97,14 @@ class Releases:
         return self.directory(version) / "config" / _CONFIG
 
     def read_config(self, version: Version) -> str:
-        """The text of a version's config; empty where there is none: it must be replaceable.
-
-        Raises:
-            OSError: It cannot be read.
-        """
+        """The text of a version's config; empty where there is none: it must be replaceable."""
         try:
             return self.config_file(version).read_text(encoding="utf-8", errors="replace")
         except FileNotFoundError:
             return ""
 
     def active_text(self) -> str:
-        """The text of the config of the current release; empty where there is none.
-
-        Raises:
-            OSError: It cannot be read.
-        """
+        """The text of the config of the current release; empty where there is none."""
         version = self.current()
         return self.read_config(version) if version else ""
 
@@ -151,27 +127,15 @@ class Releases:
         return config.model_copy(update={"general": general})
 
     def write_config(self, version: Version, text: str) -> None:
-        """Replace a version's config.
-
-        Raises:
-            OSError: It cannot be written; it is as it was.
-        """
+        """Replace a version's config."""
         self.write_private(self.config_file(version), text)
 
     def write_private(self, path: Path, text: str) -> None:
-        """Write a file that holds secrets: root's, and only the services may read it.
-
-        Raises:
-            OSError: It cannot be written; it is as it was.
-        """
+        """Write a file that holds secrets: root's, and only the services may read it."""
         write_atomically(path, text, group_of=self.root / "data")
 
     def put_in_place(self, version: Version) -> None:
-        """Rename an unfinished release to its place; one that is there is exchanged in the same instant.
-
-        Raises:
-            OSError: It cannot be done.
-        """
+        """Rename an unfinished release to its place; one that is there is exchanged in the same instant."""
         unfinished, release = self.unfinished(version), self.directory(version)
         os.sync()
         if release.exists():
@@ -195,11 +159,7 @@ class Releases:
             sync(self.root)
 
     def remove(self, version: Version) -> None:
-        """Remove a release. It is gone at once, or it is there as a whole, but for an overlay: see `_replace`.
-
-        Raises:
-            OSError: It cannot be removed.
-        """
+        """Remove a release. It is gone at once, or it is there as a whole, but for an overlay: see `_replace`."""
         release, doomed = self.directory(version), self.unfinished(version)
         try:
             release.rename(doomed)
@@ -211,11 +171,7 @@ class Releases:
         shutil.rmtree(doomed)
 
     def remove_unfinished(self) -> None:
-        """Remove what was begun and never ended.
-
-        Raises:
-            OSError: It cannot be removed.
-        """
+        """Remove what was begun and never ended."""
         for path in self.root.glob(f".*{_UNFINISHED}"):
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)
