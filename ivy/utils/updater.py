@@ -34,7 +34,10 @@ _WARNINGS_ARE_NO_FAILURES = ("-W", "default", "--disable-warnings", "-o", "stric
 
 
 class Updater:
-    """The update capabilities of ivy. To be used by whoever holds the automation lock."""
+    """The update capabilities of ivy. To be used by whoever holds the automation lock.
+
+    A step raises `Rejected` or `NetworkTrouble`, see `updates.errors`, or `OSError` where the disk takes nothing.
+    """
 
     make_logger: type[Logger] = Logger
     """What is told of the progress."""
@@ -51,20 +54,15 @@ class Updater:
         )
 
     def perform_update(self, foreign_config: ForeignConfig) -> None:
-        """Take a config that the backend offered to its decision, which is reported; see `perform`.
-
-        Raises:
-            OSError, CommandError, sqlite3.Error: The node is in trouble. The next pass goes on.
-        """
+        """Take a config that the backend offered to its decision, see `perform`."""
         self.perform(Offer.of_backend(foreign_config))
 
     def perform(self, offer: Offer) -> str | None:
         """Take an offer to its decision, which is reported.
 
-        Returns: Why it was rejected; None if it was accepted.
+        Any error is trouble of the node. The next pass goes on.
 
-        Raises:
-            As `perform_update`.
+        Returns: Why it was rejected; None if it was accepted.
         """
         self._logger.info(f"Deciding about config revision {offer.revision} for version {offer.version}")
         try:
@@ -143,11 +141,6 @@ class Updater:
         """Put the source code of a version, signed by somebody who may, beside the releases.
 
         That of the package is on disk already.
-
-        Raises:
-            Rejected: It does not exist, is not signed, or holds what a release cannot have.
-            NetworkTrouble: It cannot be fetched now.
-            OSError: It cannot be written.
         """
         unfinished = self._releases.unfinished(version)
         if _is_bundled(version):
@@ -158,13 +151,7 @@ class Updater:
         self._source.unpack(version, unfinished)
 
     def install_dependencies(self, version: Version) -> None:
-        """Make the virtual environment of an unfinished version, with what its lock file names.
-
-        Raises:
-            Rejected: Something cannot be installed.
-            NetworkTrouble: Something cannot be fetched now.
-            OSError: It cannot be written.
-        """
+        """Make the virtual environment of an unfinished version, with what its lock file names."""
         unfinished = self._releases.unfinished(version)
         environment.make(unfinished)
         environment.install_dependencies(unfinished)
@@ -201,11 +188,7 @@ class Updater:
             raise Rejected(f"the tests of version {version} were stopped:\n{said[-_LONGEST_OUTPUT:]}")
 
     def update_cli_pointer(self, version: Version) -> None:
-        """Let a version be the one that /usr/bin/ivy and all services run, once they are started again.
-
-        Raises:
-            OSError: The link could not be replaced.
-        """
+        """Let a version be the one that /usr/bin/ivy and all services run, once they are started again."""
         self._releases.activate(version)
 
     def remove_old_venvs(self) -> None:

@@ -20,7 +20,10 @@ _Model = TypeVar("_Model", bound=pydantic.BaseModel)
 
 
 class JsonFile(Generic[_Model]):
-    """One such file. Its model has a default for each field: without a file, all is as those say."""
+    """One such file. Its model has a default for each field: without a file, all is as those say.
+
+    What cannot be done raises `OSError`; if the file is locked, that is a `TimeoutError`.
+    """
 
     def __init__(
         self,
@@ -41,21 +44,13 @@ class JsonFile(Generic[_Model]):
         self._lock = lock
 
     def load(self) -> _Model:
-        """Load the content. A damaged file is moved to `<path>.damaged-<Unix time>`, and the journal told.
-
-        Raises:
-            OSError: The file can be neither read nor moved (or is locked: `TimeoutError`).
-        """
+        """Load the content. A damaged file is moved to `<path>.damaged-<Unix time>`, and the journal told."""
         with self._lock():
             return self._load()
 
     @contextlib.contextmanager
     def update(self) -> Generator[_Model, None, None]:
-        """Change the content: it is on disk when the body has ended. Nothing is written if the body raises.
-
-        Raises:
-            OSError: As for `load`; or the file cannot be written, and is unchanged.
-        """
+        """Change the content: it is on disk when the body has ended. Nothing is written if the body raises."""
         with self._lock():
             content = self._load()
             before = self._text(content)
@@ -72,11 +67,7 @@ class JsonFile(Generic[_Model]):
             return self._model()
 
     def tidy(self) -> None:
-        """Remove what is left of changes that a power cut ended.
-
-        Raises:
-            OSError: It cannot be removed (or is locked: `TimeoutError`).
-        """
+        """Remove what is left of changes that a power cut ended."""
         with self._lock():
             files.remove_stale(Path(self.path))
 

@@ -1,4 +1,7 @@
-"""Lets the services be those of the current release and config, with as small a gap in sampling as can be."""
+"""Lets the services be those of the current release and config, with as small a gap in sampling as can be.
+
+Raises `CommandError` where there is no systemd to ask. A unit that cannot be started is no reason: see `probation`.
+"""
 
 import contextlib
 
@@ -19,11 +22,7 @@ def backend_unit(config: ForeignConfig) -> str | None:
 
 
 def services() -> list[str]:
-    """The units that the current release and config want, but for the updater's own.
-
-    Raises:
-        CommandError: There is no systemd to ask.
-    """
+    """The units that the current release and config want, but for the updater's own."""
     return [unit for unit in units.wanted_by_target() if unit not in _OWN]
 
 
@@ -34,9 +33,6 @@ def switch(backend: str | None) -> list[str]:
     take its time to send what is queued: nobody waits for that but the new one.
 
     Returns: All units that run now, or should.
-
-    Raises:
-        CommandError: There is no systemd to ask. (A unit that cannot be started is no reason: see `probation`.)
     """
     units.reload()
     wanted = services()
@@ -54,9 +50,6 @@ def renew(backend: str | None) -> None:
     """Restart all services, in the same order, because of what they run on. Release and config are the same.
 
     What somebody has stopped, or is stopping now, stays so: a machine is upgraded while its sensors are away, too.
-
-    Raises:
-        CommandError: There is no systemd to ask.
     """
     for unit in sorted(services(), key=lambda unit: unit == backend):
         if _is_wanted(units.show(unit, "ActiveState", "ExecMainStatus")):

@@ -24,9 +24,6 @@ def make(release: Path, mark: str = _MARK) -> None:
 
     As `python3 -m venv --system-site-packages --without-pip` does, but without the scripts that carry its path,
     because the release is renamed when it is done.
-
-    Raises:
-        OSError: It cannot be written.
     """
     python = Path(sys.executable).resolve()
     packages = _site_packages(release)
@@ -63,11 +60,7 @@ def why_not(release: Path) -> str | None:
 
 
 def check(release: Path) -> None:
-    """See that a release can be run; so the answer is known before its services ask, which cannot keep it.
-
-    Raises:
-        Rejected: It cannot.
-    """
+    """Reject a release that cannot be run; so the answer is known before its services ask, which cannot keep it."""
     if (trouble := why_not(release)) is not None:
         raise Rejected(f"it cannot be run with its environment:\n{trouble}")
 
@@ -118,9 +111,7 @@ def make_anew(release: Path) -> None:
     """Replace the environment of a release in its place. Until that is done, `fits` is false.
 
     Raises:
-        Rejected: Something cannot be installed.
-        NetworkTrouble: Something cannot be fetched now.
-        OSError: It cannot be written.
+        Rejected, NetworkTrouble: As for `install_dependencies`.
     """
     for mark in (release / ".venv").glob(f"lib/*/site-packages/{_MARK}"):
         mark.unlink()  # first, and for good: what is half removed may still import what ivy needs

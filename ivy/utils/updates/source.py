@@ -1,5 +1,6 @@
 """Fetches the source code of a version by git, checks who signed it, and unpacks it. Runs none of it.
 
+Raises `Rejected` for what is wrong with the version, and `NetworkTrouble` where the server does not answer.
 Each step is a program in a sandbox, see `sandbox`; who takes what comes out of it looks at it with `take_back`.
 """
 
@@ -62,12 +63,7 @@ class Source:
         self._repository = root / "source.git"
 
     def fetch(self, version: Version) -> None:
-        """Fetch the tag of a version; again only what changed since the last one.
-
-        Raises:
-            Rejected: There is no such tag, repository or login.
-            NetworkTrouble: The server cannot be reached, or does not answer.
-        """
+        """Fetch the tag of a version; again only what changed since the last one."""
         url = self._url()
         text = f"{version.as_tag()} of {url}"
         for is_again in (False, True):
@@ -88,9 +84,6 @@ class Source:
         """Ask the server which versions there are.
 
         Returns: Those with a tag, the oldest first.
-
-        Raises:
-            Rejected, NetworkTrouble: As for `fetch`.
         """
         url = self._url()
         if not self._repository.is_dir():
@@ -104,11 +97,7 @@ class Source:
         return sorted(filter(None, map(_as_version, names)))
 
     def check_signature(self, version: Version) -> None:
-        """Check that the fetched tag is that of the version, and signed by somebody who may.
-
-        Raises:
-            Rejected: It is not.
-        """
+        """Check that the fetched tag is that of the version, and signed by somebody who may."""
         tag = version.as_tag()
         kind, identifier = self._ask(
             "for-each-ref", "--format=%(objecttype) %(objectname)", _reference(version)
@@ -139,10 +128,6 @@ class Source:
 
         Args:
             directory: It is made, owned by the sandbox's user. What is there, is in the way.
-
-        Raises:
-            Rejected: There is something in it that a release cannot have.
-            OSError: It cannot be written.
         """
         parts = self._check_tree(version.as_tag())
         directory.mkdir(mode=0o755)

@@ -21,7 +21,10 @@ _MOST_INTERRUPTIONS = 3
 
 
 class Trials:
-    """All that happens on trial. To be used by whoever holds the automation lock."""
+    """All that happens on trial. To be used by whoever holds the automation lock.
+
+    Any error is trouble of the node, after which `resume` goes on.
+    """
 
     def __init__(self, releases: Releases, settings: UpdaterConfig, logger: Logger) -> None:
         self._releases = releases
@@ -29,11 +32,7 @@ class Trials:
         self._logger = logger
 
     def begin(self, offer: Offer) -> Offer:
-        """Keep what runs now, and remember what is about to be activated, which is returned.
-
-        Raises:
-            OSError: It cannot be written; nothing has changed.
-        """
+        """Keep what runs now, and remember what is about to be activated, which is returned."""
         report = LinkReport.load()
         trial = offer.model_copy(
             update={
@@ -50,9 +49,6 @@ class Trials:
         """Let the services be those on trial, see how they are, and keep or undo what was activated.
 
         Returns: Why it was undone; None if it was kept.
-
-        Raises:
-            OSError, CommandError, sqlite3.Error: The node is in trouble. `resume` goes on.
         """
         notify.status("watching what was activated")
         services = activation.switch(self._backend())
@@ -74,9 +70,6 @@ class Trials:
 
         Args:
             reason_to_undo: Why what is still on trial is undone instead of watched; None watches it.
-
-        Raises:
-            As `watch`.
         """
         past = history.load()
         trial = past.trial
