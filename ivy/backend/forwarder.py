@@ -9,8 +9,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ivy.backend.backoff import Backoff
-from ivy.backend.delays import USUAL, Delays
+from ivy.backend.delays import USUAL, Backoff, Delays
 from ivy.backend.dialect import Dialect, Encoded, Publication
 from ivy.backend.flow_control import Pace, Window
 from ivy.backend.inbox import Inbox

@@ -15,8 +15,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
-from ivy.backend.backoff import Backoff
-from ivy.backend.delays import USUAL
+from ivy.backend.delays import USUAL, Backoff
 from ivy.types.config import MQTTBrokerConfig
 
 if TYPE_CHECKING:

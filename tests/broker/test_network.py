@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from ivy.backend.backoff import Backoff
+from ivy.backend.delays import Backoff
 from ivy.backend.mqtt_link import Disconnected, MQTTLink
 from ivy.types.config import MQTTBrokerConfig
 from tests.broker.fake import CONNACK, TalkingNonsense
@@ -16,7 +16,7 @@ from tests.support.backend_node import PROJECT, free_port
 # A router advertises itself every few seconds, and each time the kernel tells all who listen of a "new" address.
 _REFRESH = """
 import socket, subprocess, time
-from ivy.backend.backoff import Backoff
+from ivy.backend.delays import Backoff
 from ivy.backend.mqtt_link import Disconnected
 from ivy.backend.mqtt_link import MQTTLink
 from ivy.types.config import MQTTBrokerConfig

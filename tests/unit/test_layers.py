@@ -54,7 +54,6 @@ FEW_LINES = 40
 SMALL = {
     "__main__.py": "Python begins here, before it is known whether anything of ivy can be imported",
     "cli/config.py": "commands that only look at a config; what uses one loads the updater",
-    "backend/delays.py": "what forwarder, link, reporter and suspects are given together",
     "cli/doctor/finding.py": "what all checks return; in one of them, the others would import that one for it",
     "types/model.py": "below all other types, which need not know each other for it",
     "types/state.py": "named by the specification",

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from ivy.backend.backoff import Backoff
+from ivy.backend.delays import Backoff
 
 
 def _longest(_least: float, most: float) -> float:
