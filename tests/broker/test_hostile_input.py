@@ -34,7 +34,7 @@ _THINGSBOARD: list[tuple[str, Any]] = [
     (f"{_DEVICE}/attributes", {"configuration": _CONFIG}),
     (f"{_DEVICE}/attributes", {"deleted": ["configuration"]}),
     (f"{_DEVICE}/attributes/response/1", {"shared": {"configuration": _CONFIG}}),
-    (f"{_DEVICE}/rpc/request/1", {"method": "restart", "params": {"name": "dummy-procedure"}}),
+    (f"{_DEVICE}/rpc/request/1", {"method": "restart", "params": {"name": "system-checks"}}),
     (f"{_DEVICE}/rpc/request/2", {"method": "status", "params": None}),
     (f"{_DEVICE}/rpc/response/1", {"maxInflightMessages": 100, "rateLimits": {"messages": "20000:1,600000:60"}}),
 ]
@@ -127,7 +127,7 @@ def _check_pending(node: Node) -> None:
     assert revisions == sorted(set(revisions))
     assert [path.name for path in node.data.glob("state.json*")] == ["state.json"]
     flags = {path.name for path in (node.data / "run").glob("restart-*")}
-    assert flags <= {"restart-dummy-procedure"}
+    assert flags <= {"restart-system-checks"}
 
 
 def test_tenta(make_node: MakeNode, broker: Broker, recorder: Recorder) -> None:

@@ -57,7 +57,7 @@ def test_it_tries_the_login_and_keeps_the_rest_of_the_config(
     assert call(*options(broker, password_file)) == 0
     [config] = applied
     assert config["general"] == {**CONFIG["general"], "system_identifier": SENSOR}
-    assert config["dummy_procedure"] == CONFIG["dummy_procedure"]
+    assert config["system_checks"] == CONFIG["system_checks"]
     connection = config["backend"]["mqtt_connection"]
     assert (config["backend"]["provider"], connection["port"], connection["password"]) == (
         "tenta",

@@ -68,13 +68,13 @@ def test_calls_are_answered(node: Node, server: ThingsBoardServer) -> None:
     status = _answer(server, "status")["result"]
     assert status["config_revision"] == 2
     assert status["queued"] == 0
-    assert _answer(server, "restart", "dummy-procedure")["success"] is True
-    assert (node.data / "run" / "restart-dummy-procedure").exists()
+    assert _answer(server, "restart", "system-checks")["success"] is True
+    assert (node.data / "run" / "restart-system-checks").exists()
     for method, params in (("restart", "../../bin/sh"), ("restart", None), ("exec", "rm"), ("", None)):
         answer = _answer(server, method, params)
         assert answer["success"] is False
         assert answer["error"]
-    assert [path.name for path in (node.data / "run").glob("restart-*")] == ["restart-dummy-procedure"]
+    assert [path.name for path in (node.data / "run").glob("restart-*")] == ["restart-system-checks"]
 
 
 def test_a_large_sample_arrives_whole_before_it_leaves_the_queue(node: Node, platform: ThingsBoardPlatform) -> None:

@@ -102,9 +102,9 @@ def test_a_release_changes_a_unit(machine: Machine) -> None:
 
 def test_a_procedure_that_a_release_lacks_is_not_wanted(machine: Machine) -> None:
     release = machine.add_release()
-    (release / "ivy" / "procedures" / "dummy_procedure.py").unlink()
-    (release / "units" / "ivy-dummy-procedure.service").unlink()
-    assert machine.generate().keys() == PROCEDURES - {"ivy.target.wants/ivy-dummy-procedure.service"}
+    (release / "ivy" / "procedures" / "system_checks.py").unlink()
+    (release / "units" / "ivy-system-checks.service").unlink()
+    assert machine.generate().keys() == PROCEDURES - {"ivy.target.wants/ivy-system-checks.service"}
 
 
 def test_a_unit_that_is_neither_procedure_nor_backend_is_published_but_not_wanted(machine: Machine) -> None:
@@ -165,7 +165,7 @@ def test_the_time_to_drain_is_bounded(machine: Machine, max_drain_time: object, 
         {"provider": "none-such"},
         {"provider": "../tenta"},
         {"provider": "tenta\nX"},
-        {"provider": "dummy-procedure"},
+        {"provider": "system-checks"},
         {"provider": "updater"},
         "tenta",
         7,
@@ -249,7 +249,7 @@ def _nothing(release: Path) -> None:
 )
 def test_a_damaged_release_leaves_it_to_the_package(machine: Machine, damage: Callable[[Path], None]) -> None:
     release = machine.add_release()
-    (release / "units" / "ivy-dummy-procedure.service").write_text("[Unit]\nDescription=other\n")
+    (release / "units" / "ivy-system-checks.service").write_text("[Unit]\nDescription=other\n")
     damage(release)
     assert machine.generate().keys() == PROCEDURES  # and nothing of the half that could be read
 

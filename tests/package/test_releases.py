@@ -106,12 +106,12 @@ def test_what_is_the_packages_own_is_not_copied(machine: Machine) -> None:
 
 def test_an_upgrade_carries_the_config_over(machine: Machine) -> None:
     machine.install()
-    machine.edit_config("dummy_procedure", {"seconds_between_datapoints": 77})
+    machine.edit_config("system_checks", {"seconds_between_checks": 77})
     (machine.current / "config" / ".env").write_text("TZ=UTC\n")
     machine.install("1.1.0")
     assert machine.imported_version() == "1.1.0"
     assert machine.config().general.software_version == Version("1.1.0")
-    assert machine.config().dummy_procedure.seconds_between_datapoints == 77
+    assert machine.config().system_checks.seconds_between_checks == 77
     assert (machine.current / "config" / ".env").read_text() == "TZ=UTC\n"
     old = Config.load_from_string((machine.root / "1.0.0" / "config" / "config.json").read_text())
     assert old.general.software_version == Version("1.0.0")
@@ -120,12 +120,12 @@ def test_an_upgrade_carries_the_config_over(machine: Machine) -> None:
 def test_a_rollback_leads_back_to_what_ran_before_the_package(machine: Machine) -> None:
     machine.install()
     assert history.load().last_good is None
-    machine.edit_config("dummy_procedure", {"seconds_between_datapoints": 77})
+    machine.edit_config("system_checks", {"seconds_between_checks": 77})
     machine.install("1.1.0")
     machine.install()  # again: what ran before is still that
     before = history.load().last_good
     assert before is not None and before.general.software_version == Version("1.0.0")
-    assert before.model_dump()["dummy_procedure"] == {"seconds_between_datapoints": 77}
+    assert before.model_dump()["system_checks"] == {"seconds_between_checks": 77}
 
 
 def test_an_upgrade_does_without_a_config_that_is_gone(machine: Machine) -> None:
@@ -174,11 +174,11 @@ def test_a_final_release_follows_its_candidates(machine: Machine) -> None:
 def test_a_release_that_was_rolled_back_gets_the_config_that_works(machine: Machine) -> None:
     machine.install()
     machine.install("1.1.0")
-    machine.edit_config("dummy_procedure", {"seconds_between_datapoints": 1})
+    machine.edit_config("system_checks", {"seconds_between_checks": 1})
     machine.current.unlink()
     machine.current.symlink_to("1.0.0")
     machine.install("1.1.0")
-    assert machine.config().dummy_procedure.seconds_between_datapoints == 10
+    assert machine.config().system_checks.seconds_between_checks == 60
 
 
 def _dangle(machine: Machine) -> None:

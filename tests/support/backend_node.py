@@ -20,6 +20,8 @@ from typing import Any, Self, TypeAlias
 
 from testbed.waiting import wait_for
 
+from tests.support.helpers import CONFIG
+
 Process: TypeAlias = subprocess.Popen[str]
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -258,11 +260,10 @@ def _config(port: int, backend: dict[str, Any]) -> dict[str, Any]:
         **{key: backend.pop(key) for key in _CONNECTION_KEYS if key in backend},
     }
     return {
+        **CONFIG,
         "general": {"config_revision": 2, "software_version": "1.0.0", "system_identifier": SENSOR},
         "logging_verbosity": {"file_archive": "DEBUG", "console_prints": "DEBUG", "message_sending": "ERROR"},
-        "updater": None,
         "backend": {"provider": "tenta", "mqtt_connection": connection, **backend},
-        "dummy_procedure": {"seconds_between_datapoints": 3600},
         "system_checks": {"seconds_between_checks": 3600},
     }
 

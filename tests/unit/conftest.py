@@ -1,8 +1,9 @@
 """Every test finds an empty data directory and leaves nothing behind."""
 
 import shutil
+import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import hypothesis
@@ -14,8 +15,9 @@ from ivy.types.config import Config
 from ivy.utils.host import clock
 from ivy.utils.logger import Logger
 from ivy.utils.messaging_agent import MessagingAgent
-from tests.support.helpers import Node, NotifySocket
+from tests.support.helpers import BACKEND, Node, NotifySocket
 from tests.unit.archives import Ivy
+from tests.unit.procedures import run_hastily
 
 hypothesis.settings.register_profile(
     "ivy",
@@ -65,6 +67,13 @@ def node(root_dir: Path) -> Iterator[Node]:
     yield node
     node.close()
     shutil.rmtree(home / "node")
+
+
+@pytest.fixture
+def start(node: Node) -> Callable[..., subprocess.Popen[str]]:
+    """Starts a procedure of a node that has a backend: arguments as for `run_hastily`."""
+    node.write_config(backend=BACKEND)
+    return lambda *arguments: node.start("-c", run_hastily(*arguments))
 
 
 @pytest.fixture

@@ -59,8 +59,8 @@ def test_the_help_lists_nothing_internal(node: Node, command: str) -> None:
         ["config", "surprise"],
         ["run"],
         ["run", "surprise"],
-        ["run", "../dummy-procedure"],
-        ["run", "dummy_procedure"],
+        ["run", "../system-checks"],
+        ["run", "system_checks"],
         ["messages", "--date", "yesterday"],
         ["messages", "--date"],
     ],
@@ -91,7 +91,7 @@ def test_info_names_the_places(node: Node, root_dir: Path) -> None:
 
 def test_status_of_a_well_node(node: Node) -> None:
     node.write_config()
-    wants(node, dummy_procedure=RUNNING, updater=unit("inactive", "dead", "on its way", kind="oneshot"))
+    wants(node, system_checks=RUNNING, updater=unit("inactive", "dead", "on its way", kind="oneshot"))
     MessagingAgent().teardown()
     status, output, errors = node.ivy("status", "--json")
     assert (status, errors) == (0, "")
@@ -102,7 +102,7 @@ def test_status_of_a_well_node(node: Node) -> None:
     assert 0 <= disk["used_percent"] <= 100 and disk["free_megabytes"] >= 0
     assert found.pop("clock_synchronised") in (True, False, None)
     assert found["queue"].pop("file_bytes") >= found["queue"].pop("bytes") > 0
-    for kind, name in enumerate(["ivy-dummy-procedure.service", "ivy-updater.service"]):
+    for kind, name in enumerate(["ivy-system-checks.service", "ivy-updater.service"]):
         assert found["units"][kind].pop("name") == name
     assert found == {
         "well": True,
@@ -128,7 +128,7 @@ def test_status_of_a_well_node(node: Node) -> None:
 
 def test_status_for_people(node: Node, ivy_of_node: Ivy) -> None:
     node.write_config()
-    wants(node, dummy_procedure=RUNNING)
+    wants(node, system_checks=RUNNING)
     MessagingAgent().teardown()
     status, output, _ = ivy_of_node("status")
     assert status == 0
@@ -138,7 +138,7 @@ def test_status_for_people(node: Node, ivy_of_node: Ivy) -> None:
 
 def test_status_counts_the_queue(node: Node, ivy_of_node: Ivy) -> None:
     node.write_config()
-    wants(node, dummy_procedure=RUNNING)
+    wants(node, system_checks=RUNNING)
     agent = MessagingAgent()
     for _ in range(3):
         agent.add_message(DataMessageBody(data={"a": 1}))
@@ -171,12 +171,12 @@ def test_status_of_a_service_that_is_not_well(
     node: Node, data_dir: Path, state: str, problem: str, ivy_of_node: Ivy
 ) -> None:
     node.write_config()
-    wants(node, dummy_procedure=state, system_checks=RUNNING)
-    assert problems(ivy_of_node) == [f"ivy-dummy-procedure.service: {problem}"]
+    wants(node, system_checks=RUNNING, wind=state)
+    assert problems(ivy_of_node) == [f"ivy-wind.service: {problem}"]
 
 
 def test_status_without_a_usable_config(node: Node, data_dir: Path, ivy_of_node: Ivy) -> None:
-    wants(node, dummy_procedure=RUNNING)
+    wants(node, system_checks=RUNNING)
     [problem] = problems(ivy_of_node)
     assert problem.startswith(f"config: {node.release}/config/config.json: does not exist")
 
@@ -197,7 +197,7 @@ def test_status_without_services(node: Node, data_dir: Path, ivy_of_node: Ivy) -
 
 def test_status_with_a_broken_queue(node: Node, data_dir: Path, ivy_of_node: Ivy) -> None:
     node.write_config()
-    wants(node, dummy_procedure=RUNNING)
+    wants(node, system_checks=RUNNING)
     Path(ACTIVE_QUEUE_FILE).mkdir()
     [problem] = problems(ivy_of_node)
     assert problem.startswith(f"queue: {ACTIVE_QUEUE_FILE}: ")
@@ -240,11 +240,11 @@ def test_what_another_run_said_of_its_connection_is_not_believed(
 def test_status_tells_when_each_procedure_sampled_last(
     node: Node, notify_socket: NotifySocket, ivy_of_node: Ivy
 ) -> None:
-    node.write_config(dummy_procedure={"seconds_between_datapoints": 1})
-    node.start("-m", "ivy", "run", "dummy-procedure")
-    note = Path(f"{LAST_SAMPLE}dummy-procedure")
+    node.write_config()
+    node.start("-m", "ivy", "run", "system-checks")
+    note = Path(f"{LAST_SAMPLE}system-checks")
     wait_until(note.exists)
-    wants(node, dummy_procedure=RUNNING, system_checks=RUNNING)
+    wants(node, system_checks=RUNNING, wind=RUNNING)
     sampling, silent = json.loads(ivy_of_node("status", "--json")[1])["units"]
     assert silent["last_sample_seconds"] is None
     # Whatever the clock says: the time of the file counts from the boot.
@@ -253,8 +253,8 @@ def test_status_tells_when_each_procedure_sampled_last(
 
 def test_ages_of_samples_for_people_and_of_an_earlier_boot(node: Node, ivy_of_node: Ivy) -> None:
     node.write_config()
-    wants(node, dummy_procedure=RUNNING)
-    note = Path(f"{LAST_SAMPLE}dummy-procedure")
+    wants(node, system_checks=RUNNING)
+    note = Path(f"{LAST_SAMPLE}system-checks")
     note.parent.mkdir()
     note.touch()
     now = time.clock_gettime(time.CLOCK_BOOTTIME)
@@ -305,7 +305,7 @@ def test_is_running_when_it_is_not(node: Node) -> None:
     [
         ([], "journalctl --unit=ivy-*.service"),
         (["tenta"], "journalctl --unit=ivy-tenta.service"),
-        (["dummy_procedure", "-f"], "journalctl --unit=ivy-dummy-procedure.service --follow"),
+        (["system_checks", "-f"], "journalctl --unit=ivy-system-checks.service --follow"),
     ],
 )
 def test_logs_are_the_journals(node: Node, arguments: list[str], call: str) -> None:

@@ -89,7 +89,6 @@ BOUNDS: list[tuple[str, list[Any], list[Any]]] = [
     ("queue.min_free_megabytes", [0, 1_000_000], [-1, 1_000_001]),
     ("archive.max_days", [None, 1, 36_500], [0, 36_501]),
     ("metrics.textfile_directory", [None, "/run/ivy"], ["run", "", 1]),
-    ("dummy_procedure.seconds_between_datapoints", [1, 7200], [0, 7201, None]),
     ("system_checks.seconds_between_checks", [1, 7200], [0, 7201, None]),
 ]
 
@@ -110,16 +109,16 @@ def test_values_out_of_bounds_are_refused_by_the_path_of_their_field(path: str, 
 
 def test_all_bad_fields_are_named_at_once() -> None:
     with pytest.raises(ConfigError) as refused:
-        make_config(general={}, dummy_procedure={"seconds_between_datapoints": 0})
+        make_config(general={}, system_checks={"seconds_between_checks": 0})
     assert [line.split(":")[0] for line in str(refused.value).splitlines()] == [
         "general.config_revision",
         "general.software_version",
         "general.system_identifier",
-        "dummy_procedure.seconds_between_datapoints",
+        "system_checks.seconds_between_checks",
     ]
 
 
-@pytest.mark.parametrize("section", ["general", "logging_verbosity", "dummy_procedure", "system_checks"])
+@pytest.mark.parametrize("section", ["general", "logging_verbosity", "system_checks"])
 def test_a_missing_section_is_named(section: str) -> None:
     with pytest.raises(ConfigError, match=f"^{section}: "):
         Config.load_from_string(json.dumps({key: value for key, value in CONFIG.items() if key != section}))
@@ -142,7 +141,7 @@ def test_defaults() -> None:
         ("backend.mqtt_connection.port", "1883", 1883),
         ("general.config_revision", "-1", -1),
         ("backend.max_drain_time", 60.0, 60),
-        ("dummy_procedure.seconds_between_datapoints", "10", 10),
+        ("system_checks.seconds_between_checks", "10", 10),
         ("backend.mqtt_connection.tls.enabled", "true", True),
     ],
 )
@@ -153,7 +152,7 @@ def test_what_means_the_same_is_accepted(path: str, value: Any, meaning: Any) ->
 
 SECTIONS = [
     *("general", "logging_verbosity", "updater", "backend", "backend.mqtt_connection"),
-    *("backend.mqtt_connection.tls", "queue", "archive", "dummy_procedure", "system_checks"),
+    *("backend.mqtt_connection.tls", "queue", "archive", "system_checks"),
 ]
 
 
@@ -196,10 +195,9 @@ def test_a_full_config_of_the_predecessor_is_accepted_unchanged() -> None:
             },
             "max_parallel_messages": 50, "max_drain_time": 600
         },
-        "dummy_procedure": {"seconds_between_datapoints": 30},
         "system_checks": {"seconds_between_checks": 300}
     }"""
-    dumped = Config.load_from_string(text).model_dump(mode="json")
+    dumped = make_config(**json.loads(text)).model_dump(mode="json")
 
     def assert_contains(outer: Any, inner: Any) -> None:
         if isinstance(inner, dict):
@@ -331,7 +329,7 @@ def test_dump_makes_no_release(root_dir: Path) -> None:
 
 
 def test_a_config_of_another_version_keeps_what_is_unknown_here(dumped: Callable[[str], Path]) -> None:
-    text = changed("dummy_procedure", {"new": [1, {"nested": None}]}).replace('"1.0.0"', '"3.0.0"')
+    text = changed("system_checks", {"new": [1, {"nested": None}]}).replace('"1.0.0"', '"3.0.0"')
     path = dumped("3.0.0")
     ForeignConfig.load_from_string(text).dump()
     assert json.loads(path.read_text()) == json.loads(text)
@@ -366,6 +364,7 @@ connections = st.fixed_dictionaries(
 )
 valid_configs = st.fixed_dictionaries(
     {
+        **{name: st.just(section) for name, section in CONFIG.items()},
         "general": st.fixed_dictionaries(
             {
                 "config_revision": st.integers(-1),
@@ -376,7 +375,6 @@ valid_configs = st.fixed_dictionaries(
         "logging_verbosity": st.fixed_dictionaries(
             {"file_archive": levels, "console_prints": levels, "message_sending": levels}
         ),
-        "dummy_procedure": st.fixed_dictionaries({"seconds_between_datapoints": seconds}),
         "system_checks": st.fixed_dictionaries({"seconds_between_checks": seconds}),
     },
     optional={

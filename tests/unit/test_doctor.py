@@ -78,10 +78,10 @@ def test_a_service_that_is_not_as_it_should_be(node: Node, check: str, changes: 
 
 
 def test_a_bad_config_is_named_and_the_rest_is_examined(node: Node) -> None:
-    node.write_config(dummy_procedure={"seconds_between_datapoints": 0})
+    node.write_config(system_checks={"seconds_between_checks": 0})
     status, found = examine(node)
     assert status == 1
-    assert "dummy_procedure.seconds_between_datapoints" in found["config"]["text"]
+    assert "system_checks.seconds_between_checks" in found["config"]["text"]
     assert found["units"]["ok"]
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from ivy import constants
 from ivy.backend import tenta_backend
-from ivy.procedures import dummy_procedure
+from ivy.procedures import system_checks
 from ivy.utils import mainloop_toggle
 from ivy.utils.host import commands
 from ivy.utils.host.commands import CommandError
@@ -17,7 +17,7 @@ from ivy.utils.lifecycle_manager import LifecycleManager
 from ivy.utils.mainloop_toggle import SCRIPT_PATH, MainloopToggle
 from tests.support.helpers import Node, NotifySocket, make_config
 
-UNIT = "ivy-dummy-procedure.service"
+UNIT = "ivy-system-checks.service"
 
 
 @pytest.fixture(autouse=True)
@@ -26,9 +26,9 @@ def path(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", node.environment["PATH"])
 
 
-def manager(name: str = "dummy_procedure") -> LifecycleManager:
-    """A handle on the dummy procedure."""
-    return LifecycleManager(make_config(), dummy_procedure.run, name, "procedure")
+def manager(name: str = "system_checks") -> LifecycleManager:
+    """A handle on a procedure."""
+    return LifecycleManager(make_config(), system_checks.run, name, "procedure")
 
 
 def says(active: str, sub: str = "", result: str = "success") -> dict[str, str]:
@@ -36,7 +36,7 @@ def says(active: str, sub: str = "", result: str = "success") -> dict[str, str]:
     return {f"show*{UNIT}": f"printf '%s\\n' ActiveState={active} SubState={sub} Result={result}"}
 
 
-@pytest.mark.parametrize("name", ["dummy_procedure", "dummy-procedure"])
+@pytest.mark.parametrize("name", ["system_checks", "system-checks"])
 def test_the_unit_follows_from_the_name(node: Node, name: str) -> None:
     node.fake("systemctl", says("inactive"))
     manager(name).teardown()
@@ -45,7 +45,7 @@ def test_the_unit_follows_from_the_name(node: Node, name: str) -> None:
 
 @pytest.mark.parametrize(
     ("entrypoint", "variant"),
-    [(dummy_procedure.run, "backend"), (tenta_backend.run, "procedure")],
+    [(system_checks.run, "backend"), (tenta_backend.run, "procedure")],
 )
 def test_an_entrypoint_of_another_variant_is_refused(entrypoint: Any, variant: Any) -> None:
     with pytest.raises(ValueError, match="entrypoint"):
@@ -53,7 +53,7 @@ def test_an_entrypoint_of_another_variant_is_refused(entrypoint: Any, variant: A
 
 
 def test_entrypoints_of_their_variant_are_accepted() -> None:
-    LifecycleManager(make_config(), dummy_procedure.run, "dummy-procedure", "procedure")
+    LifecycleManager(make_config(), system_checks.run, "system-checks", "procedure")
     LifecycleManager(make_config(), tenta_backend.run, "tenta", "backend")
 
 
@@ -93,7 +93,7 @@ def test_an_unexpected_death_is_logged(
 ) -> None:
     node.fake("systemctl", says(active, sub, "watchdog"))
     manager().check_procedure_status()
-    assert "ERROR     - dummy_procedure died unexpectedly: watchdog" in capsys.readouterr().out
+    assert "ERROR     - system_checks died unexpectedly: watchdog" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("active", "sub"), [("active", "running"), ("activating", "start")])
@@ -123,9 +123,9 @@ def groups(node: Node, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     node.fake(
         "systemctl",
         {
-            "show*ivy.target": "echo 'Wants=ivy-tenta.service ivy-dummy-procedure.service other.socket'",
+            "show*ivy.target": "echo 'Wants=ivy-tenta.service ivy-system-checks.service other.socket'",
             "show*ivy-tenta.service": "echo ControlGroup=/system.slice/tenta",
-            "show*ivy-dummy-procedure.service": "echo ControlGroup=",
+            "show*ivy-system-checks.service": "echo ControlGroup=",
         },
     )
     monkeypatch.setattr(mainloop_toggle, "CONTROL_GROUPS", str(tmp_path))

@@ -11,19 +11,16 @@ from hypothesis import strategies as st
 
 from ivy import constants
 from ivy.backend import offers
-from ivy.types.config import Config, ConfigError, ForeignConfig
+from ivy.types.config import ConfigError, ForeignConfig
 from ivy.types.messages import ConfigMessageBody
 from ivy.utils.logger import Logger
 from ivy.utils.messaging_agent import MessagingAgent
 from ivy.utils.state_interface import StateInterface
+from tests.support.helpers import make_config
 
-CONFIG = Config.model_validate(
-    {
-        "general": {"config_revision": 2, "software_version": "1.0.0", "system_identifier": "s"},
-        "logging_verbosity": {"file_archive": None, "console_prints": None, "message_sending": None},
-        "dummy_procedure": {"seconds_between_datapoints": 1},
-        "system_checks": {"seconds_between_checks": 1},
-    }
+CONFIG = make_config(
+    general={"config_revision": 2, "software_version": "1.0.0", "system_identifier": "s"},
+    logging_verbosity={"file_archive": None, "console_prints": None, "message_sending": None},
 )
 
 _JSON = st.recursive(

@@ -18,7 +18,7 @@ from ivy.utils.updates.releases import Releases
 from ivy.version import Version
 from tests.support.helpers import BACKEND, CONFIG, Node
 
-SERVICES = ("ivy-dummy-procedure.service", "ivy-system-checks.service", "ivy-tenta.service")
+SERVICES = ("ivy-rain-gauge.service", "ivy-system-checks.service", "ivy-tenta.service")
 HOLD = """
 import fcntl, sys
 file = open(sys.argv[1], "w")
@@ -157,13 +157,13 @@ def test_services_are_restarted_the_backend_last_if_packages_were_changed(
 
 def test_what_is_stopped_is_not_started(systemd: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     Clock(monkeypatch)
-    answer(systemd, dummy="inactive", tenta="deactivating")
+    answer(systemd, rain="inactive", tenta="deactivating")
     change()
     update_pass.run()
     assert restarted(systemd) == ["ivy-system-checks.service"]
-    answer(systemd, dummy="failed 78", system="activating", tenta="failed 9")
+    answer(systemd, rain="failed 78", system="activating", tenta="failed 9")
     activation.renew("ivy-tenta.service")
-    assert restarted(systemd)[1:] == ["ivy-dummy-procedure.service", "ivy-system-checks.service"]
+    assert restarted(systemd)[1:] == ["ivy-rain-gauge.service", "ivy-system-checks.service"]
 
 
 def test_who_has_waited_leaves_it_to_a_pass_of_the_new_python(

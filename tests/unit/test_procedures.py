@@ -1,8 +1,7 @@
-"""`ivy.procedures`: what they sample, and what they tell each other through the state."""
+"""`ivy.procedures.system_checks`: what it samples, and what it tells other procedures through the state."""
 
 import datetime
 import os
-import random
 import subprocess
 from collections.abc import Callable
 
@@ -11,7 +10,6 @@ import pytest
 
 from ivy.procedures import system_checks
 from ivy.procedures._housekeeping import Housekeeper
-from ivy.types.messages import DataMessageBody, LogMessageBody
 from ivy.utils import notify
 from ivy.utils.host import vitals
 from ivy.utils.host.locks import file_lock
@@ -19,105 +17,14 @@ from ivy.utils.logger import Logger
 from ivy.utils.messaging_agent import MessagingAgent
 from ivy.utils.state_interface import STATE_FILE_LOCK, StateInterface
 from tests.support.helpers import BACKEND, Node, make_config, wait_until
-
-# The real service, but for its patience.
-RUN = """
-import random
-from ivy import main
-from ivy.procedures import dummy_procedure, system_checks
-for module in (dummy_procedure, system_checks):
-    module.get_time_to_next_datapoint = lambda seconds: 0.01
-random.seed(7)
-{}
-main.run_service("{}")
-"""
+from tests.unit.procedures import log_lines, run_hastily, samples
 
 
-@pytest.fixture
-def start(node: Node) -> Callable[..., subprocess.Popen[str]]:
-    """Starts a procedure of a node that has a backend."""
-    node.write_config(backend=BACKEND)
-
-    def run(name: str, patch: str = "") -> subprocess.Popen[str]:
-        return node.start("-c", RUN.format(patch, name))
-
-    return run
-
-
-def samples(agent: MessagingAgent) -> list[DataMessageBody]:
-    """The data in the queue."""
-    bodies = [item.message_body for item in agent.get_n_latest_messages(10_000, [])]
-    return [body for body in bodies if isinstance(body, DataMessageBody)]
-
-
-def log_lines(agent: MessagingAgent) -> list[str]:
-    """The subjects of the log messages in the queue."""
-    bodies = [item.message_body for item in agent.get_n_latest_messages(10_000, [])]
-    return [body.subject for body in bodies if isinstance(body, LogMessageBody)]
-
-
-def set_load(load: float) -> None:
-    """Let the state say what the load is."""
-    with StateInterface.update() as state:
-        state.system.last_5_min_load = load
-
-
-def test_the_dummy_procedure_is_a_random_walk(
-    start: Callable[..., subprocess.Popen[str]], agent: MessagingAgent
-) -> None:
-    process = start("dummy-procedure")
-    wait_until(lambda: len(samples(agent)) >= 20)
-    process.terminate()
-    process.communicate(timeout=20)
-    assert process.returncode == 0
-    position, steps = 0.0, random.Random(7)
-    for sample in samples(agent):
-        position += steps.uniform(-1, 1)
-        assert sample.data == {"random_walk_position": position}
-
-
-def test_the_dummy_procedure_pauses_while_the_load_is_high(
-    start: Callable[..., subprocess.Popen[str]], agent: MessagingAgent
-) -> None:
-    set_load(75.1)
-    start("dummy-procedure")
-    wait_until(lambda: log_lines(agent))
-    assert log_lines(agent) == ["dummy-procedure - WARNING - Pausing: the load is 75 %, above 75 %"]
-    assert samples(agent) == []
-    set_load(75)
-    wait_until(lambda: len(samples(agent)) >= 2)
-    set_load(100)
-    wait_until(lambda: len(log_lines(agent)) >= 2)  # said again, because it had gone on
-    paused_at = len(samples(agent))
-    set_load(0)
-    wait_until(lambda: len(samples(agent)) > paused_at)
-    positions = [sample.data["random_walk_position"] for sample in samples(agent)]
-    position, steps = 0.0, random.Random(7)
-    for found in positions:  # no step is made in a pause, and none is forgotten
-        position += steps.uniform(-1, 1)
-        assert found == position
-
-
-def test_the_dummy_procedure_says_once_that_it_pauses(
-    start: Callable[..., subprocess.Popen[str]], agent: MessagingAgent
-) -> None:
-    set_load(99)
-    turns = "real = dummy_procedure.StateInterface.load\n"
-    turns += "dummy_procedure.StateInterface.load = lambda: print('turn', flush=True) or real()"
-    process = start("dummy-procedure", turns)
-    assert process.stdout
-    seen = 0
-    while seen < 20:
-        seen += process.stdout.readline() == "turn\n"
-    assert len(log_lines(agent)) == 1
-
-
-@pytest.mark.parametrize("name", ["dummy-procedure", "system-checks"])
 def test_a_state_that_another_process_holds_stops_no_sampling(
-    start: Callable[..., subprocess.Popen[str]], agent: MessagingAgent, name: str
+    start: Callable[..., subprocess.Popen[str]], agent: MessagingAgent
 ) -> None:
     with file_lock(STATE_FILE_LOCK, timeout=1):
-        start(name, "from ivy.utils import state_interface; state_interface.SECONDS_TO_WAIT = 0.01")
+        start("system-checks", "from ivy.utils import state_interface; state_interface.SECONDS_TO_WAIT = 0.01")
         wait_until(lambda: len(samples(agent)) >= 3)
     assert any("locked by another process" in line for line in log_lines(agent))
 
@@ -197,7 +104,7 @@ def test_where_nobody_was_told_that_a_boot_loses_the_data_it_is_told_later(
     for sections in ({}, {"backend": BACKEND}):
         node.write_config(**sections)
         seen = len(samples(agent))
-        process = node.start("-c", RUN.format(on_tmpfs, "system-checks"))
+        process = node.start("-c", run_hastily("system-checks", on_tmpfs))
         wait_until(lambda seen=seen: len(samples(agent)) > seen)  # type: ignore[misc]
         process.terminate()
         process.communicate(timeout=20)

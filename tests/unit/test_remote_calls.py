@@ -31,10 +31,10 @@ def test_status() -> None:
     assert _ask("status") == {"success": True, "result": {"queued": 1}}
 
 
-@pytest.mark.parametrize("params", ["dummy-procedure", {"name": "dummy-procedure"}])
+@pytest.mark.parametrize("params", ["system-checks", {"name": "system-checks"}])
 def test_restart_leaves_word(params: Any) -> None:
-    assert _ask("restart", params) == {"success": True, "result": "dummy-procedure is being restarted"}
-    assert _flags() == ["restart-dummy-procedure"]
+    assert _ask("restart", params) == {"success": True, "result": "system-checks is being restarted"}
+    assert _flags() == ["restart-system-checks"]
 
 
 @pytest.mark.parametrize(
@@ -45,11 +45,11 @@ def test_restart_leaves_word(params: Any) -> None:
         "tenta",
         "updater",
         "../x",
-        "dummy_procedure",
-        ["dummy-procedure"],
+        "system_checks",
+        ["system-checks"],
         {},
         {"name": {}},
-        "dummy-procedure\n",
+        "system-checks\n",
     ],
 )
 def test_nothing_else_is_restarted(params: Any) -> None:
@@ -61,7 +61,7 @@ def test_nothing_else_is_restarted(params: Any) -> None:
 
 @pytest.mark.parametrize("method", ["", "reboot", "__init__", "PING", "restart ", "eval"])
 def test_there_is_no_other_method(method: str) -> None:
-    answer = _ask(method, "dummy-procedure")
+    answer = _ask(method, "system-checks")
     assert answer == {
         "success": False,
         "error": 'there is no such method; there are "ping", "status" and "restart"',
@@ -70,7 +70,7 @@ def test_there_is_no_other_method(method: str) -> None:
 
 
 def test_a_wish_that_cannot_be_written_down_is_answered(data_dir: Path) -> None:
-    Path(f"{constants.RESTART_FLAG}dummy-procedure").mkdir(parents=True)
+    Path(f"{constants.RESTART_FLAG}system-checks").mkdir(parents=True)
     data_dir.joinpath("run").rename(data_dir / "elsewhere")
     data_dir.joinpath("run").touch()
-    assert _ask("restart", "dummy-procedure")["success"] is False
+    assert _ask("restart", "system-checks")["success"] is False

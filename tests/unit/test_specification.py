@@ -42,7 +42,6 @@ CALLABLES = [
     ("ivy.main", "run", "", "None"),
     ("ivy.backend.tenta_backend", "run", "config logger teardown_indicator", "None"),
     ("ivy.backend.thingsboard_backend", "run", "config logger teardown_indicator", "None"),
-    ("ivy.procedures.dummy_procedure", "run", "config logger", "None"),
     ("ivy.procedures.system_checks", "run", "config logger", "None"),
     ("ivy.types.config", "Config.dump", "self", "None"),
     ("ivy.types.config", "static Config.load", "", "Config"),

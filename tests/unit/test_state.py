@@ -162,7 +162,7 @@ def test_an_update_starts_from_nothing_where_the_file_is_damaged() -> None:
 def test_sampling_goes_on_when_the_state_is_damaged(node: Node) -> None:
     node.write_config()
     FILE.write_bytes(b"\xff")
-    node.start("-m", "ivy", "run", "dummy-procedure")
+    node.start("-m", "ivy", "run", "system-checks")
     archive = FILE.parent / "messages"
     wait_until(lambda: archive.is_dir() and any('"data"' in file.read_text() for file in archive.iterdir()))
 

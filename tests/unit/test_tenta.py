@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ivy.backend import tenta_backend
 from ivy.backend.dialect import Dialect, Encoded, OfferError
-from ivy.types.config import Config, ConfigError, ForeignConfig
+from ivy.types.config import ConfigError, ForeignConfig
 from ivy.types.messages import (
     ConfigMessageBody,
     DataMessageBody,
@@ -19,6 +19,7 @@ from ivy.types.messages import (
     MessageBody,
     MessageQueueItem,
 )
+from tests.support.helpers import make_config
 from tests.support.validators import tenta
 from tests.unit import arbitrary
 from tests.unit.arbitrary import item
@@ -44,17 +45,9 @@ _ITEMS = arbitrary.items(
 
 def _dialect(revision: int = 2, sensor: str = SENSOR) -> Dialect:
     return tenta_backend.make_dialect(
-        Config.model_validate(
-            {
-                "general": {
-                    "config_revision": revision,
-                    "software_version": "1.0.0",
-                    "system_identifier": sensor,
-                },
-                "logging_verbosity": {"file_archive": None, "console_prints": None, "message_sending": None},
-                "dummy_procedure": {"seconds_between_datapoints": 1},
-                "system_checks": {"seconds_between_checks": 1},
-            }
+        make_config(
+            general={"config_revision": revision, "software_version": "1.0.0", "system_identifier": sensor},
+            logging_verbosity={"file_archive": None, "console_prints": None, "message_sending": None},
         )
     )
 

@@ -116,7 +116,7 @@ def test_of_a_config_that_cannot_be_read_at_all_the_template_stands_in(text: str
 def test_of_a_config_of_another_version_what_this_one_understands_counts() -> None:
     """The package's updater stands in for that of a broken release: it must know where versions come from."""
     general = {**CONFIG["general"], "software_version": "9.0.0", "of_the_future": True}
-    strange: dict[str, Any] = {"dummy_procedure": {"of_the_future": 1}, "a_section_of_the_future": {}}
+    strange: dict[str, Any] = {"system_checks": {"of_the_future": 1}, "a_section_of_the_future": {}}
     write({**CONFIG, "general": general, "updater": {**UPDATER, "repository": "our/own"}, **strange})
     config = update_pass.running_config()
     assert config.updater is not None and config.updater.repository == "our/own"

@@ -41,7 +41,7 @@ def test_the_same_version_is_none() -> None:
     [
         ({"surprise": {}}, "surprise: unknown field"),
         ({"backend": {"provider": "none-such"}}, "backend.provider: "),
-        ({"dummy_procedure": {"seconds_between_datapoints": 0}}, "dummy_procedure.seconds_between_datapoints: "),
+        ({"system_checks": {"seconds_between_checks": 0}}, "system_checks.seconds_between_checks: "),
     ],
 )
 def test_a_config_for_this_version_must_be_of_its_schema(sections: dict[str, Any], reason: str) -> None:
@@ -50,7 +50,7 @@ def test_a_config_for_this_version_must_be_of_its_schema(sections: dict[str, Any
 
 
 def test_a_config_for_another_version_is_not_judged_by_this_ones_schema() -> None:
-    assert decide(foreign(version="1.1.0", surprise={}, dummy_procedure=None))
+    assert decide(foreign(version="1.1.0", surprise={}, system_checks=None))
 
 
 def test_where_the_packages_updater_stands_in_it_does_not_judge_the_schema_of_another_version() -> None:

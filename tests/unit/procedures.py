@@ -1,0 +1,31 @@
+"""Procedures as their units run them, but for their patience, and what they put into the queue."""
+
+from ivy.types.messages import DataMessageBody, LogMessageBody
+from ivy.utils.messaging_agent import MessagingAgent
+
+_RUN = """
+import importlib, random
+from ivy import main
+procedure = importlib.import_module("ivy.procedures.{module}")
+procedure.get_time_to_next_datapoint = lambda seconds: 0.01
+random.seed(7)
+{patch}
+main.run_service("{name}")
+"""
+
+
+def run_hastily(name: str, patch: str = "") -> str:
+    """Code that runs a procedure, which samples all the time; `patch` may change the module `procedure` before."""
+    return _RUN.format(name=name, module=name.replace("-", "_"), patch=patch)
+
+
+def samples(agent: MessagingAgent) -> list[DataMessageBody]:
+    """The data in the queue."""
+    bodies = [item.message_body for item in agent.get_n_latest_messages(10_000, [])]
+    return [body for body in bodies if isinstance(body, DataMessageBody)]
+
+
+def log_lines(agent: MessagingAgent) -> list[str]:
+    """The subjects of the log messages in the queue."""
+    bodies = [item.message_body for item in agent.get_n_latest_messages(10_000, [])]
+    return [body.subject for body in bodies if isinstance(body, LogMessageBody)]
