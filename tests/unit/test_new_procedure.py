@@ -1,4 +1,4 @@
-"""`packaging/new-procedure`: what it writes is a procedure whose own test passes at once."""
+"""`packaging/new-procedure`: what it writes passes its own test at once; what it removes leaves nothing."""
 
 import shutil
 import subprocess
@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from ivy import constants
+from ivy.utils.functions import procedure_names
 
 CHECKOUT = Path(constants.PROJECT_DIR)
 PARTS = ("ivy", "units", "tests", "config", "packaging", "debian", "pyproject.toml")
@@ -39,9 +40,13 @@ def python(checkout: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=checkout, capture_output=True, text=True, timeout=120)
 
 
-def new_procedure(checkout: Path, name: str) -> subprocess.CompletedProcess[str]:
+def new_procedure(checkout: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """As in a clean clone: with nothing but Python's own modules."""
-    return python(checkout, "-I", "-S", "packaging/new-procedure", name)
+    return python(checkout, "-I", "-S", "packaging/new-procedure", *arguments)
+
+
+def contents(checkout: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in checkout.rglob("*") if path.is_file() and path.suffix != ".pyc"}
 
 
 @pytest.mark.slow
@@ -59,12 +64,37 @@ def test_its_own_test_passes_at_once(checkout: Path) -> None:
     assert "already" in again.stderr
 
 
+def test_what_was_written_can_be_removed_and_leaves_nothing(checkout: Path) -> None:
+    before = contents(checkout)
+    new_procedure(checkout, "wind-speed")
+    drop_ins = checkout / "units/ivy-wind-speed.service.d"
+    drop_ins.mkdir()
+    (drop_ins / "50-device.conf").write_text("[Service]\nPrivateDevices=no\n")
+    removed = new_procedure(checkout, "--remove", "wind-speed")
+    assert removed.returncode == 0, removed.stderr
+    assert contents(checkout) == before and not drop_ins.exists()
+
+
+@pytest.mark.parametrize("name", ["system-checks", "no-such", "Wind"])
+def test_what_is_ivys_or_no_procedure_cannot_be_removed(checkout: Path, name: str) -> None:
+    before = contents(checkout)
+    refused = new_procedure(checkout, "--remove", name)
+    assert refused.returncode == 2
+    assert refused.stderr.startswith("new-procedure: ")
+    assert contents(checkout) == before
+
+
 @pytest.mark.slow
-def test_the_tests_that_know_all_procedures_take_one_that_sorts_between_two_of_them(checkout: Path) -> None:
-    """What the tests of a fork meet, of which these are the quick ones."""
-    new_procedure(checkout, "heat-box")
+def test_the_tests_of_a_fork_pass(checkout: Path) -> None:
+    """It has a procedure of its own, and none of those of this checkout; these tests are the quick ones of them."""
+    assert new_procedure(checkout, "heat-box").returncode == 0
+    for name in set(procedure_names()) - {"system-checks"}:
+        assert new_procedure(checkout, "--remove", name).returncode == 0
+    template = "config/config.template.json"
+    assert python(checkout, "-m", "ivy", "config", "validate", template).returncode == 0
     files = [
         "tests/unit/test_remote_calls.py",
+        "tests/unit/test_update_plan.py",
         "tests/package/test_generator.py",
         "tests/package/test_units.py",
     ]
@@ -92,7 +122,7 @@ def test_configs_of_before_stay_valid_and_the_new_section_has_bounds(checkout: P
         "",
         "import",
         "a--b",
-        "dummy-procedure",
+        "system-checks",
         "queue",
         "general",
         "restart-counter",
@@ -100,8 +130,8 @@ def test_configs_of_before_stay_valid_and_the_new_section_has_bounds(checkout: P
     ],
 )
 def test_names_that_cannot_be_are_refused_and_nothing_is_written(checkout: Path, name: str) -> None:
-    before = {path for path in checkout.rglob("*") if path.is_file()}
+    before = contents(checkout)
     refused = new_procedure(checkout, name)
     assert refused.returncode == 2
     assert refused.stderr.startswith("new-procedure: ")
-    assert {path for path in checkout.rglob("*") if path.is_file() and path.suffix != ".pyc"} == before
+    assert contents(checkout) == before
