@@ -25,6 +25,8 @@ pytestmark = pytest.mark.version_change
 
 RELEASE = Path(constants.PROJECT_DIR)
 CONFIG = RELEASE / "config" / "config.json"
+# In a checkout it is what somebody tried, for whichever version, and no release is given it.
+IS_GIVEN = "IVY_VERSION_CHANGE" in os.environ and CONFIG.exists()
 MODULES = sorted(
     ".".join(path.relative_to(RELEASE).with_suffix("").parts)
     for path in (RELEASE / "ivy").rglob("*.py")
@@ -38,7 +40,7 @@ def test_the_template_is_valid_and_for_this_version() -> None:
 
 
 def test_the_given_config_is_valid_and_for_this_version() -> None:
-    config = Config.load() if CONFIG.exists() else Config.load_template()
+    config = Config.load() if IS_GIVEN else Config.load_template()
     assert config.general.software_version == constants.VERSION
 
 
@@ -48,7 +50,7 @@ def test_every_module_can_be_imported(module: str) -> None:
 
 
 def test_the_backend_of_the_config_has_a_module_and_a_unit() -> None:
-    config = Config.load() if CONFIG.exists() else Config.load_template()
+    config = Config.load() if IS_GIVEN else Config.load_template()
     if config.backend is not None:
         assert config.backend.provider in main.service_names()
         assert (RELEASE / "units" / f"ivy-{config.backend.provider}.service").is_file()

@@ -63,12 +63,13 @@ SMALL = {
     "utils/updates/history.py": "where the record is, for backends, the command and all steps of an update",
     "utils/updates/retry.py": "knows clocks and nothing of updates",
 }
-"""Modules of so few lines, and why each is one nevertheless."""
+"""Modules of so few lines, and why each is one nevertheless. A procedure is one, however little it does."""
 
 
 def test_a_small_module_has_a_reason_to_be_one() -> None:
     lines = {str(path.relative_to(PACKAGE)): len(path.read_text().splitlines()) for path in MODULES}
     small = {path for path, count in lines.items() if count < FEW_LINES and not path.endswith("__init__.py")}
+    small = {path for path in small if not path.startswith("procedures/")}
     assert small - SMALL.keys() == set(), "fold it into its only user, or say in SMALL why not"
 
 
