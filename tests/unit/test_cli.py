@@ -241,9 +241,11 @@ def test_status_tells_when_each_procedure_sampled_last(
     node: Node, notify_socket: NotifySocket, ivy_of_node: Ivy
 ) -> None:
     node.write_config()
-    node.start("-m", "ivy", "run", "system-checks")
+    process = node.start("-m", "ivy", "run", "system-checks")
     note = Path(f"{LAST_SAMPLE}system-checks")
     wait_until(note.exists)
+    process.terminate()
+    process.communicate(timeout=20)  # no further sample while the last one is looked at
     wants(node, system_checks=RUNNING, wind=RUNNING)
     sampling, silent = json.loads(ivy_of_node("status", "--json")[1])["units"]
     assert silent["last_sample_seconds"] is None
