@@ -31,7 +31,6 @@ import json, sys
 path = "/etc/ivy/config.json"
 config = json.load(open(path))
 config["general"]["system_identifier"] = sys.argv[2]
-config["dummy_procedure"]["seconds_between_datapoints"] = 1
 config["system_checks"]["seconds_between_checks"] = 1
 config["logging_verbosity"]["message_sending"] = "INFO"
 config["backend"] = {"provider": "tenta", "mqtt_connection": {"host": sys.argv[1], "port": 1883,
@@ -186,7 +185,7 @@ def crash(node: Node, seen: Operator) -> str:
     """A service is killed."""
     say("On the node: kill -9 of a procedure")
     old = main_pid(node)
-    node.run(["systemctl", "kill", "--signal=KILL", "--kill-whom=main", "ivy-dummy-procedure"])
+    node.run(["systemctl", "kill", "--signal=KILL", "--kill-whom=main", "ivy-system-checks"])
     report = wait_until(
         "the crash report at the broker",
         30,
@@ -216,7 +215,7 @@ def outage(node: Node, broker: Broker, seen: Operator) -> str:
 
 def main_pid(node: Node) -> str:
     """The procedure's process."""
-    return node.run(["systemctl", "show", "--value", "--property=MainPID", "ivy-dummy-procedure"]).stdout.strip()
+    return node.run(["systemctl", "show", "--value", "--property=MainPID", "ivy-system-checks"]).stdout.strip()
 
 
 def archived(node: Node) -> list[float]:

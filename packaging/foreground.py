@@ -1,4 +1,4 @@
-"""The demo where no node can boot: the three services in the foreground, against a Mosquitto on this machine."""
+"""The demo where no node can boot: two services in the foreground, against a Mosquitto on this machine."""
 
 import json
 import os
@@ -14,7 +14,7 @@ from pathlib import Path
 from testbed import run as command
 from testbed.run import BedError
 
-SERVICES = ("system-checks", "dummy-procedure", "tenta")
+SERVICES = ("system-checks", "tenta")
 SECONDS = 15
 VENV = Path(".venv-demo").absolute()
 SETTINGS = "listener {port} 127.0.0.1\nallow_anonymous true\n"
@@ -85,7 +85,7 @@ def _make_release(directory: Path, port: int) -> Path:
     shutil.copytree("ivy", release / "ivy", ignore=shutil.ignore_patterns("__pycache__"))
     config = json.loads(Path("config/config.template.json").read_text())
     config["general"]["system_identifier"] = "demo"
-    config["dummy_procedure"]["seconds_between_datapoints"] = 1
+    config["system_checks"]["seconds_between_checks"] = 1
     broker = {"host": "127.0.0.1", "port": port, "client_id": "demo", "username": "demo", "password": "demo"}
     config["backend"] = {"provider": "tenta", "mqtt_connection": broker}
     (release / "config").mkdir()

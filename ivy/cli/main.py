@@ -76,14 +76,14 @@ def _add_node_commands(commands: Any) -> None:
     _add(commands, "restart", "services:restart", "stop and start all services, e.g. after a change of the config")
     _add(commands, "is-running", "services:is_running", "exit with 0 if the services run, with 1 if not")
     logs = _add(commands, "logs", "services:logs", "show the journal of all services, or of one")
-    logs.add_argument("name", nargs="?", metavar="NAME", help="e.g. tenta or dummy-procedure")
+    logs.add_argument("name", nargs="?", metavar="NAME", help="e.g. tenta or system-checks")
     logs.add_argument("-f", "--follow", action="store_true", help="go on showing what comes")
     queue = _add(commands, "queue", "status:show_queue", "show what waits to be sent, and what was dropped")
     queue.add_argument("--json", action="store_true", help="print JSON")
     doctor = _add(commands, "doctor", "doctor.command:show", "check what nodes fail on, and say what to do")
     doctor.add_argument("--json", action="store_true", help="print JSON")
     run = _add(commands, "run", "services:run", "run one service in the foreground, as its unit does")
-    run.add_argument("name", metavar="NAME", help="e.g. dummy-procedure, system-checks, tenta or thingsboard")
+    run.add_argument("name", metavar="NAME", help="e.g. system-checks, tenta or thingsboard")
     _add(commands, "info", "services:info", "show version and places on disk")
 
 

@@ -14,7 +14,7 @@ QUICK = {
     "group_vars/all/quick.yml": "ivy_soak_seconds: 1\n",
     "group_vars/canaries.yml": "ivy_node_config: {updater: {seconds_of_probation: 3}}\n",
     "host_vars/roof-2.yml": """\
-ivy_node_config: {updater: {seconds_of_probation: 3}, dummy_procedure: {seconds_between_datapoints: 60}}
+ivy_node_config: {updater: {seconds_of_probation: 3}, system_checks: {seconds_between_checks: 300}}
 """,
 }
 

@@ -51,7 +51,7 @@ author:
 EXAMPLES = r"""
 - name: Sample every ten seconds
   ivy.fleet.config:
-    settings: {dummy_procedure: {seconds_between_datapoints: 10}}
+    settings: {system_checks: {seconds_between_checks: 10}}
     secrets: {backend: {mqtt_connection: {password: "{{ vault_password }}"}}}
 """
 
