@@ -1,4 +1,7 @@
-"""A procedure without a sensor: a random walk. The pattern for your own; remove it in your project."""
+"""A procedure without a sensor: a random walk. The pattern for your own.
+
+Remove it in your project: `packaging/new-procedure --remove dummy-procedure`.
+"""
 
 import random
 

@@ -16,9 +16,11 @@ from tests.readme.fleet import FleetDesk
 from tests.readme.site import EDITOR, Site
 from tests.readme.terminal import Terminal
 from tests.support.beds import bed
+from tests.support.releases import set_version
 
 __all__ = ["bed"]
 
+LONGEST_FORK = 1200  # seconds, as long as `packaging/test` gives the whole stage
 PASSPHRASE = "nobody guesses this"
 
 
@@ -45,21 +47,42 @@ class Started:
     checkout_venv: "Future[str]"
     fleet_venv: "Future[str]"
     pandas: "Future[str]"
+    fork: "Future[str]"
 
 
 @pytest.fixture(scope="session")
 def started(desk: Desk, readme: Document) -> Generator[Started, None, None]:
-    """The demo, and beside it all virtual environments, one after the other."""
+    """The demo; beside it all virtual environments, one after the other; with the first of them, a fork's tests."""
     demo = Errands(desk.terminal(desk.clone_of(desk.clone, "tryout")))
     others = Errands(desk.terminal(desk.clone))
+    tests = Errands(desk.terminal(desk.clone))
+    checkout_venv = others.begin(f"{readme.take('packaging/test unit')} -- -k test_constants")  # makes .venv
     yield Started(
         demo.begin(readme.take("packaging/demo")),
-        others.begin(f"{readme.take('packaging/test unit')} -- -k test_constants"),  # makes .venv
+        checkout_venv,
         others.begin(readme.take("python3 -m venv ~/fleet-desk")),
         others.begin("python3 -m venv ~/pandas && ~/pandas/bin/pip install --quiet pandas"),
+        tests.begin(fork(readme, desk), LONGEST_FORK, after=checkout_venv),
     )
-    demo.close()
-    others.close()
+    for errands in (demo, others, tests):
+        errands.close()
+
+
+def fork(readme: Document, desk: Desk) -> str:
+    """A line that makes a fork as others do, with a procedure of its own instead of the example, and tests it."""
+    directory = desk.clone_of(desk.clone, "fork-with-heat-box")
+    (directory / ".venv").symlink_to(desk.clone / ".venv")
+    template = directory / "config/config.template.json"
+    shutil.copy(template, template.with_name("config.json"))  # somebody has tried ivy there
+    set_version(directory, "1.2.0")
+    lines = (
+        f"cd {directory}",
+        readme.take("packaging/new-procedure thermometer", {"thermometer": "heat-box"}),
+        readme.take("packaging/new-procedure --remove"),
+        "git add --all && git commit --quiet --message 'heat-box: instead of the example'",
+        readme.take("packaging/test quick package"),
+    )
+    return " && ".join(lines)
 
 
 @pytest.fixture(scope="session")

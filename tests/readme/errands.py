@@ -14,9 +14,18 @@ class Errands:
         self._terminal = terminal
         self._pool = ThreadPoolExecutor(max_workers=1)
 
-    def begin(self, line: str) -> "Future[str]":
-        """Run a line after those before. The result is what it printed; it fails as `Terminal.run` does."""
-        return self._pool.submit(self._terminal.run, line, LONGEST)
+    def begin(self, line: str, timeout: float = LONGEST, after: "Future[str] | None" = None) -> "Future[str]":
+        """Run a line after those before, and after another's.
+
+        Returns: What it prints, once it has ended; it fails as `Terminal.run` does.
+        """
+
+        def run() -> str:
+            if after is not None:
+                after.result()
+            return self._terminal.run(line, timeout)
+
+        return self._pool.submit(run)
 
     def close(self) -> None:
         """Forget what was not begun, and wait for what was."""

@@ -10,7 +10,7 @@ from tests.readme.terminal import INTERRUPT, Terminal
 def test_what_is_generated_passes_its_test(readme: Document, terminal: Terminal, started: Started) -> None:
     started.checkout_venv.result()
     terminal.run(readme.take(". .venv/bin/activate"))
-    terminal.run(readme.take("packaging/new-procedure"))
+    terminal.run(readme.take("packaging/new-procedure thermometer"))
     printed = terminal.run(readme.take("packaging/test unit -- "), 300)
     assert "tests/unit/test_procedure_thermometer.py . " in printed
 

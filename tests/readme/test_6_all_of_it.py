@@ -23,6 +23,12 @@ def test_a_fork_gets_a_name_of_its_own(readme: Document, desk: Desk, terminal: T
     terminal.run("popd")
 
 
+def test_a_fork_with_a_procedure_of_its_own_instead_of_the_example_is_well(started: Started) -> None:
+    printed = started.fork.result()
+    assert "removed ivy/procedures/dummy_procedure.py" in printed
+    assert "All passed: quick package" in printed
+
+
 def test_purging_leaves_nothing(readme: Document, site: Site, roof: Terminal) -> None:
     roof.type(readme.take("apt purge"))
     roof.expect("Continue")
