@@ -85,10 +85,13 @@ def test_a_release_like_the_package_needs_nothing_but_the_wishes(machine: Machin
     assert machine.generate().keys() == PROCEDURES
 
 
-def test_a_release_brings_a_procedure(machine: Machine) -> None:
-    release = machine.add_release()
+def add_procedure(release: Path) -> None:
     (release / "ivy" / "procedures" / "wind_sensor.py").touch()
     (release / "units" / "ivy-wind-sensor.service").write_text("[Service]\nExecStart=/bin/true\n")
+
+
+def test_a_release_brings_a_procedure(machine: Machine) -> None:
+    add_procedure(machine.add_release())
     written = machine.generate()
     assert written["ivy-wind-sensor.service"] == "[Service]\nExecStart=/bin/true\n"
     assert written["ivy.target.wants/ivy-wind-sensor.service"] == "-> ../ivy-wind-sensor.service"
@@ -102,9 +105,11 @@ def test_a_release_changes_a_unit(machine: Machine) -> None:
 
 def test_a_procedure_that_a_release_lacks_is_not_wanted(machine: Machine) -> None:
     release = machine.add_release()
+    add_procedure(release)  # one without any is damaged, see below
     (release / "ivy" / "procedures" / "system_checks.py").unlink()
     (release / "units" / "ivy-system-checks.service").unlink()
-    assert machine.generate().keys() == PROCEDURES - {"ivy.target.wants/ivy-system-checks.service"}
+    added = {"ivy-wind-sensor.service", "ivy.target.wants/ivy-wind-sensor.service"}
+    assert machine.generate().keys() == PROCEDURES - {"ivy.target.wants/ivy-system-checks.service"} | added
 
 
 def test_a_unit_that_is_neither_procedure_nor_backend_is_published_but_not_wanted(machine: Machine) -> None:
