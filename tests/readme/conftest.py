@@ -16,7 +16,7 @@ from tests.readme.fleet import FleetDesk
 from tests.readme.site import EDITOR, Site
 from tests.readme.terminal import Terminal
 from tests.support.beds import bed
-from tests.support.releases import set_version
+from tests.support.releases import PROJECT, set_version
 
 __all__ = ["bed"]
 
@@ -72,6 +72,8 @@ def fork(readme: Document, desk: Desk) -> str:
     """A line that makes a fork as others do, with a procedure of its own instead of the example, and tests it."""
     directory = desk.clone_of(desk.clone, "fork-with-heat-box")
     (directory / ".venv").symlink_to(desk.clone / ".venv")
+    if (PROJECT / ".venv-ansible").exists():  # made from the same file
+        (directory / ".venv-ansible").symlink_to(PROJECT / ".venv-ansible")
     template = directory / "config/config.template.json"
     shutil.copy(template, template.with_name("config.json"))  # somebody has tried ivy there
     set_version(directory, "1.2.0")
