@@ -46,6 +46,11 @@ def fill(descriptor: int) -> None:
                 os.write(descriptor, bytes(size))
 
 
+def give_back(descriptor: int, size: int) -> None:
+    """Leave some bytes of room after all."""
+    os.ftruncate(descriptor, max(0, os.fstat(descriptor).st_size - size))
+
+
 def use_up_reserve(node: Node) -> None:
     """As if there had been no room before."""
     (node.path(DATA) / "reserve").unlink(missing_ok=True)

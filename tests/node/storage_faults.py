@@ -49,7 +49,7 @@ class StorageFaults:
         self.platform.start()
 
     def full_disk_at_a_start(self) -> None:
-        """Not even an empty queue can be opened then."""
+        """Not even an empty queue can be opened then. A part of what SQLite makes beside it may have room."""
         before = self._troubles("queue")
         self.node.run(["systemctl", "stop", "ivy.target", *self.services])
         # Services that close it at the same moment leave the log there, and its room would be enough for samples.
@@ -57,6 +57,7 @@ class StorageFaults:
         with small_disk.filler(self.node) as file:
             small_disk.use_up_reserve(self.node)
             small_disk.fill(file)
+            small_disk.give_back(file, 1024 * self.chance.randrange(40))
             self.node.run(["systemctl", "start", "ivy.target"])
             self.node.wait_for(lambda: self._troubles("queue") > before, 30, "the queue not to be opened")
             self.pause(0.5, 3)

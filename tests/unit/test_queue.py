@@ -16,7 +16,7 @@ import pytest
 
 from ivy.types.messages import DataMessageBody
 from ivy.utils import notify
-from ivy.utils.host import clock
+from ivy.utils.host import clock, mounts
 from ivy.utils.messaging_agent import ACTIVE_QUEUE_FILE, MessagingAgent
 from ivy.utils.storage import database as queue_database
 from ivy.utils.storage.doorbell import Doorbell, Listener
@@ -320,7 +320,8 @@ def test_a_row_that_is_no_message_is_removed_and_reported(
     agent.add_message(body(1))
     database.execute(f"INSERT INTO QUEUE (timestamp, message_body) VALUES (1, {value})")
     agent.add_message(body(2))
-    assert numbers(agent) == [1, 2]
+    found = [item.message_body for item in agent.get_n_latest_messages(10)]
+    assert [message.data["number"] for message in found if message.variant == "data"] == [1, 2]
     assert "removed from the queue, being no message" in capfd.readouterr().err
     assert agent.get_queue_length() == 2
 
@@ -372,6 +373,28 @@ def test_without_room_in_the_queue_the_message_is_archived(agent: MessagingAgent
     agent.add_message(DataMessageBody(data={"number": 1, "text": "x" * 100_000}))
     assert numbers(agent) == []
     assert archived() == [1]
+
+
+def test_where_sqlite_could_be_killed_for_want_of_room_the_queue_is_not_opened(
+    agent: MessagingAgent, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With blocks of 1 KiB, and between 8 and 32 KiB free: SIGBUS."""
+    asked = []
+
+    def disk(path: str) -> mounts.Disk:
+        asked.append(path)
+        return mounts.Disk(100, 40_000, 0, None, False)
+
+    monkeypatch.setattr(mounts, "disk", disk)
+    agent.database.close()
+    agent.add_message(body(1))
+    assert "No space left on device" in capsys.readouterr().err
+    assert asked == [str(DATA_DIR)] and not Path(f"{ACTIVE_QUEUE_FILE}-shm").exists()
+    monkeypatch.undo()
+    monkeypatch.setattr(queue_database, "SECONDS_BETWEEN_TRIES", 0)
+    agent.add_message(body(2))
+    found = [item.message_body for item in agent.get_n_latest_messages(10)]
+    assert [message.data["number"] for message in found if message.variant == "data"] == [1, 2]
 
 
 def test_sigterm_waits_until_a_message_stands_in_both_places(

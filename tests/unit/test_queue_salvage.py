@@ -279,6 +279,7 @@ def test_what_an_interrupted_salvage_wrote_makes_room_too(
     half_written = Path(f"{ACTIVE_QUEUE_FILE}.salvaged")
     half_written.touch()
     size = QUEUE.stat().st_size
+    monkeypatch.setattr(schema, "ROOM_TO_OPEN", 0)  # the queue is smaller than that
     monkeypatch.setattr(mounts, "disk", lambda _: disk_with(size * (0.5 if half_written.exists() else 1.5)))
     assert queued(agent) == damaged
 

@@ -3,10 +3,13 @@
 `QUEUE` is the predecessor's and stays readable by it.
 """
 
+import errno
+import os
 import sqlite3
 from collections.abc import Sequence
 
 from ivy.utils import notify
+from ivy.utils.host import mounts
 
 VARIANT = "CASE WHEN json_valid(message_body) THEN json_extract(message_body, '$.variant') END"
 """The variant of a message; NULL if its body rotted, as json_extract() fails over what is not valid JSON."""
@@ -17,6 +20,9 @@ sample that rots, and SQLite calls it damage that such a row is not in the index
 
 PAGE_SIZE = 1024
 """Bytes of a page. Each message makes SQLite write one or more, and samples are far smaller than the usual 4096."""
+
+ROOM_TO_OPEN = 49_152
+"""Bytes that must be free: 32 KiB of them for the file `-shm`, by which processes find their way in the log."""
 
 _SETTINGS = (
     # These two for a new file only, and before its first table.
@@ -76,7 +82,9 @@ def connect(path: str, timeout: float) -> sqlite3.Connection:
 
     Raises:
         sqlite3.Error: It cannot be opened; nothing is left open.
+        OSError: There is no room for what SQLite needs beside it.
     """
+    _look_for_room(path)
     database = sqlite3.connect(path, timeout=timeout, isolation_level=None, check_same_thread=False)
     try:
         # A byte that rotted on the card must cost one character, not the head of the queue for ever.
@@ -89,6 +97,16 @@ def connect(path: str, timeout: float) -> sqlite3.Connection:
         database.close()
         raise
     return database
+
+
+def _look_for_room(path: str) -> None:
+    """Raise `OSError` where SQLite would be killed: it writes to `-shm` like to memory, if the disk has no room.
+
+    It makes sure of a byte in every 4 KiB. With blocks of 1 KiB, as mkfs.ext4 makes them on disks below 512 MB,
+    that is not enough. What an earlier boot left there is no help: whoever opens it first truncates it.
+    """
+    if mounts.disk(os.path.dirname(path)).free_bytes < ROOM_TO_OPEN:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
 
 
 def lock_path(path: str) -> str:
