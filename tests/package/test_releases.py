@@ -3,6 +3,7 @@
 import json
 import socket
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -90,7 +91,10 @@ def test_a_new_node_gets_a_release_and_a_config_of_its_own(machine: Machine) -> 
     assert machine.current.stat().st_mode & 0o777 == 0o755
 
 
-def test_the_code_is_compiled_although_no_service_can_write_bytecode(machine: Machine) -> None:
+def test_the_code_is_compiled_although_no_service_can_write_bytecode(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "pycache_prefix", None)  # that of packaging/test
     machine.install()
     assert list((machine.current / "ivy" / "__pycache__").glob("__init__.*.pyc"))
 

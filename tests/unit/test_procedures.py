@@ -77,7 +77,7 @@ def test_system_checks_keep_what_others_wrote_into_the_state(
 def test_a_full_disk_is_told_once(
     start: Callable[..., subprocess.Popen[str]], agent: MessagingAgent, disk: int, warned: int
 ) -> None:
-    disk_is = f"mounts.disk = lambda: mounts.Disk({disk}, 1, 1, None, False)"
+    disk_is = f"mounts.disk = lambda *_: mounts.Disk({disk}, 10**6, 1, None, False)"
     start("system-checks", f"from ivy.utils.host import mounts; {disk_is}")
     wait_until(lambda: len(samples(agent)) >= 5)
     assert log_lines(agent) == ["system-checks - WARNING - The disk is 91 % full"] * warned
