@@ -158,14 +158,16 @@ def services(patience: float = units.PATIENCE) -> list[Service]:
 
 def _service(name: str, properties: dict[str, str]) -> Service:
     said = dict.fromkeys(_PROPERTIES, "") | properties
-    done_once = name == PASS and (said["ActiveState"], said["Result"]) == ("inactive", "success")
+    is_good_pass = name == PASS and said["Result"] == "success"
+    done_once = is_good_pass and said["ActiveState"] == "inactive"
+    is_on_its_way = is_good_pass and said["ActiveState"] in ("activating", "deactivating")
     is_strict = said["NoNewPrivileges"] == "yes" and said["ProtectSystem"] == "strict"
     return Service(
         name=name,
         state="done" if done_once else f"{said['ActiveState']} ({said['SubState']})",
         status="" if done_once else said["StatusText"],  # systemd keeps what was said on the way
         restarts=int(said["NRestarts"] or 0),
-        well=said["ActiveState"] == "active" or done_once,
+        well=said["ActiveState"] == "active" or done_once or is_on_its_way,
         watched=said["WatchdogUSec"] not in ("", "0", "infinity"),
         confined=is_strict and said["User"] not in ("", "root"),
         invocation=said["InvocationID"],

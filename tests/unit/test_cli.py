@@ -175,6 +175,20 @@ def test_status_of_a_service_that_is_not_well(
     assert problems(ivy_of_node) == [f"ivy-wind.service: {problem}"]
 
 
+@pytest.mark.parametrize(
+    ("active", "sub"), [("activating", "start"), ("active", "running"), ("deactivating", "stop-post")]
+)
+@pytest.mark.parametrize("result", ["success", "exit-code"])
+def test_a_pass_of_the_updater_begins_and_ends(
+    node: Node, data_dir: Path, active: str, sub: str, result: str, ivy_of_node: Ivy
+) -> None:
+    """It does so while others look, as right after an installation."""
+    node.write_config()
+    wants(node, system_checks=RUNNING, updater=unit(active, sub, result=result))
+    is_well = result == "success" or active == "active"  # the result is that of its last run then
+    assert problems(ivy_of_node) == ([] if is_well else [f"ivy-updater.service: {active} ({sub})"])
+
+
 def test_status_without_a_usable_config(node: Node, data_dir: Path, ivy_of_node: Ivy) -> None:
     wants(node, system_checks=RUNNING)
     [problem] = problems(ivy_of_node)
