@@ -12,10 +12,10 @@ class Delays:
     to_connect: float = 30.0
     to_try_again: float = 1.0
     """Before the second try to connect; then twice as long each time."""
-    longest_unanswered: float = (
-        60.0  # a try costs little, and whoever waits for a network that is back loses live data
-    )
-    longest_refused: float = 900.0  # each try is work for a broker that has said no
+    longest_unanswered: float = 60.0
+    """A try costs little, and whoever waits for a network that is back loses live data."""
+    longest_refused: float = 900.0
+    """Each try is work for a broker that has said no."""
     until_stalled: float = 60.0
     between_reports: float = 5.0  # and between looks at the queue, were a ring of the doorbell ever lost
     between_renewals: float = 60.0

@@ -1,7 +1,13 @@
 """Procedures as their units run them, but for their patience, and what they put into the queue."""
 
+import subprocess
+from collections.abc import Callable
+
 from ivy.types.messages import DataMessageBody, LogMessageBody
+from ivy.utils.host.locks import file_lock
 from ivy.utils.messaging_agent import MessagingAgent
+from ivy.utils.state_interface import STATE_FILE_LOCK
+from tests.support.helpers import wait_until
 
 _RUN = """
 import importlib, random
@@ -29,3 +35,13 @@ def log_lines(agent: MessagingAgent) -> list[str]:
     """The subjects of the log messages in the queue."""
     bodies = [item.message_body for item in agent.get_n_latest_messages(10_000, [])]
     return [body.subject for body in bodies if isinstance(body, LogMessageBody)]
+
+
+def check_that_a_state_held_elsewhere_stops_no_sampling(
+    start: Callable[..., subprocess.Popen[str]], agent: MessagingAgent, name: str
+) -> None:
+    """Hold the state while a procedure that asks it runs; `start` is the fixture."""
+    with file_lock(STATE_FILE_LOCK, timeout=1):
+        start(name, "from ivy.utils import state_interface; state_interface.SECONDS_TO_WAIT = 0.01")
+        wait_until(lambda: len(samples(agent)) >= 3)
+    assert any("locked by another process" in line for line in log_lines(agent))

@@ -8,11 +8,10 @@ from collections.abc import Callable
 import pytest
 
 from ivy.types.config import Config, ConfigError
-from ivy.utils.host.locks import file_lock
 from ivy.utils.messaging_agent import MessagingAgent
-from ivy.utils.state_interface import STATE_FILE_LOCK, StateInterface
+from ivy.utils.state_interface import StateInterface
 from tests.support.helpers import CONFIG, make_config, wait_until
-from tests.unit.procedures import log_lines, samples
+from tests.unit.procedures import check_that_a_state_held_elsewhere_stops_no_sampling, log_lines, samples
 
 
 def set_load(load: float) -> None:
@@ -70,10 +69,7 @@ def test_it_says_once_that_it_pauses(start: Callable[..., subprocess.Popen[str]]
 def test_a_state_that_another_process_holds_stops_no_sampling(
     start: Callable[..., subprocess.Popen[str]], agent: MessagingAgent
 ) -> None:
-    with file_lock(STATE_FILE_LOCK, timeout=1):
-        start("dummy-procedure", "from ivy.utils import state_interface; state_interface.SECONDS_TO_WAIT = 0.01")
-        wait_until(lambda: len(samples(agent)) >= 3)
-    assert any("locked by another process" in line for line in log_lines(agent))
+    check_that_a_state_held_elsewhere_stops_no_sampling(start, agent, "dummy-procedure")
 
 
 @pytest.mark.parametrize("seconds", [1, 30, 7200])  # as in the predecessor

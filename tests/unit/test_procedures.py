@@ -12,21 +12,22 @@ from ivy.procedures import system_checks
 from ivy.procedures._housekeeping import Housekeeper
 from ivy.utils import notify
 from ivy.utils.host import vitals
-from ivy.utils.host.locks import file_lock
 from ivy.utils.logger import Logger
 from ivy.utils.messaging_agent import MessagingAgent
-from ivy.utils.state_interface import STATE_FILE_LOCK, StateInterface
+from ivy.utils.state_interface import StateInterface
 from tests.support.helpers import BACKEND, Node, make_config, wait_until
-from tests.unit.procedures import log_lines, run_hastily, samples
+from tests.unit.procedures import (
+    check_that_a_state_held_elsewhere_stops_no_sampling,
+    log_lines,
+    run_hastily,
+    samples,
+)
 
 
 def test_a_state_that_another_process_holds_stops_no_sampling(
     start: Callable[..., subprocess.Popen[str]], agent: MessagingAgent
 ) -> None:
-    with file_lock(STATE_FILE_LOCK, timeout=1):
-        start("system-checks", "from ivy.utils import state_interface; state_interface.SECONDS_TO_WAIT = 0.01")
-        wait_until(lambda: len(samples(agent)) >= 3)
-    assert any("locked by another process" in line for line in log_lines(agent))
+    check_that_a_state_held_elsewhere_stops_no_sampling(start, agent, "system-checks")
 
 
 def test_system_checks_write_state_and_data(
