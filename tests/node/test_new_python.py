@@ -15,11 +15,12 @@ from tests.support.update_site import wait_for_sample
 
 OLD = """
 mkdir -p /opt/old/bin /opt/old/lib
-cp /usr/bin/python3.13 /opt/old/bin
-ln -s /usr/lib/python3.13 /opt/old/lib
+python=$(readlink /usr/bin/python3)
+cp "/usr/bin/$python" /opt/old/bin
+ln -s "/usr/lib/$python" /opt/old/lib
 cd /var/lib/ivy/current/.venv
 sed -i 's|^home = .*|home = /opt/old/bin|' pyvenv.cfg
-ln -sfn /opt/old/bin/python3.13 bin/python3
+ln -sfn "/opt/old/bin/$python" bin/python3
 """
 REINSTALL = ["apt-get", "install", "--yes", "--reinstall", "python3-psutil"]
 FLAG = "/run/ivy/packages-changed"
@@ -69,8 +70,9 @@ def test_an_interpreter_that_has_none_of_the_libraries(sampling: Node, recorder:
 
 def test_what_a_power_cut_has_emptied(sampling: Node, recorder: Recorder) -> None:
     node = sampling
-    names = [".venv/pyvenv.cfg", ".venv/lib/python3.13/site-packages/ivy.pth", ".venv/fits"]
-    files = [node.path(release_file(node, name)) for name in names]
+    environment = node.path(release_file(node, ".venv"))
+    [mark] = environment.glob("lib/python3.*/site-packages/ivy.pth")
+    files = [environment / "pyvenv.cfg", mark, environment / "fits"]
     assert all(file.stat().st_size for file in files)
     node.cut()
     for file in files:
