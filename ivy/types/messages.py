@@ -1,17 +1,15 @@
 """The messages that procedures and backends exchange through the queue. Not their form at any platform."""
 
-import re
 from typing import Annotated, Any, Literal
 
 import pydantic
 
-from ivy.types.config import ForeignConfig, LogLevel
+from ivy.types import secrets
+from ivy.types.config import Config, ForeignConfig, LogLevel
 from ivy.types.model import Model
 
 RESERVED_KEYS = frozenset({"logging", "configuration"})
 """Keys of data that mean something else to a backend."""
-
-_SECRET = re.compile(r"(password|passphrase|token|secret|username)$", re.IGNORECASE)
 
 
 def _without_surrogates(text: str) -> str:
@@ -27,15 +25,6 @@ def _reject_reserved_keys(data: dict[str, float | int | str]) -> dict[str, float
     if reserved:
         raise ValueError(f"reserved keys: {', '.join(reserved)}; use another name")
     return data
-
-
-def _without_secrets(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {
-            key: "***" if inner is not None and _SECRET.search(key) else _without_secrets(inner)
-            for key, inner in value.items()
-        }
-    return [_without_secrets(inner) for inner in value] if isinstance(value, list) else value
 
 
 class _Body(Model):
@@ -82,7 +71,7 @@ class ConfigMessageBody(_Body):
     @pydantic.field_validator("config")
     @classmethod
     def _remove_secrets(cls, config: ForeignConfig) -> ForeignConfig:
-        return ForeignConfig.model_validate(_without_secrets(config.model_dump(mode="json")))
+        return ForeignConfig.model_validate(secrets.hide(config.model_dump(mode="json"), Config))
 
 
 MessageBody = Annotated[

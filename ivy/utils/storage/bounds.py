@@ -10,12 +10,11 @@ from dataclasses import dataclass
 
 from ivy.types.config import QueueConfig
 from ivy.utils import notify
-from ivy.utils.storage import schema
+from ivy.utils.storage import contents, schema
 from ivy.utils.storage.database import QueueDatabase
 from ivy.utils.storage.schema import IS_INDEXED
 
 _ROWS_AT_ONCE = 200  # other processes wait meanwhile
-_PAGES_AT_ONCE = 256
 _SLACK = 1_000_000
 """Bytes that a full queue has free for what comes until the next time."""
 _LEAST = 16_000_000
@@ -25,9 +24,9 @@ _LITTLE = 1_000_000
 LONG = 16_000_000
 """Bytes of a queue, of 1.0 say, that gets its index only when it must lose messages: reading it takes seconds."""
 _MOST_UNUSED = 4_000_000
-"""Bytes that the file may keep for later; what is more is given back to the disk."""
+"""Bytes that the file may keep for later; what is more is given back to the disk when the queue is short."""
 
-_ORDER = {
+ORDER = {
     "log": f"{IS_INDEXED} AND variant = 'log'",
     "data": "variant IS NOT 'log' AND variant IS NOT 'config'",  # and what no backend will understand
     "config": f"{IS_INDEXED} AND variant = 'config'",
@@ -36,10 +35,11 @@ _ORDER = {
 
 @dataclass(frozen=True)
 class Size:
-    """Bytes of the queue's file, and how many of them hold messages."""
+    """Bytes of the queue's file and its write-ahead log, and how many of them hold messages."""
 
     file: int
     used: int
+    log: int = 0
 
 
 def measure(database: QueueDatabase) -> Size:
@@ -47,7 +47,8 @@ def measure(database: QueueDatabase) -> Size:
     [[page], [count], [unused]] = (
         database.execute(f"PRAGMA {name}")[0] for name in ("page_size", "page_count", "freelist_count")
     )
-    return Size(file=page * count, used=page * (count - unused))
+    log = database.size_of_log()
+    return Size(file=page * count + log, used=page * (count - unused), log=log)
 
 
 def limit(config: QueueConfig, size: Size, free: int) -> int:
@@ -71,17 +72,21 @@ def enforce(config: QueueConfig, database: QueueDatabase, free: int) -> dict[str
 
     Returns: How many messages of each variant were dropped.
     """
+    if database.size_of_log() > schema.LARGEST_LOG:
+        database.run(_write_log_back)
     size = measure(database)
     most = limit(config, size, free)
-    aim = most - min(_SLACK, most // 4)
+    # Where a reader stands still, dropping makes the log no smaller: no more than a half goes for that.
+    too_long = max(0, size.log - schema.LARGEST_LOG)
+    aim = max(most - min(_SLACK, most // 4) - too_long, most // 2)
     dropped: dict[str, int] = {}
     if size.used > aim or size.used < LONG:
         database.run(schema.make_index)
-    for variant, condition in _ORDER.items():
+    for variant, condition in ORDER.items():
         while measure(database).used > aim and (count := _drop(database, variant, condition)):
             dropped[variant] = dropped.get(variant, 0) + count
             notify.heartbeat()
-    _give_back(database)
+    _shrink(database)
     return dropped
 
 
@@ -89,27 +94,34 @@ def _drop(database: QueueDatabase, variant: str, condition: str) -> int:
     """Drop and count some of the oldest messages of a variant."""
 
     def work(connection: sqlite3.Connection) -> int:
-        count = connection.execute(
+        numbers = connection.execute(
             "DELETE FROM QUEUE WHERE internal_id IN (SELECT internal_id FROM QUEUE"
             f" WHERE {condition} AND internal_id < (SELECT MAX(internal_id) FROM QUEUE)"
-            " ORDER BY internal_id LIMIT ?)",
+            " ORDER BY internal_id LIMIT ?) RETURNING internal_id",
             (_ROWS_AT_ONCE,),
-        ).rowcount
-        if count:
-            schema.count_dropped(connection, {variant: count})
-        return count
+        ).fetchall()
+        archived = contents.archived(connection)  # the others' lines may never come, or a power cut takes them
+        lost = sum(number > archived for [number] in numbers)
+        schema.count_dropped(connection, {variant: len(numbers), "archive": lost})
+        return len(numbers)
 
     return database.transaction(work)
 
 
-def _give_back(database: QueueDatabase) -> None:
-    """Return unused pages to the disk. (A file of the predecessor keeps them, for messages to come.)"""
-    while True:
-        size = measure(database)
-        if size.file - size.used <= _MOST_UNUSED:
-            return
-        # As a script: `execute` of Python 3.11 stops at the first of its empty rows, of which each page gives one.
-        database.run(lambda connection: connection.executescript(f"PRAGMA incremental_vacuum({_PAGES_AT_ONCE})"))
-        notify.heartbeat()
-        if measure(database).file == size.file:
-            return
+def _shrink(database: QueueDatabase) -> None:
+    """Return unused pages to the disk, where little is left to be copied: that takes milliseconds."""
+    size = measure(database)
+    if size.used > _LITTLE or size.file - size.used <= _MOST_UNUSED:
+        return
+
+    def vacuum(connection: sqlite3.Connection) -> None:
+        connection.execute("PRAGMA auto_vacuum = NONE")  # a file of before 1.1 has it
+        connection.execute("PRAGMA temp_store = MEMORY")
+        connection.execute("VACUUM")
+        _write_log_back(connection)
+
+    database.run(vacuum)
+
+
+def _write_log_back(connection: sqlite3.Connection) -> None:
+    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()

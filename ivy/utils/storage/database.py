@@ -1,27 +1,30 @@
-"""The queue's database as every process uses it: waits for others, survives being replaced. Knows no messages."""
+"""A queue's database as every process uses it: waits for others, survives being replaced. Knows no messages."""
 
 import contextlib
 import os
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from typing import Any, TypeVar
 
-from ivy import constants, files
+from ivy import files
 from ivy.utils import notify
 from ivy.utils.host.locks import file_lock
 from ivy.utils.storage import ballast, errors, schema
 
-SECONDS_TO_WAIT = 2 * constants.WATCHDOG_SECONDS
-"""How long another process may hold the database: one that hangs in it is killed by the watchdog before."""
+SECONDS_TO_WAIT = 2.0
+"""How long another process may hold the database; one that hangs in it is killed by the watchdog much later."""
 
-SECONDS_BETWEEN_TRIES = 10.0
-"""How often a queue is opened on a disk that cannot take it: a salvage reads the whole file."""
+SECONDS_BETWEEN_TRIES = 5.0
+"""How often a queue is opened on a disk that cannot take it."""
 
-SECONDS_FOR_A_SALVAGE = 5.0
-"""How long to wait for that of another process, of some megabytes. Who waits for more takes no samples."""
+SECONDS_OF_ERRORS = 60.0
+"""How long the disk may fail to read or write the database before that is made again."""
 
+_SECONDS_IF_IMPATIENT = 0.05
+_BUSY_TIMEOUT = 0.1
+_PROBE = bytes(65_536)
 _MOST_REPLACEMENTS = 3
 
 _Result = TypeVar("_Result")
@@ -30,13 +33,32 @@ _Result = TypeVar("_Result")
 class QueueDatabase:
     """A connection to the database that stands at a path, even if another process replaces it."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, *, spare_tables: Sequence[str] = ()) -> None:
+        """Nothing is opened yet.
+
+        Args:
+            path: Where it is, or will be.
+            spare_tables: What makes the other tables of a spare queue, which need survive no power cut.
+        """
         self._path = path
+        self.is_spare = bool(spare_tables)
+        self._spare_tables = spare_tables
         self._lock = threading.RLock()
         self._inode: int | None = None
+        self._device: int | None = None
         self._failure: OSError | sqlite3.Error | None = None
         self._last_try = 0.0
+        self._failing_since: float | None = None
+        self._was_checkpointed = False
         self.connection: sqlite3.Connection | None = None
+        self.beneath: sqlite3.Connection | None = None
+        """To what others cannot reach any more, as another disk was mounted over it."""
+        self.is_of_other_disk = False
+        """Whether that ever happened: numbers from before are not those of this database."""
+        self.is_impatient = False
+        """Whether others need not be waited for as long as usual."""
+        self.floor = 0
+        """The largest number that a message is known to have: those in a new database begin after it."""
 
     def execute(self, statement: str, parameters: tuple[Any, ...] = ()) -> list[Any]:
         """Run one statement, a transaction of its own. Waits for other processes, with heartbeats.
@@ -61,30 +83,89 @@ class QueueDatabase:
         """Do something with the connection, again if the database was replaced meanwhile.
 
         So work may be done twice, the first time on a file that nobody reads any more, or only for its salvage.
+
+        Raises:
+            OtherDisk: It was replaced by that of a disk that was mounted over it: see `beneath`.
         """
-        deadline = time.monotonic() + SECONDS_TO_WAIT
+        deadline = time.monotonic() + self.patience()
         replacements = 0
         while True:
             try:
                 with self._lock, self._as_owner():
-                    result = work(self.connection or self._open())
+                    connection = self.connection or self._open()
+                    before = connection.total_changes
+                    result = work(connection)
                     if not self._was_replaced():
+                        if connection.total_changes != before:  # what can only be read is not well
+                            self._failing_since = None
                         return result
-                    self.close()
+                    self._leave()
+            except errors.OtherDisk:
+                raise
             except (OSError, sqlite3.Error, UnicodeDecodeError) as error:
                 if self.connection is not None and self._was_replaced():
-                    self.close()
-                elif errors.is_damage(error) and replacements < _MOST_REPLACEMENTS:
-                    replacements += self._replace(error)
+                    self._leave()
+                elif replacements < _MOST_REPLACEMENTS and (errors.is_damage(error) or self._is_incurable(error)):
+                    if self._replace(error):
+                        replacements += 1
+                    elif time.monotonic() > deadline:
+                        raise
                 elif not self._may_pass(error) or time.monotonic() > deadline:
                     raise
             notify.heartbeat()
 
+    def patience(self) -> float:
+        """For how many seconds others are waited for."""
+        return _SECONDS_IF_IMPATIENT if self.is_impatient else SECONDS_TO_WAIT
+
     def _may_pass(self, error: Exception) -> bool:
-        if errors.is_lack_of_room(error) and ballast.release():
+        if not self.is_spare and errors.is_lack_of_room(error) and ballast.release():
             self._failure = None
             return True
         return errors.is_busy(error)
+
+    def _is_incurable(self, error: Exception) -> bool:
+        """Whether the disk has failed for so long that only another file helps, and takes one.
+
+        No class of error waits for ever: of a sector that cannot be written SQLite says what it says of a disk that
+        is away for a moment. Before that, its log is begun again.
+        """
+        if not errors.is_sick_file(error):
+            return False
+        now = time.monotonic()
+        self._failing_since = now if self._failing_since is None else self._failing_since
+        if now - self._failing_since < SECONDS_OF_ERRORS:
+            return False
+        if not self._was_checkpointed:
+            self._was_checkpointed = True
+            if self._begin_log_anew():
+                return False
+        return self._takes_files()
+
+    def _begin_log_anew(self) -> bool:
+        try:
+            with self._lock, self._as_owner():
+                connection = self.connection or self._open_now()
+                [[is_busy, *_]] = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+                return not is_busy
+        except (OSError, sqlite3.Error):
+            return False
+
+    def _takes_files(self) -> bool:
+        """Whether the disk takes what the database cannot write."""
+        probe = f"{self._path}.probe"
+        try:
+            with self._as_owner():
+                descriptor = files.open_shared(probe)
+                try:
+                    os.write(descriptor, _PROBE)
+                    os.fsync(descriptor)
+                finally:
+                    os.close(descriptor)
+                    files.remove(probe)
+        except OSError:
+            return False
+        return True
 
     def close(self) -> None:
         """Close the connection. It is opened again by whatever comes next."""
@@ -94,14 +175,38 @@ class QueueDatabase:
                 self.connection.close()
             self.connection = None
 
+    def _leave(self) -> None:
+        """Let go of a file that stands no more where it stood."""
+        if self.is_spare or os.stat(os.path.dirname(self._path)).st_dev == self._device:
+            return self.close()
+        self.close_beneath()
+        self.beneath, self.connection = self.connection, None
+        self.is_of_other_disk = True
+        raise errors.OtherDisk
+
+    def close_beneath(self) -> None:
+        """Nothing is wanted any more of what lies beneath."""
+        if self.beneath is not None:
+            self.beneath.close()
+        self.beneath = None
+
+    def size_of_log(self) -> int:
+        """Bytes of the write-ahead log."""
+        try:
+            return os.lstat(f"{self._path}-wal").st_size
+        except FileNotFoundError:
+            return 0
+
     def _as_owner(self) -> contextlib.AbstractContextManager[None]:
         return files.as_owner_of(os.path.dirname(self._path))
 
     def _was_replaced(self) -> bool:
         try:
-            return os.stat(self._path).st_ino != self._inode
+            return os.lstat(self._path).st_ino != self._inode
         except FileNotFoundError:
             return True
+        except OSError:  # a directory that is another's now: what is open can still be used
+            return False
 
     def _open(self) -> sqlite3.Connection:
         if self._failure is not None and time.monotonic() - self._last_try < SECONDS_BETWEEN_TRIES:
@@ -117,45 +222,49 @@ class QueueDatabase:
 
     def _open_now(self) -> sqlite3.Connection:
         files.make_directory(os.path.dirname(self._path))
-        with _alone(self._path, SECONDS_FOR_A_SALVAGE if self._failure is None else 0):
-            if os.path.exists(schema.salvaging_path(self._path)):
-                from ivy.utils.storage import salvage  # not at the top: hardly ever wanted
-
-                salvage.finish(self._path, "a salvage was interrupted")
+        with _alone(self._path):
             # Only if there is none yet: closing a descriptor of the database that is not SQLite's own would release
             # the locks of this process's other connections (see "How To Corrupt An SQLite Database File", 2.2).
-            if not os.path.isfile(self._path):
-                os.close(files.open_shared(self._path))
-            self._inode = os.stat(self._path).st_ino
-            return schema.connect(self._path, min(2, notify.SECONDS_BETWEEN_HEARTBEATS))
+            if not os.path.lexists(self._path) or os.path.lexists(schema.salvaging_path(self._path)):
+                self._make()
+            status = os.lstat(self._path)
+            self._inode, self._device = status.st_ino, status.st_dev
+            schema.check_files(self._path)
+            return schema.connect(
+                self._path, _BUSY_TIMEOUT, is_synced=not self.is_spare, more_tables=self._spare_tables
+            )
+
+    def _make(self) -> None:
+        if not self.is_spare:
+            from ivy.utils.storage import aside  # not at the top: hardly ever wanted
+
+            aside.finish_moving(self._path)
+        if not os.path.lexists(self._path):
+            os.close(files.open_shared(self._path))
 
     def _replace(self, error: Exception) -> bool:
-        """Put what can be read into a new file, unless another process does. Returns whether this one did."""
-        from ivy.utils.storage import salvage
+        """Go on with a new one, unless another process has begun it. Returns whether this one did."""
+        from ivy.utils.storage import aside
 
         with contextlib.suppress(TimeoutError), self._lock, self._as_owner():
-            with _alone(self._path, SECONDS_FOR_A_SALVAGE):
+            with _alone(self._path):
                 if not self._was_replaced():
-                    salvage.begin(self._path)
+                    if self.is_spare:
+                        aside.remove(self._path)
+                    else:
+                        aside.move_aside(self._path, str(error), self.floor)
                 self.close()
-                if os.path.exists(schema.salvaging_path(self._path)):
-                    salvage.finish(self._path, str(error))
+            self._failing_since, self._was_checkpointed = None, False
             return True
         return False
 
 
 @contextlib.contextmanager
-def _alone(path: str, patience: float) -> Generator[None, None, None]:
+def _alone(path: str) -> Generator[None, None, None]:
     """Nobody opens what somebody replaces.
 
     Raises:
-        OSError: Somebody is replacing it; as `TimeoutError`, if somebody only opens it.
+        TimeoutError: Somebody does either.
     """
-    with contextlib.ExitStack() as held:
-        try:
-            held.enter_context(file_lock(schema.lock_path(path), min(patience, notify.SECONDS_BETWEEN_HEARTBEATS)))
-        except TimeoutError as error:
-            if os.path.exists(schema.salvaging_path(path)):
-                raise errors.salvage_elsewhere() from error
-            raise
+    with file_lock(schema.lock_path(path), _BUSY_TIMEOUT):
         yield

@@ -10,7 +10,7 @@ import socket
 from ivy import constants
 from ivy.files import make_directory
 
-SOCKET_PATH = os.path.join(constants.IVY_RUN_DIR, "forwarder.sock")
+SOCKET_PATH = os.path.join(constants.BACKEND_RUN_DIR, "forwarder.sock")
 
 
 class Doorbell:
@@ -33,7 +33,7 @@ class Listener:
     """The side that waits, with `select` on `fileno()`. One process at a time: the last to start hears the bell."""
 
     def __init__(self) -> None:
-        make_directory(constants.IVY_RUN_DIR)
+        make_directory(constants.BACKEND_RUN_DIR)
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
         with contextlib.suppress(FileNotFoundError):
             os.unlink(SOCKET_PATH)

@@ -4,13 +4,21 @@ import errno
 import sqlite3
 
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-_SICK_DISK = {errno.EROFS, errno.EIO}
-_SALVAGE = errno.EBUSY
+_SICK_DISK = {errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM}
 _TROUBLE = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN}
 _BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
-_DAMAGE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+# What we insert breaks no rule of our tables: these are others of the same name.
+_OTHER_TABLES = {sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_MISMATCH}
+_DAMAGE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, *_OTHER_TABLES}
 # These say "disk I/O error" as a full disk does, but what cannot be read today cannot be read tomorrow.
 _UNREADABLE = {sqlite3.SQLITE_IOERR_READ, sqlite3.SQLITE_IOERR_SHORT_READ, sqlite3.SQLITE_IOERR_CORRUPTFS}
+
+
+class OtherDisk(sqlite3.OperationalError):
+    """Another disk was mounted over the queue: numbers of messages are those of another one now."""
+
+    def __init__(self) -> None:
+        super().__init__("another disk was mounted over the data directory")
 
 
 def is_busy(error: Exception) -> bool:
@@ -30,16 +38,21 @@ def damage(text: str) -> sqlite3.DatabaseError:
     return error
 
 
-def salvage_elsewhere() -> OSError:
-    """An error for a queue that another process is salvaging. That may take minutes: nobody waits for it."""
-    return OSError(_SALVAGE, "the queue is damaged, and another process is reading what can be read")
-
-
 def is_disk_trouble(error: Exception) -> bool:
-    """Whether the disk cannot take anything now: full, read-only, sick, or at a salvage. May pass by itself."""
+    """Whether the disk cannot take anything now: full, read-only, sick, or another's. May pass by itself."""
     if isinstance(error, OSError):
-        return error.errno in _NO_ROOM | _SICK_DISK | {_SALVAGE}
+        return error.errno in _NO_ROOM | _SICK_DISK
     return _code(error) & 0xFF in _TROUBLE and not is_damage(error)
+
+
+def may_pass(error: Exception) -> bool:
+    """Whether the queue may take later what it does not take now: the disk is in trouble, or others are at it."""
+    return is_disk_trouble(error) or is_busy(error)
+
+
+def is_sick_file(error: Exception) -> bool:
+    """Whether it may be this file that the disk cannot read or write, and not all of them."""
+    return _code(error) & 0xFF in {sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN} and not is_damage(error)
 
 
 def is_lack_of_room(error: Exception) -> bool:

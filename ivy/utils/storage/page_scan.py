@@ -8,11 +8,14 @@ itself can still read from 19 (for one torn row it gives up the whole page), thi
 all; where the header is noise it reads nothing; and that of Debian 12, where the tests run, cannot do it at all.
 """
 
+import collections
+import errno
 import os
 import struct
 from collections.abc import Iterator
 from typing import BinaryIO
 
+from ivy import files
 from ivy.utils import notify
 from ivy.utils.host import clock
 from ivy.utils.storage import schema
@@ -38,9 +41,9 @@ def rows(path: str) -> Iterator[Row]:
         path: The database; with `-wal` after it, its write-ahead log, if there is one.
 
     Raises:
-        OSError: The file cannot be opened.
+        OSError: The file cannot be opened, or is not a regular file.
     """
-    with open(path, "rb") as main, _open_wal(path) as wal:
+    with _open(path) as main, _open_wal(path) as wal:
         for pages in _snapshots(main.fileno(), wal.fileno()):
             for number in pages.numbers():
                 page = pages.read(number)
@@ -49,8 +52,16 @@ def rows(path: str) -> Iterator[Row]:
                 notify.heartbeat()
 
 
+def _open(path: str) -> BinaryIO:
+    return os.fdopen(files.open_regular(path), "rb")
+
+
 def _open_wal(path: str) -> BinaryIO:
-    return open(f"{path}-wal" if os.path.exists(f"{path}-wal") else os.devnull, "rb")
+    """The log; nothing where there is none, or something that is no file: a pipe would be waited for."""
+    try:
+        return _open(f"{path}-wal")
+    except OSError:
+        return open(os.devnull, "rb")
 
 
 def _snapshots(main: int, wal: int) -> "list[_Pages]":
@@ -134,9 +145,30 @@ class _Pages:
         self._main, self._wal, self.size, self._frames = main, wal, size, frames
 
     def numbers(self) -> Iterator[int]:
-        """The numbers of all pages that there are."""
-        last = -(-os.fstat(self._main).st_size // self.size)
-        yield from range(1, max([last, *self._frames]) + 1)
+        """The numbers of all pages that there are. Holes have none: a file of 100 GB may be one."""
+        logged = collections.deque(sorted(self._frames))
+        for first, last in self._extents():
+            while logged and logged[0] < first:
+                yield logged.popleft()
+            yield from range(first, last + 1)
+            while logged and logged[0] <= last:
+                logged.popleft()
+        yield from logged
+
+    def _extents(self) -> Iterator[tuple[int, int]]:
+        """First and last page of each part of the file that is no hole."""
+        number, size = 1, os.fstat(self._main).st_size
+        while (number - 1) * self.size < size:
+            begin = (number - 1) * self.size
+            try:
+                begin = os.lseek(self._main, begin, os.SEEK_DATA)
+                end = os.lseek(self._main, begin, os.SEEK_HOLE)
+            except OSError as error:
+                if error.errno == errno.ENXIO:  # nothing but a hole is left
+                    return
+                end = size  # a file system that knows no holes, or a disk that fails
+            first, number = max(number, begin // self.size + 1), -(-end // self.size) + 1
+            yield first, number - 1
 
     def read(self, number: int) -> bytes:
         """A page; short or empty where the file ends or the disk fails."""

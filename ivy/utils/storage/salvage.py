@@ -1,222 +1,139 @@
-"""Replaces a damaged queue by a new one with all that can be read. The caller holds the lock on the queue's path.
+"""Queues again what can be read of a damaged queue that was moved aside (see `aside`).
 
-Killed at any instant, the next process that opens the queue goes on where this one stopped.
+That takes minutes: a unit of its own does it in the background (`ivy-salvage.service`), goes on where it was
+killed, and takes the lock of the writers for some rows at a time.
 """
 
-import collections
 import contextlib
 import itertools
+import math
 import os
-import re
 import sqlite3
 import time
-from collections.abc import Iterator
-from pathlib import Path
 
-from ivy import files
 from ivy.types.messages import LogMessageBody
 from ivy.utils import notify
 from ivy.utils.host import journal, mounts
-from ivy.utils.storage import ballast, errors, page_scan, schema
+from ivy.utils.storage import aside, ballast, contents, errors, page_scan, schema
+from ivy.utils.storage.store import Store
 
-_SUFFIXES = ("", "-wal", "-shm")
-_ROWS_AT_ONCE = 1000
-_BATCHES_BETWEEN_SYNCS = 20
-_SMALLEST = -(1 << 63)
-_LEAST_SHARE = 0.01
-# Where the newest rows rotted, SQLite gives new ones a number that is taken, or one without sense.
-_INSERT = """INSERT OR IGNORE INTO QUEUE
-    SELECT ?1, ?2, CAST(?3 AS TEXT) WHERE ?1 BETWEEN 1 AND 1 << 48"""
-_KEEP_IF_HOMELESS = """INSERT INTO HOMELESS
-    SELECT ?2, ?3 WHERE NOT EXISTS (SELECT 1 FROM QUEUE WHERE internal_id = ?1 AND timestamp = ?2)"""
-_GIVE_HOMES = """INSERT INTO QUEUE
-    SELECT ? + row_number() OVER (ORDER BY timestamp), timestamp, CAST(message_body AS TEXT)
-    FROM (SELECT DISTINCT timestamp, message_body FROM HOMELESS)"""
-_VARIANT_OF = f"SELECT {schema.VARIANT} FROM (SELECT CAST(? AS TEXT) AS message_body)"
+_ROWS_AT_ONCE = 200
 _MOST_KEPT = 3
-_GAP = 20_000
-"""Identifiers left out after those salvaged: what a backend has on its way must not be taken for what comes now."""
+_VARIANT_OF = f"SELECT {schema.VARIANT} FROM (SELECT CAST(? AS TEXT) AS message_body)"
 
 
-def begin(path: str) -> None:
-    """Move a damaged database aside.
-
-    Args:
-        path: Its file.
+def work(path: str, store: Store) -> None:
+    """Queue again what can be read of all that was moved aside, the oldest first.
 
     Raises:
-        OSError: It cannot be moved.
+        OSError, sqlite3.Error: The queue takes nothing now; to be tried again.
     """
-    journal.send("ERROR", f"{path} is damaged: reading what can be read")
-    for suffix in _SUFFIXES:
-        _move(path + suffix, schema.salvaging_path(path) + suffix)
+    for old in aside.waiting(path):
+        kept = aside.unused_name(f"{path}.damaged")
+        result = _salvage_or_give_up(old, path, store)
+        journal.send("WARNING", f"{path} was damaged: {result}; the rest is in {kept}")
+        store.add((time.time(), _report(result, f"the damaged file is {kept}")))
+        aside.keep(old, kept)
+        for superfluous in aside.damaged_files(path)[:-_MOST_KEPT]:
+            aside.remove(superfluous)
+    store.forget_salvages()
 
 
-def finish(path: str, reason: str) -> None:
-    """Make a new database of the one that was moved aside, which is kept under a name of its own.
-
-    Args:
-        path: Where the new one will stand.
-        reason: What was wrong with the old one.
-
-    Raises:
-        OSError, sqlite3.Error: The new one cannot be written; to be tried again.
-    """
-    old, new = schema.salvaging_path(path), f"{path}.salvaged"
-    kept = _unused_name(path)
-    if not os.path.exists(path):
-        for suffix in _SUFFIXES[1:]:  # where `begin` was interrupted
-            _move(path + suffix, old + suffix)
-        count = _copy_or_give_up(path, new, f"{reason}; the damaged file is {kept}")
-        os.rename(new, path)
-        files.sync(Path(path).parent)
-        journal.send("ERROR", f"{path} was damaged ({reason}): {count} messages salvaged; the rest is in {kept}")
-    for suffix in reversed(_SUFFIXES):  # the one that makes us come back here last
-        _move(old + suffix, kept + suffix)
-    for superfluous in damaged_files(path)[:-_MOST_KEPT]:
-        _remove(superfluous)
+def _report(result: str, details: str) -> str:
+    subject = f"queue - WARNING - The message queue was damaged: {result}"
+    return LogMessageBody(level="WARNING", subject=subject, body=details).model_dump_json()
 
 
-def damaged_files(path: str) -> list[str]:
-    """The damaged databases that were kept, the oldest first; of the path of the present one."""
-    directory, name = os.path.split(path)
-    found = [other for other in os.listdir(directory) if re.fullmatch(rf"{re.escape(name)}\.damaged-\d+", other)]
-    return [os.path.join(directory, other) for other in sorted(found)]
-
-
-def _unused_name(path: str) -> str:
-    stamp = int(time.time())
-    while os.path.exists(f"{path}.damaged-{stamp}"):
-        stamp += 1
-    return f"{path}.damaged-{stamp}"
-
-
-def _copy_or_give_up(path: str, new: str, details: str) -> int:
-    """Copy the rows into a new file; none if that fails by more than the disk: it would fail at every start."""
-    old = schema.salvaging_path(path)
-    _remove(new)  # of a salvage that was interrupted: it takes the room that this one needs
+def _salvage_or_give_up(old: str, path: str, store: Store) -> str:
+    """Returns what came of it. What fails by more than the disk would fail each time."""
     try:
-        return _copy_what_fits(old, new, _share_that_fits(path), details)
+        return _salvage(old, path, store)
     except Exception as error:
-        if errors.is_disk_trouble(error):
+        if errors.may_pass(error):
             raise
-        journal.send("ERROR", f"{old} cannot be read: going on with an empty queue", details=repr(error))
-        return _copy(old, new, iter(()), _SMALLEST, f"{details}; it could not be read: {error!r}")
+        journal.send("ERROR", f"{old} cannot be read", details=repr(error))
+        return f"it could not be read: {error!r}"
 
 
-def _share_that_fits(path: str) -> float:
-    """What part of the damaged database there is room for beside it, once all that may go has gone."""
-    size = os.path.getsize(schema.salvaging_path(path))
-    for evidence in damaged_files(path):
+def _salvage(old: str, path: str, store: Store) -> str:
+    first = _first_that_fits(old, path)
+    done = store.salvaged_rows(old)
+    count = dropped = 0
+    with contextlib.closing(sqlite3.connect("", isolation_level=None)) as seen:  # a file that goes with it
+        seen.execute("CREATE TABLE SEEN (internal_id INTEGER PRIMARY KEY, timestamp)")
+        if done == 0:
+            store.add_dropped(_dropped(old))
+        rows, durable = page_scan.rows(old), _durable(old)
+        while some := list(itertools.islice(rows, _ROWS_AT_ONCE)):
+            new = [row for row in some if _is_new(seen, row)]
+            if done > 0:  # these were queued before this was killed
+                done -= len(some)
+                continue
+            kept = [row for row in new if row[0] >= first]
+            dropped += len(new) - len(kept)
+            lost = _variants(seen, [row for row in new if row[0] < first])
+            store.put_salvaged(old, kept, len(some), lost, durable)
+            count += len(kept)
+            notify.heartbeat()
+    without_room = f", the {dropped} oldest dropped for lack of room" if dropped else ""
+    return f"{count} messages salvaged{without_room}"
+
+
+def _is_new(seen: sqlite3.Connection, row: page_scan.Row) -> bool:
+    """Whether a row did not come before. Where numbers rotted, another message may have the same."""
+    identifier, timestamp, _ = row
+    if seen.execute("INSERT OR IGNORE INTO SEEN VALUES (?, ?)", (identifier, timestamp)).rowcount:
+        return True
+    return not seen.execute(
+        "SELECT 1 FROM SEEN WHERE internal_id = ? AND timestamp = ?", (identifier, timestamp)
+    ).fetchall()
+
+
+def _variants(database: sqlite3.Connection, rows: list[page_scan.Row]) -> dict[str, int]:
+    lost: dict[str, int] = {}
+    for row in rows:
+        [[variant]] = database.execute(_VARIANT_OF, (row[2],))
+        lost[variant or "data"] = lost.get(variant or "data", 0) + 1
+    return lost
+
+
+def _first_that_fits(old: str, path: str) -> int:
+    """The smallest number of the newest rows that there is room for, once all that may go has gone."""
+    size = os.lstat(old).st_size
+    for evidence in aside.damaged_files(path):
         if _room(path) >= size:
-            return 1.0
-        _remove(evidence)
+            break
+        aside.remove(evidence)
     if _room(path) < size:
         ballast.release()
-    return 1.0 if _room(path) >= size else _room(path) / size
+    share = min(1.0, _room(path) / max(1, size))
+    if share == 1.0:
+        return -(1 << 63)
+    # Numbers that rotted must not count for much.
+    sample = sorted(row[0] for row in itertools.islice(page_scan.rows(old), 0, None, 100))
+    return sample[int(len(sample) * (1 - share))] if sample else -(1 << 63)
 
 
 def _room(path: str) -> float:
     return 0.9 * mounts.disk(os.path.dirname(path)).free_bytes
 
 
-def _copy_what_fits(old: str, new: str, share: float, details: str) -> int:
-    """Copy the newest rows; only if it is known that not all of them fit, even fewer than that share."""
-    while True:
-        try:
-            return _copy(old, new, page_scan.rows(old), _oldest_of(old, share), details)
-        except (OSError, sqlite3.Error) as error:
-            if share == 1.0 or share < _LEAST_SHARE or not errors.is_lack_of_room(error):
-                raise
-            share /= 2
+def _durable(old: str) -> float:
+    """Up to which number the archive has all durably; where that cannot be read, all of them are believed to be."""
+    with (
+        contextlib.suppress(sqlite3.Error, UnicodeDecodeError, OSError, TypeError, ValueError),
+        aside.reading(old, "MARKS") as database,
+    ):
+        return contents.archived(database) or math.inf
+    return math.inf
 
 
-def _oldest_of(old: str, share: float) -> int:
-    """The smallest identifier of the newest rows. They are sampled: numbers that rotted must not count for much."""
-    sample = sorted(row[0] for row in itertools.islice(page_scan.rows(old), 0, None, 100)) if share < 1.0 else []
-    return sample[int(len(sample) * (1 - share))] if sample else _SMALLEST
-
-
-def _copy(old: str, new: str, rows: Iterator[page_scan.Row], first: int, details: str) -> int:
-    """Copy rows from an identifier on into a new file, which is left only if it is whole. Returns their number."""
-    try:
-        return _fill(old, new, rows, first, details)
-    except BaseException:
-        _remove(new)
-        raise
-
-
-def _fill(old: str, new: str, rows: Iterator[page_scan.Row], first: int, details: str) -> int:
-    dropped: collections.Counter[str] = collections.Counter()
-    os.close(files.open_shared(new))
-    database = schema.connect(new, timeout=0)
-    rows = _without_older(rows, first, database, dropped)
-    try:
-        database.execute("PRAGMA synchronous = OFF")  # nobody knows this file yet: it is synced as a whole
-        schema.make_index(database)  # now, while it is empty
-        database.set_progress_handler(notify.heartbeat, 100_000)
-        database.execute("CREATE TEMP TABLE HOMELESS (timestamp, message_body)")
-        count = 0  # not by SQL: that would read all of it once more
-        for number, some in enumerate(iter(lambda: list(itertools.islice(rows, _ROWS_AT_ONCE)), [])):
-            database.execute("BEGIN")
-            inserted = database.executemany(_INSERT, some).rowcount
-            if inserted < len(some):
-                database.executemany(_KEEP_IF_HOMELESS, some)
-            database.execute("COMMIT")
-            count += inserted
-            if number % _BATCHES_BETWEEN_SYNCS == _BATCHES_BETWEEN_SYNCS - 1:
-                files.sync(Path(new))  # all of it at the end may take a card longer than the watchdog waits
-        count += database.execute(_GIVE_HOMES, (_last(database) + _GAP,)).rowcount
-        database.executemany("INSERT OR IGNORE INTO DROPPED VALUES (?, ?, ?)", _dropped(old))
-        schema.count_dropped(database, dropped)
-        without_room = f", the {dropped.total()} oldest dropped for lack of room" if dropped else ""
-        _report(database, f"{count} messages salvaged{without_room}", details)
-        # Without a log of its own, it is whole by itself.
-        database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-    finally:
-        database.close()
-    files.sync(Path(new))
-    return count
-
-
-def _without_older(
-    rows: Iterator[page_scan.Row], first: int, database: sqlite3.Connection, dropped: "collections.Counter[str]"
-) -> Iterator[page_scan.Row]:
-    for row in rows:
-        if row[0] >= first:
-            yield row
-        else:
-            [[variant]] = database.execute(_VARIANT_OF, (row[2],))
-            dropped[variant or "data"] += 1
-
-
-def _report(database: sqlite3.Connection, result: str, details: str) -> None:
-    subject = f"queue - ERROR - The message queue was damaged: {result}"
-    body = LogMessageBody(level="ERROR", subject=subject, body=details).model_dump_json()
-    database.execute("INSERT INTO QUEUE VALUES (?, ?, ?)", (_last(database) + _GAP, time.time(), body))
-
-
-def _last(database: sqlite3.Connection) -> int:
-    [[last]] = database.execute("SELECT COALESCE(MAX(internal_id), 0) FROM QUEUE")
-    return int(last)
-
-
-def _dropped(old: str) -> Iterator[tuple[str, int, int]]:
+def _dropped(old: str) -> dict[str, int]:
     """What was counted in the old file, if it can be read."""
     with (
-        contextlib.suppress(sqlite3.Error, UnicodeDecodeError),
-        contextlib.closing(sqlite3.connect(f"file:{old}?mode=ro", uri=True)) as database,
+        contextlib.suppress(sqlite3.Error, UnicodeDecodeError, OSError, TypeError, ValueError),
+        aside.reading(old, "DROPPED") as database,
     ):
-        database.execute("PRAGMA writable_schema = ON")  # else SQLite reads nothing of a file that is too short
-        yield from database.execute("SELECT variant, count, reported FROM DROPPED").fetchall()
-
-
-def _remove(path: str) -> None:
-    for suffix in _SUFFIXES:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(path + suffix)
-
-
-def _move(path: str, other: str) -> None:
-    with contextlib.suppress(FileNotFoundError):
-        os.rename(path, other)
+        rows = database.execute("SELECT variant, count FROM DROPPED LIMIT 10").fetchall()
+        return {str(variant): int(count) for variant, count in rows}
+    return {}

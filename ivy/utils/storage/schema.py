@@ -6,10 +6,25 @@
 import errno
 import os
 import sqlite3
+import stat
 from collections.abc import Sequence
 
 from ivy.utils import notify
 from ivy.utils.host import mounts
+from ivy.utils.storage import errors
+
+FILE_SUFFIXES = ("", "-wal", "-shm", "-journal")
+"""What SQLite has beside a database, and the database itself."""
+
+_COLUMNS = {
+    "QUEUE": {"internal_id", "timestamp", "message_body"},
+    "DROPPED": {"variant", "count", "reported"},
+    "ONCE": {"key"},
+    "MARKS": {"name", "number"},
+    "POISON": {"internal_id", "timestamp", "message_body", "reason", "tries", "next_try"},
+}
+# Views, triggers and virtual tables have no page. What they do has perhaps no end; and none of them is ours.
+_IS_FOREIGN = "type NOT IN ('table', 'index') OR COALESCE(rootpage, 0) < 1"
 
 VARIANT = "CASE WHEN json_valid(message_body) THEN json_extract(message_body, '$.variant') END"
 """The variant of a message; NULL if its body rotted, as json_extract() fails over what is not valid JSON."""
@@ -21,27 +36,37 @@ sample that rots, and SQLite calls it damage that such a row is not in the index
 PAGE_SIZE = 1024
 """Bytes of a page. Each message makes SQLite write one or more, and samples are far smaller than the usual 4096."""
 
+LARGEST_LOG = 1_100_000
+"""Bytes of the write-ahead log that stay once it was written back, which SQLite does after 1000 pages."""
+
 ROOM_TO_OPEN = 49_152
 """Bytes that must be free: 32 KiB of them for the file `-shm`, by which processes find their way in the log."""
 
 _SETTINGS = (
-    # These two for a new file only, and before its first table.
+    # For a new file only, and before its first table. No auto_vacuum: it gives back page after page, each time
+    # looking through all that are free, for minutes after a long outage.
     f"PRAGMA page_size = {PAGE_SIZE}",
-    "PRAGMA auto_vacuum = INCREMENTAL",  # what was dropped can be given back to the disk
+    "PRAGMA auto_vacuum = NONE",
     "PRAGMA journal_mode = WAL",
-    "PRAGMA synchronous = FULL",  # in WAL mode, NORMAL may forget commits in a power cut
+    f"PRAGMA journal_size_limit = {LARGEST_LOG}",  # a reader that stands still makes it grow
     "PRAGMA cache_size = -256",  # KiB; the default of 2 MiB buys nothing at both ends of a table
     "PRAGMA secure_delete = ON",  # Debian's default. No message that was sent is left for a salvage to find.
 )
 _TABLES = (
-    # No AUTOINCREMENT: it writes a second page for each message, and an identifier is needed no longer
-    # than its row. The largest is always the newest.
+    # No AUTOINCREMENT: it writes a second page for each message. The largest is always the newest, and is not given
+    # again: what was removed, MARKS knows.
     "CREATE TABLE IF NOT EXISTS QUEUE (internal_id INTEGER PRIMARY KEY,"
     " timestamp DOUBLE NOT NULL, message_body TEXT NOT NULL)",
     "CREATE TABLE IF NOT EXISTS DROPPED (variant TEXT PRIMARY KEY, count INTEGER NOT NULL,"
     " reported INTEGER NOT NULL DEFAULT 0) WITHOUT ROWID",
     "CREATE TABLE IF NOT EXISTS ONCE (key TEXT PRIMARY KEY) WITHOUT ROWID",
+    "CREATE TABLE IF NOT EXISTS MARKS (name TEXT PRIMARY KEY, number INTEGER NOT NULL) WITHOUT ROWID",
+    # Nearly always empty, and unknown to releases before this one: what is in it waits for one that knows it.
+    "CREATE TABLE IF NOT EXISTS POISON (internal_id INTEGER PRIMARY KEY, timestamp DOUBLE NOT NULL,"
+    " message_body TEXT NOT NULL, reason TEXT NOT NULL, tries INTEGER NOT NULL, next_try DOUBLE NOT NULL)",
 )
+# A queue of before 1.1 has nothing to mark: each of its messages was synced in the archive at once.
+_MARK = "INSERT OR IGNORE INTO MARKS SELECT 'archived', COALESCE(MAX(internal_id), 0) FROM QUEUE"
 # Of a file from before 1.1, too. Nothing of it is stored, and it is not counted by an INSERT without names.
 _COLUMN = f"ALTER TABLE QUEUE ADD COLUMN variant TEXT GENERATED ALWAYS AS ({VARIANT}) VIRTUAL"
 # The few that are not data, so that dropping logs first need not look for them. Data cost nothing here.
@@ -49,20 +74,12 @@ _COLUMN = f"ALTER TABLE QUEUE ADD COLUMN variant TEXT GENERATED ALWAYS AS ({VARI
 _INDEX = f"CREATE INDEX IF NOT EXISTS QUEUE_VARIANTS ON QUEUE (variant) WHERE {IS_INDEXED}"
 
 
-def add_once(database: sqlite3.Connection, key: str, rows: Sequence[tuple[float, str]]) -> bool:
-    """Insert messages (timestamp and body), unless that was done under the same key. Returns whether it was now."""
-    if database.execute("INSERT OR IGNORE INTO ONCE VALUES (?)", (key,)).rowcount == 0:
-        return False
-    database.executemany("INSERT INTO QUEUE (timestamp, message_body) VALUES (?, ?)", rows)
-    return True
-
-
 def count_dropped(database: sqlite3.Connection, counts: dict[str, int]) -> None:
     """Remember how many messages of each variant left the queue without having been sent."""
     database.executemany(
         "INSERT INTO DROPPED (variant, count) VALUES (?, ?)"
         " ON CONFLICT (variant) DO UPDATE SET count = count + excluded.count",
-        counts.items(),
+        [(variant, count) for variant, count in counts.items() if count],
     )
 
 
@@ -73,12 +90,41 @@ def make_index(database: sqlite3.Connection) -> None:
     database.set_progress_handler(None, 0)
 
 
-def connect(path: str, timeout: float) -> sqlite3.Connection:
+def check_files(path: str) -> None:
+    """See that SQLite finds nothing but regular files: it would wait for a pipe, and follow a link.
+
+    Raises:
+        sqlite3.DatabaseError: There is something else, which counts as damage.
+    """
+    for suffix in FILE_SUFFIXES:
+        try:
+            mode = os.lstat(path + suffix).st_mode
+        except FileNotFoundError:
+            continue
+        if not stat.S_ISREG(mode):
+            raise errors.damage(f"{path}{suffix} is not a regular file")
+
+
+def _check_objects(database: sqlite3.Connection) -> None:
+    """See that our tables are tables, with our columns. Others may be a later version's."""
+    if foreign := database.execute(f"SELECT name FROM sqlite_schema WHERE {_IS_FOREIGN} LIMIT 1").fetchall():
+        raise errors.damage(f"{foreign[0][0]!r:.80} is no table of a queue")
+    for table, wanted in _COLUMNS.items():
+        found = {name for [name] in database.execute("SELECT name FROM pragma_table_xinfo(?)", (table,))}
+        if found and not wanted <= found:
+            raise errors.damage(f"the table {table} has other columns")
+
+
+def connect(
+    path: str, timeout: float, *, is_synced: bool = True, more_tables: Sequence[str] = ()
+) -> sqlite3.Connection:
     """Open a database of the queue, making what it lacks: tables, or the column `variant`.
 
     Args:
         path: Its file. It must exist, if it is to belong to the services.
         timeout: Seconds to wait for other processes.
+        is_synced: Whether it must survive a power cut.
+        more_tables: What makes other tables, if they are not there.
 
     Raises:
         sqlite3.Error: It cannot be opened; nothing is left open.
@@ -89,10 +135,17 @@ def connect(path: str, timeout: float) -> sqlite3.Connection:
     try:
         # A byte that rotted on the card must cost one character, not the head of the queue for ever.
         database.text_factory = lambda raw: raw.decode(errors="replace")
-        for statement in _SETTINGS + _TABLES:
+        for statement in _SETTINGS:
+            database.execute(statement).fetchall()
+        # In WAL mode, NORMAL may forget commits in a power cut.
+        database.execute(f"PRAGMA synchronous = {'FULL' if is_synced else 'OFF'}")
+        _check_objects(database)
+        for statement in (*_TABLES, *more_tables):
             database.execute(statement).fetchall()
         if not database.execute("SELECT 1 FROM pragma_table_xinfo('QUEUE') WHERE name = 'variant'").fetchall():
             database.execute(_COLUMN)
+        if not database.execute("SELECT 1 FROM MARKS WHERE name = 'archived'").fetchall():
+            database.execute(_MARK)
     except BaseException:  # also Python's own, about a name that rotted
         database.close()
         raise
@@ -115,5 +168,5 @@ def lock_path(path: str) -> str:
 
 
 def salvaging_path(path: str) -> str:
-    """Where a damaged database stands until what can be read is in a new one."""
+    """Where 1.0 has a damaged database until what can be read is in a new one."""
     return f"{path}.salvaging"

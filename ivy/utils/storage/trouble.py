@@ -1,0 +1,62 @@
+"""What is wrong with the data directory, noted where all can read it, until it takes messages again.
+
+Knows nothing of its cause. Best effort: who cannot note it goes on without.
+"""
+
+import contextlib
+import json
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from ivy import constants, files
+
+PATH = os.path.join(constants.IVY_RUN_DIR, "queue-trouble")
+_MOST_BYTES = 10_000
+_LONGEST_REASON = 300
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """Why the data directory takes no messages, and since when."""
+
+    reason: str
+    seconds: float
+
+
+def begin(reason: str) -> bool:
+    """Note it. Returns whether nobody had."""
+    note = {"reason": reason[:_LONGEST_REASON], "since": time.clock_gettime(time.CLOCK_BOOTTIME)}
+    with contextlib.suppress(OSError):
+        if look() is None:
+            files.make_directory(constants.IVY_RUN_DIR)
+            files.write_atomically(Path(PATH), json.dumps(note), mode=0o664, durable=False, follow=False)
+            return True
+    return False
+
+
+def is_noted() -> bool:
+    """Whether somebody has; costs one call."""
+    return os.path.lexists(PATH)
+
+
+def look() -> Trouble | None:
+    """What was noted; None if all is well."""
+    try:
+        note = json.loads(files.read(PATH, _MOST_BYTES))
+        seconds = time.clock_gettime(time.CLOCK_BOOTTIME) - float(note["since"])
+        # Of an earlier boot, where there is no tmpfs.
+        return Trouble(str(note["reason"])[:_LONGEST_REASON], round(seconds, 1)) if seconds >= 0 else None
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        return None
+
+
+def end() -> float | None:
+    """Note that it is over. Returns the seconds that it took; None if there was none, or others noted it."""
+    trouble = look()
+    try:
+        os.unlink(PATH)
+    except OSError:
+        return None
+    return trouble.seconds if trouble else None
