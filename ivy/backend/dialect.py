@@ -1,14 +1,12 @@
 """What a platform's dialect is: pure functions between messages and MQTT payloads. No sockets, no queue."""
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from ivy.types.config import ForeignConfig
 from ivy.types.messages import MessageQueueItem
-
-CUT_MARK = "\n[cut]"
-"""What stands at the end of a text that was too long."""
 
 CLOCK_KEY = "clock_synchronised"
 """The value that is added to a sample whose time may be wrong, a zero."""
@@ -19,7 +17,7 @@ CLOCK_MARK = "[clock not synchronised] "
 LARGEST_BATCH = 60_000
 """Bytes of a payload into which several messages are packed; below what any platform here accepts."""
 
-_LARGEST_HEADER = 9  # of a PUBLISH: kind, length of all, length of the topic, identifier
+_LARGEST_HEADER = 13  # of a PUBLISH: kind, length of all, length of the topic, identifier, alias of the topic
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,23 +39,37 @@ class Publication:
         return len(self.topic.encode()) + len(self.payload) + _LARGEST_HEADER
 
 
+@dataclasses.dataclass(frozen=True, order=True)
+class Remark:
+    """What the platform gets otherwise than it was sampled, or not at all: under which key, and why."""
+
+    key: str
+    text: str
+
+
 @dataclasses.dataclass(frozen=True)
 class Encoded:
     """What becomes of messages: each is in one publication, or has no form on the platform, for a reason."""
 
     publications: list[Publication]
     unsendable: dict[int, str]
+    remarks: frozenset[Remark] = frozenset()
+    """What the operator should know, once, of single values in what is sent."""
+    lost: Mapping[int, frozenset[Remark]] = dataclasses.field(default_factory=dict)
+    """The same of what is unsendable, by message: why nothing is left of it."""
 
 
 class OfferError(ValueError):
     """A config offer that cannot be taken; the text says why, without any value of it: it may hold secrets.
 
-    The revision is that of the offer, where that much can be read.
+    The revision is that of the offer, where that much can be read. The content is what it is known by, where a
+    platform wraps the same offer in several ways; else the payload is.
     """
 
-    def __init__(self, text: str, revision: int | None = None) -> None:
+    def __init__(self, text: str, revision: int | None = None, content: bytes = b"") -> None:
         super().__init__(text)
         self.revision = revision
+        self.content = content
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,6 +105,8 @@ class Dialect:
         encode: Turns messages into publications.
         decode: Turns a topic and a payload into what is wanted, or None. Raises `OfferError`.
         greeting: Makes what is published after each connect, without any message.
+        packages: What a topic and a payload say of update packages, see `update_packages.Said`. Raises nothing.
+        most_per_second: Messages of a backlog that are sent in a second, at most, unless the config says so.
     """
 
     provider: str
@@ -100,28 +114,30 @@ class Dialect:
     encode: Callable[[Sequence[MessageQueueItem]], Encoded]
     decode: Callable[[str, bytes], Incoming | None]
     greeting: Callable[[], Sequence[Publication]] = tuple
+    packages: Callable[[str, bytes], Mapping[str, str | None]] = lambda _topic, _payload: {}
+    most_per_second: int | None = None
 
 
 def pack(
-    topic: str, elements: Iterable[tuple[int, str]], points: Mapping[int, int] | None = None
+    topic: str, elements: Iterable[tuple[int, str]], points: Iterable[int] = itertools.repeat(0)
 ) -> list[Publication]:
     """Pack JSON texts, each with its message's identifier, into as few arrays as fit into `LARGEST_BATCH` bytes.
 
-    A larger one goes alone. `points` are those of each message, where they are counted.
+    A larger one goes alone. `points` are those of each element, where they are counted.
     """
-    batches: list[list[tuple[int, str]]] = []
+    batches: list[list[tuple[int, str, int]]] = []
     size = LARGEST_BATCH
-    for identifier, text in elements:
+    for (identifier, text), count in zip(elements, points, strict=False):
         length = len(text.encode()) + len(",")  # or the closing bracket
         if size + length > LARGEST_BATCH:
             batches.append([])
             size = len("[")
-        batches[-1].append((identifier, text))
+        batches[-1].append((identifier, text, count))
         size += length
-    return [_publication(topic, batch, points or {}) for batch in batches]
+    return [_publication(topic, batch) for batch in batches]
 
 
-def _publication(topic: str, batch: list[tuple[int, str]], points: Mapping[int, int]) -> Publication:
-    array = "[" + ",".join(text for _, text in batch) + "]"
-    message_ids = tuple(identifier for identifier, _ in batch)
-    return Publication(topic, array.encode(), message_ids, sum(points.get(each, 0) for each in message_ids))
+def _publication(topic: str, batch: list[tuple[int, str, int]]) -> Publication:
+    array = "[" + ",".join(text for _, text, _ in batch) + "]"
+    message_ids = tuple(identifier for identifier, _, _ in batch)
+    return Publication(topic, array.encode(), message_ids, sum(points for _, _, points in batch))

@@ -1,8 +1,10 @@
-"""How many messages may be sent, and how fast: after trouble, and where the platform says so. Knows no platform."""
+"""What may be under way, and how fast: after trouble, and where the platform says so. Knows no platform."""
 
+import math
 import time
 from collections.abc import Sequence
 
+from ivy.backend.delays import USUAL, Delays
 from ivy.backend.dialect import Limits, Publication
 
 _SHARE = 0.8  # of what is allowed: the platform's clock runs otherwise, and counts what is on its way
@@ -24,6 +26,11 @@ class Bucket:
         self._filled = now
         return max(0.0, (min(cost, self._capacity) - self._level) / self._rate)
 
+    @property
+    def whole(self) -> int:
+        """How many it held when this was asked last."""
+        return max(0, math.floor(self._level))
+
     def take(self, cost: float) -> None:
         """Use so much, if need be in advance."""
         self._level -= cost
@@ -36,23 +43,29 @@ class Pace:
         self._limits = Limits()
         self._of_publications: list[Bucket] = []
         self._of_points: list[Bucket] = []
+        self._sent = self._sent_points = 0  # since the limits are these
 
     def limit(self, limits: Limits) -> None:
-        """Keep to these from now on."""
+        """Keep to these from now on. What was sent before counts: the platform has counted it, too."""
         if limits == self._limits:  # of a new connection: the platform goes on counting, and so does this
             return
         self._limits = limits
-        self._of_publications = [Bucket(number * _SHARE, seconds) for number, seconds in limits.publications]
-        self._of_points = [Bucket(number * _SHARE, seconds) for number, seconds in limits.points]
+        self._of_publications = [_used(number, seconds, self._sent) for number, seconds in limits.publications]
+        self._of_points = [_used(number, seconds, self._sent_points) for number, seconds in limits.points]
+        self._sent = self._sent_points = 0
 
     def may_be_in_flight(self, publications: int) -> bool:
         """Whether so many may wait for their acknowledgments."""
         return self._limits.most_in_flight is None or publications <= self._limits.most_in_flight
 
+    @property
+    def largest(self) -> float:
+        """How large a publication may be, in bytes."""
+        return math.inf if self._limits.largest_publication is None else self._limits.largest_publication
+
     def are_small_enough(self, publications: Sequence[Publication]) -> bool:
         """Whether the platform takes publications as large as these."""
-        largest = self._limits.largest_publication
-        return largest is None or all(publication.size <= largest for publication in publications)
+        return all(publication.size <= self.largest for publication in publications)
 
     def seconds_until(self, publications: Sequence[Publication]) -> float:
         """How long to wait before all of these may be sent."""
@@ -62,22 +75,53 @@ class Pace:
 
     def take(self, publications: Sequence[Publication]) -> None:
         """These are sent now."""
+        points = sum(publication.points for publication in publications)
+        self._sent += len(publications)
+        self._sent_points += points
         for bucket in self._of_publications:
             bucket.take(len(publications))
         for bucket in self._of_points:
-            bucket.take(sum(publication.points for publication in publications))
+            bucket.take(points)
+
+
+def _used(number: int, seconds: float, sent: int) -> Bucket:
+    bucket = Bucket(number * _SHARE, seconds)
+    bucket.take(min(sent, number))
+    return bucket
+
+
+class Brake:
+    """Holds everything back for a while when the platform says that it is too much; longer each time."""
+
+    def __init__(self, delays: Delays = USUAL) -> None:
+        """Hold nothing back."""
+        self._delays = delays
+        self._pause = 0.0
+        self._until = 0.0
+
+    def pull(self, now: float) -> float:
+        """It was too much. Returns until when nothing is to be sent; what came back together counts once."""
+        if now >= self._until:
+            longest, first = self._delays.longest_to_slow_down, self._delays.to_slow_down
+            self._pause = min(longest, 2 * self._pause or first)
+            self._until = now + self._pause
+        return self._until
+
+    def release(self) -> None:
+        """Something was delivered."""
+        self._pause = 0.0
 
 
 class Window:
-    """As large as the config says, until there is trouble; and again soon after it."""
+    """How many messages may be under way: as many as the config says, until there is trouble; and again soon."""
 
     def __init__(self, most: int) -> None:
         self._most = most
         self.size = most
 
-    def shrink(self) -> None:
-        """What was under way may have been too much: try half of it."""
-        self.size = max(1, self.size // 2)
+    def shrink(self, under_way: int) -> None:
+        """So many messages, which were under way, may have been too much: try half of them."""
+        self.size = max(1, min(self.size, under_way) // 2)
 
     def grow(self) -> None:
         """A publication got through: try a little more. Twice as much would mostly be refused again."""

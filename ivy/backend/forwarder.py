@@ -1,4 +1,4 @@
-"""Carries messages from the queue over the link. Knows neither MQTT nor platforms.
+"""Carries messages from the queue over the link, and what comes to the inbox. Knows neither MQTT nor platforms.
 
 One loop owns all state: acknowledged messages are removed first, then the window is filled again with the newest.
 """
@@ -6,25 +6,33 @@ One loop owns all state: acknowledged messages are removed first, then the windo
 import math
 import sqlite3
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from ivy import constants
+from ivy.backend import offers, reasons
 from ivy.backend.delays import USUAL, Backoff, Delays
-from ivy.backend.dialect import Dialect, Encoded, Publication
-from ivy.backend.flow_control import Pace, Window
+from ivy.backend.dialect import Dialect, Publication
+from ivy.backend.former_links import FormerLink, FormerLinks
 from ivy.backend.inbox import Inbox
 from ivy.backend.link_reporter import LinkReporter
-from ivy.backend.mqtt_link import Acknowledged, Connected, Disconnected, Event, MQTTLink, Received
-from ivy.backend.poison import Suspects
+from ivy.backend.losses import Losses
+from ivy.backend.mqtt_link import Acknowledged, Connected, Disconnected, Event, MQTTLink, Received, TooLarge
+from ivy.backend.removal import Removal
+from ivy.backend.resending import Resending
+from ivy.backend.sending import Sending
 from ivy.types.config import BackendConfig, Config, ConfigError
-from ivy.types.messages import ConfigMessageBody, MessageQueueItem
+from ivy.types.messages import LogMessageBody
 from ivy.utils import notify
 from ivy.utils.logger import Logger
 from ivy.utils.messaging_agent import MessagingAgent
+from ivy.utils.storage import errors
 from ivy.utils.storage.doorbell import Listener
 
 if TYPE_CHECKING:  # a service's own memory has no use for it
     import multiprocessing.synchronize
+
+_SECONDS_UNTIL_USEFUL = 600.0
 
 
 def run(
@@ -49,12 +57,35 @@ def run(
         raise ConfigError(
             f"backend: is {wanted}, but {dialect.provider} was started; run ivy restart after changing the config"
         )
-    forwarder = _Forwarder(dialect, config, config.backend, logger, delays)
+    links = FormerLinks(config, delays)
+    try:
+        while not teardown_indicator.is_set():
+            _run_over(links.now(), links, dialect, config, logger, teardown_indicator)
+    finally:
+        links.save()
+
+
+def _run_over(
+    former: FormerLink | None,
+    links: FormerLinks,
+    dialect: Dialect,
+    config: Config,
+    logger: Logger,
+    teardown_indicator: "multiprocessing.synchronize.Event",
+) -> None:
+    """Forward messages over one connection: as long as it is the one to be tried, or until told to stop."""
+    forwarder = _Forwarder(dialect, config, logger, former, links)
     try:
         while not teardown_indicator.is_set():
             forwarder.turn()
+            if former is None and forwarder.is_useful():
+                links.end()
+            links.elapse(is_connected=former is None and forwarder.is_connected())
+            if links.now() is not former:
+                return
         logger.debug("Stopping: sending what is left in the queue")
-        deadline = time.monotonic() + config.backend.max_drain_time
+        forwarder.stop_resending()
+        deadline = time.monotonic() + (config.backend.max_drain_time if config.backend else 0)
         while forwarder.has_hope() and (rest := deadline - time.monotonic()) > 0:
             forwarder.turn(rest)
     finally:
@@ -63,33 +94,56 @@ def run(
 
 class _Forwarder:
     def __init__(
-        self, dialect: Dialect, config: Config, backend: BackendConfig, logger: Logger, delays: Delays
+        self, dialect: Dialect, config: Config, logger: Logger, former: FormerLink | None, links: FormerLinks
     ) -> None:
-        self._delays = delays
+        own = _backend(config).mqtt_connection
+        self._own_address = f"{own.host}:{own.port}"
+        self._former = former
+        self._links = links
+        self._delays = delays = links.delays
+        self._was_told = False
+        self._unchecked = ""  # what of the broker's certificates was not checked, as the operator knows
+        self._connected_at = self._useful_at = math.inf
+        is_other_platform = former is not None and former.dialect.provider != dialect.provider
+        dialect = former.dialect if former else dialect
+        backend = _backend(former.config if former else config)
         self._journal = logger.without_messages()  # for the link's trouble: the queue may not empty soon
         self._logger = logger
         self._dialect = dialect
-        self._window = Window(backend.max_parallel_messages)
         self._queue = MessagingAgent()
+        self._resending = Resending(logger, delays.between_reports, is_wanted=former is None)
+        self._removal = Removal(self._queue, self._resending, config, logger, delays, is_former=former is not None)
         self._listener = Listener()
         self._link = MQTTLink(
-            backend.mqtt_connection, dialect.subscriptions, Backoff(delays=delays), delays.to_connect
+            backend.mqtt_connection,
+            dialect.subscriptions,
+            Backoff(delays=delays),
+            delays.to_connect,
+            offers.LARGEST_PAYLOAD,
         )
-        self._in_flight: dict[int, tuple[int, ...]] = {}  # messages of a publication, by its token
-        self._suspects = Suspects(most=2 * backend.max_parallel_messages, delays=delays)
-        self._pace = Pace()
-        self._inbox = Inbox(dialect, config, logger, self._queue, self._pace)
-        self._pause_until = 0.0  # nothing may be sent before, monotonic
-        self._acknowledged: set[int] = set()  # not removed from the queue yet
-        self._last_progress = 0.0
+        self._sending = Sending(
+            dialect,
+            backend,
+            self._link,
+            self._queue,
+            self._resending,
+            self._removal,
+            self._journal,
+            delays,
+            is_other_platform=is_other_platform,
+        )
+        self._was_stuck = False
+        self._inbox = Inbox(
+            dialect, config, logger, self._queue, self._sending.pace, delays, lambda: self._link.largest_packet
+        )
+        self._losses = Losses(self._queue, dialect, self._journal, delays)
+        self._tells = config.logging_verbosity.message_sending is not None and former is None
         self._last_sent: float | None = None
         self._next_report = 0.0
         self._trouble = ""
         self._next_try = 0.0
-        self._queue_trouble = ""
-        self._reported: set[str] = set()  # why messages could not be sent
-        self._is_behind = False  # whether there may be more to send than the last turn could
-        self._reporter = LinkReporter(self._link.address, self._journal, delays)
+        self._queue_troubles: set[str] = set()  # each is told once, until all is well
+        self._reporter = LinkReporter(self._own_address, self._journal, delays)
         self._tell_state(False, "not connected yet")
 
     def turn(self, longest: float = math.inf) -> None:
@@ -97,176 +151,221 @@ class _Forwarder:
         for event in self._link.wait(self._listener, min(longest, self._patience())):
             self._handle(event)
         self._listener.clear()
-        try:
-            if self._acknowledged:
-                self._queue.remove_messages(self._acknowledged)
-                self._acknowledged.clear()
-            self._is_behind = self._fill_window()
-            self._report()
-        except sqlite3.Error as error:
-            self._endure(error)
-        else:
-            self._queue_trouble = ""
-        patience = self._delays.until_stalled
-        if self._in_flight and time.monotonic() - self._last_progress > patience:
-            self._link.break_off(f"{self._link.address} acknowledged nothing for {patience:.0f} s")
+        steps = (
+            self._remove_acknowledged,
+            self._removal.move_set_aside,
+            self._retry,
+            self._sending.ask_again,
+            self._sending.fill_window,
+            self._tell_troubles,
+            self._inbox.try_again,
+            self._answer_calls,
+            self._report_losses,
+            self._look_at_answers,
+            self._report,
+        )
+        # All of them, each by itself: what cannot be removed must not keep others from being sent.
+        if sum(self._endures(step) for step in steps) == len(steps):
+            self._queue_troubles.clear()
+        self._sending.break_off_if_stalled()
         notify.heartbeat()
+
+    def _remove_acknowledged(self, *, at_once: bool = False) -> None:
+        self._removal.remove(at_once=at_once or (self._sending.is_half_full and not self._removal.must_wait))
+
+    def is_connected(self) -> bool:
+        """Whether there is a connection, and the broker answers."""
+        return self._link.is_connected and not self._is_stuck()
+
+    def is_useful(self) -> bool:
+        """Whether the connection has proved itself: something was delivered, or it holds and nothing waits."""
+        return self.is_connected() and time.monotonic() >= min(
+            self._useful_at, self._connected_at + _SECONDS_UNTIL_USEFUL
+        )
 
     def has_hope(self) -> bool:
         """Whether there is something left to send, and a link to send it over."""
         try:
-            waiting = self._suspects.waiting(time.monotonic())
-            return self._link.is_connected and (
-                bool(self._in_flight) or bool(self._queue.get_n_latest_messages(1, waiting))
-            )
+            return self._link.is_connected and self._sending.has_more()
         except sqlite3.Error as error:
             self._endure(error)
             return False
 
+    def stop_resending(self) -> None:
+        """What is sent again from the archive goes on after the next start: it may be years."""
+        self._resending.stop()
+
     def close(self) -> None:
         """Close link and queue."""
         self._link.close()
+        self._endures(self._inbox.flush)
+        self._endures(lambda: self._remove_acknowledged(at_once=True))
+        self._resending.close()
         self._tell_state(False, "the backend was stopped")
         self._listener.close()
         self._queue.teardown()
 
     def _patience(self) -> float:
-        if self._is_behind:
+        if self._sending.is_behind:
             return 0.0
         now = time.monotonic()
-        times = [self._next_report, self._pause_until] if self._pause_until > now else [self._next_report]
-        return min(notify.SECONDS_BETWEEN_HEARTBEATS, max(0.0, min(times) - now))
+        seconds = max(0.0, min(self._next_report, self._removal.next) - now)
+        seconds = min(seconds, self._sending.seconds_until_due(now), self._inbox.seconds_until_due())
+        if self._link.is_connected:
+            seconds = min(seconds, self._resending.seconds_until_due())
+        return min(notify.SECONDS_BETWEEN_HEARTBEATS, seconds)
 
     def _handle(self, event: Event) -> None:
         match event:
-            case Acknowledged(token):
-                self._take_acknowledgment(self._in_flight.pop(token, ()))
+            case Acknowledged(token, code, said):
+                self._take_answer(token, code, said)
             case Received(topic, payload):
                 self._take(topic, payload)
-            case Connected():
+            case TooLarge(size):
+                self._refuse(size)
+            case Connected(unchecked):
                 self._trouble = ""
-                self._suspects.connected()
-                self._publish(self._dialect.greeting(), is_delivery=False)
-                self._journal.info(f"Connected to {self._link.address}")
-                self._tell_state(True)
-            case Disconnected(reason, delay, by_broker):
-                if by_broker:
-                    under_way = self._under_way()
-                    if under_way and not self._suspects.has_delivered:
-                        self._window.shrink()
-                    self._suspects.broken(under_way, time.monotonic())
-                else:
-                    self._suspects.lost()
-                self._in_flight.clear()
+                self._connected_at, self._useful_at = time.monotonic(), math.inf
+                self._sending.connected()
+                self._publish(self._dialect.greeting())
+                self._journal.info(f"Connected to {self._link.address} by MQTT {self._link.protocol}")
+                self._tell_state(True, warning=unchecked)
+                self._tell_unchecked(unchecked)
+                self._tell_why_here()
+            case Disconnected(reason, delay, by_broker, code):
+                self._sending.disconnected(by_broker=by_broker, is_too_fast=reasons.is_too_fast(code))
+                self._losses.disconnected()
                 self._next_try = time.monotonic() + delay
                 if reason != self._trouble:  # the same one every quarter of an hour says nothing new
                     self._journal.warning(f"No connection: {reason}")
                 self._trouble = reason
+                if self._former is None:
+                    self._links.trouble = reason
                 self._tell_state(False, reason)
 
-    def _take_acknowledgment(self, message_ids: tuple[int, ...]) -> None:
-        if not message_ids:  # of a greeting or an answer
+    def _take_answer(self, token: int, code: int, said: str) -> None:
+        """The broker has said what became of a publication."""
+        fate = reasons.fate(code)
+        why = "" if fate is reasons.Fate.DELIVERED else reasons.of_publication(code, said)
+        self._losses.answered(token, is_delivered=not why)
+        is_of_messages = self._sending.answered(token, fate, why)
+        if is_of_messages and not why:
+            now = time.monotonic()
+            self._useful_at = min(self._useful_at, now)
+            self._last_sent = now
+            self._reporter.acknowledged()
+        elif why and not is_of_messages:  # a greeting or an answer
+            self._journal.warning(f"{self._link.address} did not take an answer of this node: {why}")
+
+    def _is_stuck(self) -> bool:
+        return self._sending.seconds_unanswered() >= self._delays.until_stuck
+
+    def _look_at_answers(self) -> None:
+        """A broker that takes messages and acknowledges none is as good as none."""
+        if not self._link.is_connected:
             return
-        under_way = self._under_way()  # a message may be in several publications
-        self._acknowledged.update(identifier for identifier in message_ids if identifier not in under_way)
-        if (culprit := self._suspects.delivered(message_ids)) is not None:
-            self._acknowledged.add(culprit)  # in the only way that it will ever be
-            self._logger.error("A message was removed: the broker breaks the connection over it")
-        self._last_progress = self._last_sent = time.monotonic()
-        self._window.grow()
-        self._reporter.acknowledged()
+        if not self._is_stuck():
+            self._reporter.stuck(None)
+        elif not self._was_stuck:
+            self._reporter.stuck(time.clock_gettime(time.CLOCK_BOOTTIME) - self._sending.seconds_unanswered())
+        self._was_stuck = self._is_stuck()
 
-    def _under_way(self) -> set[int]:
-        return {identifier for batch in self._in_flight.values() for identifier in batch}
+    def _tell_troubles(self) -> None:
+        if self._sending.has_news:
+            self._next_report = 0.0
+            gates = self._sending.gates
+            self._reporter.tell(gates.troubles, nobody_listens=gates.nobody_listens)
+            self._sending.has_news = False
 
-    def _take(self, topic: str, payload: bytes) -> None:
+    def _retry(self) -> None:
+        if self._former is None:
+            self._sending.retry()
+
+    def _tell_why_here(self) -> None:
+        """Tell the operator, over a former connection, that the one of the config is gone."""
+        if self._former is None or self._was_told:
+            return
+        days = self._links.seconds_without / 86_400
+        subject = (
+            f"{self._dialect.provider} - ERROR - No connection to {self._own_address} for"
+            f" {days:.0f} days: {self._link.address}, which was accepted before it, is tried for an"
+            " hour a day; offer a config with a broker that is there"
+        )
         try:
-            self._publish(self._inbox.take(topic, payload), is_delivery=False)
+            self._queue.add_message(LogMessageBody(level="ERROR", subject=subject, body=self._links.trouble))
+            self._was_told = True
         except sqlite3.Error as error:
             self._endure(error)
 
-    def _publish(self, publications: Sequence[Publication], *, is_delivery: bool) -> None:
+    def _tell_unchecked(self, warning: str | None) -> None:
+        """Tell the operator, over the connection itself, once until one is checked again."""
+        if warning and not self._unchecked:
+            hint = "A wrong clock would lock the node out otherwise. See that the node reaches a time server."
+            self._logger.warning(f"{self._link.address}: {warning}", hint)
+        self._unchecked = warning or ""
+
+    def _take(self, topic: str, payload: bytes) -> None:
+        try:
+            self._publish(self._inbox.take(topic, payload))
+        except sqlite3.Error as error:
+            self._endure(error)
+
+    def _answer_calls(self) -> None:
+        self._publish(self._inbox.answers())
+
+    def _refuse(self, size: int) -> None:
+        try:
+            self._inbox.refuse_unread(size)
+        except sqlite3.Error as error:
+            self._endure(error)
+
+    def _publish(self, publications: Sequence[Publication]) -> None:
+        """Publish what delivers no messages."""
         for publication in publications:
-            if self._link.is_connected:
-                token = self._link.publish(publication.topic, publication.payload, is_delivery=is_delivery)
-                self._in_flight.update({token: publication.message_ids} if publication.message_ids else {})
+            if publication.size > self._link.largest_packet:
+                self._journal.warning(f"An answer is too large for {self._link.address}: {publication.size} bytes")
+            elif self._link.is_connected:
+                self._link.publish(publication.topic, publication.payload, is_delivery=False)
 
-    def _fill_window(self) -> bool:
-        """Send the newest messages that fit. Returns whether there is room left that others may fill."""
-        under_way = self._under_way()
-        room = self._window.size - len(under_way)
-        if not self._link.is_connected or room <= 0 or time.monotonic() < self._pause_until:
+    def _endures(self, step: Callable[[], None]) -> bool:
+        """Whether the step needed nothing that the disk does not give."""
+        try:
+            step()
+        except sqlite3.Error as error:
+            self._endure(error)
             return False
-        items = self._candidates(room, under_way)
-        chosen = self._suspects.choose(items, under_way, time.monotonic())
-        encoded = self._encode_affordable(chosen[-room:])
-        if encoded.publications and not self._in_flight:
-            self._last_progress = time.monotonic()
-        self._pace.take(encoded.publications)
-        self._publish(encoded.publications, is_delivery=True)
-        self._remove_unsendable(encoded.unsendable, items)
-        return bool(encoded.unsendable)
-
-    def _candidates(self, room: int, under_way: set[int]) -> list[MessageQueueItem]:
-        """The newest messages: as many as there is room for, even if all suspects are among them."""
-        wanted = room + len(self._suspects)
-        items = self._queue.get_n_latest_messages(wanted, under_way)
-        if len(items) < wanted:
-            self._suspects.forget_all_but(under_way.union(item.identifier for item in items))
-        return items
-
-    def _encode_affordable(self, items: Sequence[MessageQueueItem]) -> Encoded:
-        """As many of the newest messages as the platform takes now; if it takes none, there is a pause."""
-        while True:
-            encoded = self._dialect.encode(items)
-            wait = self._pace.seconds_until(encoded.publications)
-            fits = self._pace.are_small_enough(encoded.publications) and self._pace.may_be_in_flight(
-                len(self._in_flight) + len(encoded.publications)
-            )
-            fits = fits or (len(items) == 1 and not self._in_flight)  # it will never take up less
-            if not encoded.publications or (wait == 0 and fits):
-                return encoded
-            if len(items) == 1:
-                self._pause_until = time.monotonic() + wait
-                return Encoded([], {})
-            items = items[-(len(items) // 2) :]
-
-    def _remove_unsendable(self, reasons: dict[int, str], items: Sequence[MessageQueueItem]) -> None:
-        if not reasons:
-            return
-        details = "\n".join(sorted(set(reasons.values())))
-        self._journal.debug(f"{len(reasons)} messages stay in the archive only", details)
-        # A config status that a platform has no word for is no loss, so nobody needs to know.
-        bodies = {item.identifier: item.message_body for item in items}
-        losses = {reason for key, reason in reasons.items() if not isinstance(bodies[key], ConfigMessageBody)}
-        for reason in sorted(losses - self._reported):
-            self._logger.warning(
-                f"A message stays in the archive only: {reason}", "Others like it are not reported."
-            )
-        self._reported |= losses
-        self._queue.remove_messages(set(reasons))
+        return True
 
     def _endure(self, error: sqlite3.Error) -> None:
         """A full disk, say. What is acknowledged stays known here, and is removed when that is possible again."""
+        if isinstance(error, errors.OtherDisk):  # what is under way has numbers that are others' now
+            self._journal.warning(f"Starting again: {error}")
+            raise SystemExit(constants.EXIT_TRY_AGAIN)
         text = f"the queue cannot be used: {error}"
-        if text != self._queue_trouble:
+        if text not in self._queue_troubles:
             self._journal.error(text)
-        self._queue_trouble = text
-        self._is_behind = False  # no use in trying again at once
+        self._queue_troubles.add(text)
+        self._sending.is_behind = False  # no use in trying again at once
         notify.status(text)
         self._next_report = time.monotonic() + self._delays.between_reports
+
+    def _report_losses(self) -> None:
+        if self._tells and self._link.is_connected:
+            self._losses.report(lambda each: self._link.publish(each.topic, each.payload, is_delivery=False))
 
     def _report(self) -> None:
         """Renew the line in `systemctl status`: at once when the connection changes, else now and then."""
         now = time.monotonic()
         if now < self._next_report:
             return
-        self._inbox.try_again()
         self._reporter.renew()
-        queued = f"{self._queue.get_queue_length()} queued"
+        queued = f"{max(0, self._queue.get_queue_length() - len(self._removal))} queued"
         if self._link.is_connected:
             sent = "nothing sent yet" if self._last_sent is None else f"last sent {now - self._last_sent:.0f} s ago"
-            notify.status(f"connected to {self._link.address}, {queued}, {sent}")
+            stuck = f"what was sent {self._sending.seconds_unanswered():.0f} s ago is not acknowledged"
+            found = [*([stuck] if self._is_stuck() else []), *self._sending.gates.troubles]
+            troubles = "".join(f", but {trouble}" for trouble in found[:1])
+            notify.status(f"connected to {self._link.address}{troubles}, {queued}, {sent}")
         elif self._trouble:
             wait = max(0.0, self._next_try - now)
             notify.status(f"not connected: {self._trouble}; next try in {wait:.0f} s, {queued}")
@@ -274,6 +373,17 @@ class _Forwarder:
             notify.status(f"connecting to {self._link.address}, {queued}")
         self._next_report = now + self._delays.between_reports
 
-    def _tell_state(self, connected: bool, reason: str | None = None) -> None:
+    def _tell_state(self, connected: bool, reason: str | None = None, warning: str | None = None) -> None:
         self._next_report = 0.0
-        self._reporter.changed(connected, reason)
+        if self._former is not None:  # whoever asks means the connection of the config
+            here = (
+                f"{self._link.address}, which was accepted before, is {'used' if connected else 'tried'} meanwhile"
+            )
+            connected, reason = False, f"{self._links.trouble or 'none for days'}; {here}"
+        self._reporter.changed(connected, reason, warning, self._link.protocol if connected else None)
+
+
+def _backend(config: Config) -> BackendConfig:
+    if config.backend is None:
+        raise ConfigError("backend: is null, but a backend was started")
+    return config.backend

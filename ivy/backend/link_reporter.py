@@ -2,6 +2,7 @@
 
 import os
 import time
+from collections.abc import Sequence
 
 from ivy.backend.delays import USUAL, Delays
 from ivy.types.link_report import LinkReport
@@ -18,16 +19,36 @@ class LinkReporter:
         self._acknowledged = earlier.last_acknowledged if earlier else None
         self._next_renewal = 0.0
         self._report = LinkReport(
-            broker=broker, connected=False, since=time.time(), invocation=os.environ.get("INVOCATION_ID", "")
+            broker=broker,
+            connected=False,
+            since=time.time(),
+            has_delivered=False,
+            invocation=os.environ.get("INVOCATION_ID", ""),
         )
 
-    def changed(self, connected: bool, reason: str | None = None) -> None:
-        """Publish that the connection is there, or why not."""
-        self._publish({"connected": connected, "since": time.time(), "reason": reason})
+    def changed(
+        self, connected: bool, reason: str | None = None, warning: str | None = None, protocol: str | None = None
+    ) -> None:
+        """Publish that the connection is there, by which version of MQTT, and what is wrong with it; or why not."""
+        changes = {"connected": connected, "since": time.time(), "reason": reason}
+        self._publish({**changes, "warning": warning, "protocol": protocol})
+
+    def tell(self, troubles: Sequence[str], *, nobody_listens: bool) -> None:
+        """Publish what the broker does not take, if it is news."""
+        changes: dict[str, object] = {"troubles": list(troubles), "nobody_listens": nobody_listens}
+        if changes != self._report.model_dump(include=set(changes)):
+            self._publish(changes)
+
+    def stuck(self, since: float | None) -> None:
+        """Publish, if it is news, that the broker has acknowledged nothing since then (seconds since the boot)."""
+        if since != self._report.stuck_since:
+            self._publish({"stuck_since": since})
 
     def acknowledged(self) -> None:
-        """Remember that the broker acknowledged messages. Costs nothing, so that it may be called for each."""
+        """Remember that a message was delivered, and publish the first time. Costs nothing but for that."""
         self._acknowledged = time.time()
+        if not self._report.has_delivered:
+            self._publish({"has_delivered": True})
 
     def renew(self) -> None:
         """Publish when that was, if it is news, and not more often than once a minute."""

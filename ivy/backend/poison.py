@@ -1,149 +1,180 @@
-"""Finds the message for which a broker breaks connections. Pure bookkeeping: sends and removes nothing.
+"""Finds the messages that a broker does not take. Pure bookkeeping: sends and removes nothing.
 
-A poison message breaks the connection twice: among others, which cannot be told from it, and alone. A broker that
-is restarted, in trouble or out of quota breaks connections too, and must never cost a message. So one is to blame
-only if all else went well: it was alone, over a connection that had carried others, and broke that promptly; the
-broker took the next connection at once, and another message over it; and of late, no connection broke without it.
-Who is not convicted waits for its next chance, longer each time, and stays in the queue.
+A broker names them (by MQTT 5), or breaks the connection over them. Either is about all that was sent together, so
+that is bisected: half of it is sent alone, and what comes of it tells of this half, or of the other. A message that
+is left alone and refused is set aside, which can be undone: it is tried again alone once a day. So little evidence
+is needed: that others get through. Where none does, it is the broker; and where no connection can be made after a
+break, that was over no message.
 
-Suspects must not wait for the end of a backlog, nor hold it up: of a connection that carries others, they get a
-small part.
+Nothing else waits for this: of a connection that carries others, what is suspected gets a small part.
 """
 
-import collections
+import copy
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable
 
 from ivy.backend.delays import USUAL, Delays
-from ivy.types.messages import MessageQueueItem
 
-_SECONDS_TO_BREAK = 5.0
-_SECONDS_OF_TROUBLE = 600.0
-_LONGEST_WAIT = 86400.0
-_MOST_BREAKS = 100
-_DELIVERIES_BETWEEN = 10  # publications from one suspect to the next, while there are others to send
+BROKE = "the broker breaks the connection over it"
+
+_DELIVERIES_BETWEEN = 10  # publications from one test to the next, while there are others to send
+_MOST_ACCUSED = 3
+"""So many messages alone may be refused before anything gets through; of more, none is to blame."""
 
 
 @dataclasses.dataclass
-class _Suspicion:
-    breaks: int = 0
-    not_before: float = 0.0
-    not_first_before: float = 0.0
-    """When it may go over a connection that has carried nothing yet, and so proves nothing."""
+class _Findings:
+    groups: list[tuple[int, ...]] = dataclasses.field(default_factory=list)
+    """What was refused together: at least one message of each group is not taken."""
+    accused: dict[int, str] = dataclasses.field(default_factory=dict)
+    """Those that were refused alone, and why, until another gets through."""
+    guilty: dict[int, str] = dataclasses.field(default_factory=dict)
+    """Those that broke the connection alone, until the next one is made."""
 
 
 class Suspects:
-    """Remembers the messages that were under way when the broker broke a connection. All times are monotonic."""
+    """Remembers what was refused. All times are monotonic."""
 
     def __init__(self, most: int, delays: Delays = USUAL) -> None:
-        """Nobody is suspected.
+        """Nothing is suspected.
 
         Args:
-            most: How many to suspect, at least as many as may be under way. Of more, the oldest become ordinary
-                again: if one was to blame, it will be found among others.
+            most: How many messages to suspect, at least as many as may be under way. Of more, the oldest become
+                ordinary again: if one was to blame, it will be found among others.
             delays: How long suspects wait.
         """
         self._most = most
         self._delays = delays
-        self._suspects: dict[int, _Suspicion] = {}  # the latest last
-        self._breaks: collections.deque[tuple[float, frozenset[int]]] = collections.deque(maxlen=_MOST_BREAKS)
-        self._has_just_broken = False
+        self._found = _Findings()
+        self._before: _Findings | None = None  # as it was before the last break
+        self._not_before = 0.0  # when a test may go over a connection that has carried nothing yet
+        self._wait = 0.0  # for those that were refused where nothing got through
+        self._last_test: tuple[int, ...] = ()
+        self._since_a_test = 0  # publications that the connection carried
+        self._has_witness = False  # whether others got through since a message was found guilty
         self.has_delivered = False  # whether the connection carries messages at all
-        self._since_a_suspect = 0  # publications that it carried
-        self._sent_alone = 0.0
-        self._accused: int | None = None  # until another message gets through, or none does
-        self._accused_at = 0.0
+        self.is_broker = False
+        """Whether so much was refused alone, and nothing taken, that it is not the messages."""
 
-    def __len__(self) -> int:
-        return len(self._suspects)
+    @property
+    def message_ids(self) -> set[int]:
+        """All that is suspected: none of it goes among others."""
+        found = self._found
+        grouped = {identifier for group in found.groups for identifier in group}
+        return grouped | found.accused.keys() | found.guilty.keys()
 
-    def connected(self) -> None:
-        """There is a new connection."""
-        self._has_just_broken = self.has_delivered = False
-        self._since_a_suspect = 0
+    def connected(self) -> dict[int, str]:
+        """There is a new connection. Returns what is to be set aside, and why."""
+        self._before = None
+        self.has_delivered = False
+        self._since_a_test = 0
+        guilty, self._found.guilty = self._found.guilty, {}
+        return guilty
 
-    def delivered(self, message_ids: Sequence[int]) -> int | None:
-        """The broker acknowledged messages. Returns the one that is to blame for the last break, if any is."""
-        self.has_delivered = True
-        is_free = self._suspects.keys().isdisjoint(message_ids)
-        self._since_a_suspect = self._since_a_suspect + 1 if is_free else 0
-        for identifier in message_ids:
-            self._suspects.pop(identifier, None)
-        culprit, self._accused = self._accused, None
-        if culprit is not None:
-            self._suspects.pop(culprit, None)
-            unexplained = [one for one in self._breaks if culprit not in one[1]]
-            self._breaks = collections.deque(unexplained, maxlen=_MOST_BREAKS)
-        return culprit
+    def add(self, identifier: int) -> None:
+        """A message that was set aside is to be tried again: it goes alone, like any suspect."""
+        if identifier not in self.message_ids:
+            self._found.groups.append((identifier,))
 
-    def broken(self, in_flight: set[int], now: float) -> None:
+    def delivered(self, message_ids: Collection[int]) -> dict[int, str]:
+        """The broker took messages. Returns what is to be set aside, and why."""
+        is_ordinary = self.message_ids.isdisjoint(message_ids)
+        self._since_a_test = self._since_a_test + 1 if is_ordinary else 0
+        if self.is_broker or not self._found.accused.keys().isdisjoint(message_ids):
+            self._found.accused.clear()  # it takes now what it did not take before
+        self.has_delivered, self.is_broker, self._wait = True, False, 0.0
+        self._leave_out(message_ids)
+        accused, self._found.accused = self._found.accused, {}
+        self._has_witness = not accused
+        return accused
+
+    def refused(self, message_ids: Collection[int], why: str) -> dict[int, str]:
+        """The broker named a publication that it does not take. Returns what is to be set aside, and why."""
+        return self._refused(tuple(sorted(message_ids)), why, is_named=True)
+
+    def broken(self, in_flight: Collection[int], now: float) -> None:
         """The broker broke the connection."""
-        delays = self._delays
-        for identifier in in_flight:
-            suspicion = self._suspects[identifier] = self._suspects.pop(identifier, _Suspicion())
-            suspicion.breaks += 1
-            is_first = suspicion.breaks == 1
-            suspicion.not_first_before = now + (delays.for_a_witness if is_first else delays.of_a_suspect)
-            if suspicion.breaks > 1 and self.has_delivered:
-                wait = min(_LONGEST_WAIT, delays.of_a_suspect * 2.0 ** (suspicion.breaks - 2))
-                suspicion.not_before = suspicion.not_first_before = now + wait
-        for identifier in list(self._suspects)[: -self._most]:
-            del self._suspects[identifier]
-        self._breaks.append((now, frozenset(in_flight)))
-        self._has_just_broken = True
-        self._accused = min(in_flight) if self._is_evident(in_flight, now) else None
-        self._accused_at = now
-
-    def _is_evident(self, in_flight: set[int], now: float) -> bool:
-        if len(in_flight) != 1 or not self.has_delivered or now - self._sent_alone > _SECONDS_TO_BREAK:
-            return False
-        [alone] = in_flight
-        others = [time for time, messages in self._breaks if alone not in messages]
-        return self._suspects[alone].breaks > 1 and not any(now - time < _SECONDS_OF_TROUBLE for time in others)
+        self._before = copy.deepcopy(self._found)
+        self._not_before = max(self._not_before, now + self._delays.for_a_witness)
+        if not in_flight:
+            return
+        self._found.guilty |= self._refused(tuple(sorted(in_flight)), BROKE, is_named=False)
+        if self._found.accused:
+            self._wait = min(self._delays.longest_of_a_suspect, 2 * self._wait or self._delays.of_a_suspect)
+            self._not_before = now + self._wait
 
     def lost(self) -> None:
         """There is no connection, for a reason that is in no message; so the last break had none there either."""
-        self._accused = None
-        if not self._has_just_broken:
-            return
-        self._has_just_broken = False
-        when, messages = self._breaks.pop()
-        self._breaks.append((when, frozenset()))
-        for identifier in messages:
-            breaks = self._suspects.pop(identifier, _Suspicion()).breaks - 1
-            if breaks > 0:
-                self._suspects[identifier] = _Suspicion(breaks)
+        if self._before is not None:
+            self._found, self._before = self._before, None
 
-    def choose(
-        self, items: Sequence[MessageQueueItem], in_flight: set[int], now: float
-    ) -> Sequence[MessageQueueItem]:
-        """Those that may be sent now: all that are no suspects; or one suspect, alone, when its turn comes."""
-        if not self._suspects:
-            return items
-        if not self._suspects.keys().isdisjoint(in_flight):
-            return []
-        free = [item for item in items if item.identifier not in self._suspects]
-        if (free or in_flight) and self._since_a_suspect < _DELIVERIES_BETWEEN:
-            return free
-        impossible = self.waiting(now).union(item.identifier for item in free)
-        ready = [item for item in items if item.identifier not in impossible]
-        if not ready or in_flight:
-            return [] if ready else free
-        self._sent_alone = now
-        return sorted(ready, key=lambda item: self._suspects[item.identifier].breaks)[:1]
+    def next_test(
+        self, *, others_wait: bool, in_flight: Collection[int], now: float, most: int | None = None
+    ) -> tuple[int, ...] | None:
+        """What is to be sent alone now; empty if its turn has come, but something is still under way.
 
-    def forget_all_but(self, message_ids: set[int]) -> None:
-        """These are all the messages that there are: whoever else is suspected was dropped from the queue."""
-        for identifier in self._suspects.keys() - message_ids:
-            del self._suspects[identifier]
+        Args:
+            most: How many messages go together; None: as many as one likes.
+            others_wait: Whether there are messages that are not suspected.
+            in_flight: What is under way.
+            now: What time it is.
 
-    def waiting(self, now: float) -> set[int]:
-        """Those that may not be sent now, whatever else there is."""
-        if self._accused is not None and now - self._accused_at < self._delays.for_a_witness:
-            return set(self._suspects)
-        return {
-            identifier
-            for identifier, suspicion in self._suspects.items()
-            if now < (suspicion.not_before if self.has_delivered else suspicion.not_first_before)
-            or identifier == self._accused
-        }
+        Returns: None if no turn has come.
+        """
+        if not self.message_ids.isdisjoint(in_flight):
+            return ()
+        if not self.has_delivered and now < self._not_before:
+            return None
+        if self._found.accused and not self._found.groups and not others_wait:  # perhaps it is taken now
+            self._found.groups = [(identifier,) for identifier in self._found.accused]
+            self._found.accused.clear()
+        if not self._found.groups or (others_wait and self._since_a_test < _DELIVERIES_BETWEEN):
+            return None
+        if in_flight:
+            return ()
+        self._last_test = self._next_half()[:most]
+        return self._last_test
+
+    def seconds_until_test(self, now: float) -> float:
+        """How long a test must wait for others to get through first; 0 if it need not, or there is none."""
+        return max(0.0, self._not_before - now) if self._found.groups or self._found.accused else 0.0
+
+    def forget(self, message_ids: Iterable[int]) -> None:
+        """These are in the queue no more."""
+        self._leave_out(set(message_ids))
+
+    def _refused(self, message_ids: tuple[int, ...], why: str, *, is_named: bool) -> dict[int, str]:
+        was_test = message_ids == self._last_test
+        self._leave_out(message_ids, and_their_groups=True)
+        self._since_a_test = 0
+        if len(message_ids) > 1 or not (was_test or is_named):
+            self._found.groups.append(message_ids)
+            self._forget_the_oldest()
+            return {}
+        if self._has_witness:
+            self._has_witness = False  # the next one needs another: else all would go, once the broker takes none
+            return {message_ids[0]: why}
+        self._found.accused[message_ids[0]] = why
+        if len(self._found.accused) > _MOST_ACCUSED:
+            self._found.accused.clear()
+            self.is_broker = True
+        return {}
+
+    def _next_half(self) -> tuple[int, ...]:
+        """What is to be sent alone next: half of the smallest group, as it is nearest to its end."""
+        group = min(self._found.groups, key=len, default=())
+        return group[: max(1, len(group) // 2)]
+
+    def _leave_out(self, message_ids: Collection[int], *, and_their_groups: bool = False) -> None:
+        """These are known now; of what was in a group with them nothing is, if it is they that were refused."""
+        groups = self._found.groups
+        if and_their_groups:
+            groups = [group for group in groups if set(group).isdisjoint(message_ids)]
+        rest = (tuple(each for each in group if each not in message_ids) for group in groups)
+        self._found.groups = [group for group in rest if group]
+        for identifier in message_ids:
+            self._found.accused.pop(identifier, None)
+
+    def _forget_the_oldest(self) -> None:
+        while len(self._found.groups) > 1 and sum(map(len, self._found.groups)) > self._most:
+            del self._found.groups[0]

@@ -1,6 +1,6 @@
 """Tenta's dialect: topics, payload forms, limits. The mechanics are the forwarder's."""
 
-import json
+import functools
 import math
 import re
 from collections.abc import Sequence
@@ -8,8 +8,19 @@ from typing import TYPE_CHECKING, Any
 
 import pydantic
 
-from ivy.backend import forwarder
-from ivy.backend.dialect import CLOCK_KEY, CLOCK_MARK, CUT_MARK, Dialect, Encoded, OfferError, pack
+from ivy.backend import forwarder, payload, remarks
+from ivy.backend.dialect import (
+    CLOCK_KEY,
+    CLOCK_MARK,
+    LARGEST_BATCH,
+    Dialect,
+    Encoded,
+    OfferError,
+    Publication,
+    Remark,
+    pack,
+)
+from ivy.backend.payload import CUT_MARK, as_json
 from ivy.types.config import Config, ConfigError, ForeignConfig, describe
 from ivy.types.messages import ConfigMessageBody, DataMessageBody, LogMessageBody, MessageQueueItem
 from ivy.types.model import Model
@@ -21,12 +32,18 @@ if TYPE_CHECKING:  # a service's own memory has no use for it
 _LARGEST_REVISION = 2**31 - 1
 _LONGEST_KEY = 64
 _LONGEST_LOG = 16_384
+_LARGEST_LOG = LARGEST_BATCH - len("[]")  # bytes of its element: brokers throw large packets away
+_KEY = re.compile("[a-z0-9](_?[a-z0-9])*")
+_KINDS = ("measurements", "logs", "acknowledgments")
+
+
+_MOST_PER_SECOND = 1000  # a server stores 1 400 to 3 500, and keeps the rest in memory
 _SEVERITIES = {"DEBUG": "info", "INFO": "info", "WARNING": "warning", "ERROR": "error", "EXCEPTION": "error"}
 
 
 def run(config: Config, logger: Logger, teardown_indicator: "multiprocessing.synchronize.Event") -> None:
     """Exchange messages and configs with a Tenta server, until told to stop; see `forwarder.run`."""
-    forwarder.run(make_dialect(config), config, logger, teardown_indicator)
+    forwarder.run(remarks.reporting(make_dialect(config), logger), config, logger, teardown_indicator)
 
 
 def make_dialect(config: Config) -> Dialect:
@@ -39,49 +56,80 @@ def make_dialect(config: Config) -> Dialect:
     if re.search(r"[+#\0]", sensor):
         raise ConfigError("general.system_identifier: is part of MQTT topics, so it must not contain +, # or NUL")
     revision = config.general.config_revision
+    sent = revision if 0 <= revision <= _LARGEST_REVISION else None
     return Dialect(
         provider="tenta",
         subscriptions=(f"configurations/{sensor}",),
-        encode=lambda items: _encode(items, sensor, revision if 0 <= revision <= _LARGEST_REVISION else None),
+        encode=lambda items: _Encoder(sensor, sent).encode(items),
         decode=lambda _topic, payload: _decode(payload),
+        most_per_second=_MOST_PER_SECOND,
     )
 
 
-def _encode(items: Sequence[MessageQueueItem], sensor: str, revision: int | None) -> Encoded:
-    elements: dict[str, list[tuple[int, str]]] = {"measurements": [], "logs": [], "acknowledgments": []}
-    unsendable: dict[int, str] = {}
-    for item in items:
-        kind, fields = _form(item, revision)
-        if isinstance(fields, str):
-            unsendable[item.identifier] = fields
-        else:
-            element = json.dumps({**fields, "timestamp": item.timestamp}, separators=(",", ":"), allow_nan=False)
-            elements[kind].append((item.identifier, element))
-    publications = [publication for kind in elements for publication in pack(f"{kind}/{sensor}", elements[kind])]
-    return Encoded(publications, unsendable)
+class _Encoder:
+    """Encodes messages once, and notes what the operator should know of them."""
+
+    def __init__(self, sensor: str, revision: int | None) -> None:
+        self._sensor = sensor
+        self._revision = as_json(revision)
+        self._remarks: set[Remark] = set()  # on the message that is being encoded
+
+    def encode(self, items: Sequence[MessageQueueItem]) -> Encoded:
+        elements: dict[str, list[tuple[int, str]]] = {kind: [] for kind in _KINDS}
+        unsendable: dict[int, str] = {}
+        remarks: set[Remark] = set()
+        lost: dict[int, frozenset[Remark]] = {}
+        for item in items:
+            self._remarks.clear()
+            try:
+                kind, element = self._element(item)
+            except _NoForm as reason:
+                unsendable[item.identifier] = str(reason)
+                lost[item.identifier] = frozenset(self._remarks)
+            else:
+                elements[kind].append((item.identifier, element))
+                remarks |= self._remarks
+        publications: list[Publication] = []
+        for kind in _KINDS:
+            publications += pack(f"{kind}/{self._sensor}", elements[kind])
+        return Encoded(publications, unsendable, frozenset(remarks), lost)
+
+    def _element(self, item: MessageQueueItem) -> tuple[str, str]:
+        """The kind of a message, and what it is in an array of that."""
+        body, time = item.message_body, repr(item.timestamp)
+        if isinstance(body, DataMessageBody):
+            value = self._measurements(body)
+            return "measurements", f'{{"value":{value},"revision":{self._revision},"timestamp":{time}}}'
+        if isinstance(body, LogMessageBody):
+            rest = f'"severity":"{_SEVERITIES[body.level]}","revision":{self._revision},"timestamp":{time}'
+            return "logs", _log(body, rest)
+        return "acknowledgments", f'{_acknowledgment(body)},"timestamp":{time}}}'
+
+    def _measurements(self, body: DataMessageBody) -> str:
+        """The finite numbers of a sample, under keys of Tenta's pattern. One bad value would drop a whole batch."""
+        values = {}
+        for (key, value), name in zip(body.data.items(), _names(tuple(body.data)), strict=True):
+            if (reason := _why_left_out(name, value)) is not None:
+                self._remarks.add(Remark(key, f"left out: {reason}"))
+            elif not isinstance(value, str):
+                values[name] = payload.shortest(value)
+        if not values:
+            raise _NoForm("no finite number in it")
+        if not body.clock_synchronised:
+            values.setdefault(CLOCK_KEY, "0")
+        return "{" + ",".join(f'"{name}":{number}' for name, number in values.items()) + "}"
 
 
-def _form(item: MessageQueueItem, revision: int | None) -> tuple[str, dict[str, Any] | str]:
-    """The kind of a message, and its element without the timestamp, or why it has none."""
-    body = item.message_body
-    if isinstance(body, DataMessageBody):
-        value = _measurements(body)
-        return "measurements", {"value": value, "revision": revision} if value else "no finite number in it"
-    if isinstance(body, LogMessageBody):
-        return "logs", {"message": _text(body), "severity": _SEVERITIES[body.level], "revision": revision}
-    return "acknowledgments", _acknowledgment(body)
+class _NoForm(Exception):
+    """Why Tenta has no form for a message."""
 
 
-def _measurements(body: DataMessageBody) -> dict[str, float | int]:
-    """The finite numbers of a sample, under keys of Tenta's pattern. One bad value would drop a whole batch."""
-    value: dict[str, float | int] = {}
-    for key, number in body.data.items():
-        spelt = _spell(key)
-        if spelt and not isinstance(number, str) and _is_finite(number):
-            value[_unused(spelt, value)] = number
-    if value and not body.clock_synchronised:
-        value[_unused(CLOCK_KEY, value)] = 0
-    return value
+def _why_left_out(name: str, value: float | int | str) -> str | None:
+    if not name:
+        return "its key has no letter or digit"
+    if isinstance(value, str):
+        return "it is a text, and Tenta takes numbers only"
+    return None if _is_finite(value) else "it is not a finite number"
 
 
 def _is_finite(number: float | int) -> bool:
@@ -91,19 +139,32 @@ def _is_finite(number: float | int) -> bool:
         return False
 
 
+@functools.lru_cache(maxsize=16)  # there are about as many kinds of samples as procedures
+def _names(keys: tuple[str, ...]) -> tuple[str, ...]:
+    return payload.names(keys, _LONGEST_KEY, _spell)
+
+
 def _spell(key: str) -> str:
-    """The nearest key that matches `[a-z0-9](_?[a-z0-9])*` and has at most 64 characters; may be empty."""
-    return re.sub("[^a-z0-9]+", "_", key.lower()).strip("_")[:_LONGEST_KEY].rstrip("_")
+    """The nearest key that matches `_KEY` and has at most 64 characters; may be empty.
+
+    Of a letter that Tenta does not know its number stays, as in `u6e29`: else keys would have one name, or none.
+    """
+    if len(key) <= _LONGEST_KEY and _KEY.fullmatch(key):
+        return key
+    lower = key.lower()
+    if not lower.isascii():
+        lower = "".join(letter if letter.isascii() else _numbered(letter) for letter in lower)
+    return re.sub("[^a-z0-9]+", "_", lower).strip("_")[:_LONGEST_KEY].rstrip("_")
 
 
-def _unused(key: str, used: dict[str, float | int]) -> str:
-    """The key, or if another key was spelt like it, the key with a number."""
-    number, candidate = 2, key
-    while candidate in used:
-        suffix = f"_{number}"
-        candidate = key[: _LONGEST_KEY - len(suffix)].rstrip("_") + suffix
-        number += 1
-    return candidate
+def _numbered(letter: str) -> str:
+    return f" u{ord(letter):04x} " if letter.isalpha() or letter.isdecimal() else " "
+
+
+def _log(body: LogMessageBody, rest: str) -> str:
+    text = _text(body)
+    excess = payload.size(f'{{"message":{as_json(text)},{rest}}}') - _LARGEST_LOG
+    return f'{{"message":{as_json(payload.cut(text, excess) if excess > 0 else text)},{rest}}}'
 
 
 def _text(body: LogMessageBody) -> str:
@@ -112,13 +173,14 @@ def _text(body: LogMessageBody) -> str:
     return text if len(text) <= _LONGEST_LOG else text[: _LONGEST_LOG - len(CUT_MARK)] + CUT_MARK
 
 
-def _acknowledgment(body: ConfigMessageBody) -> dict[str, Any] | str:
+def _acknowledgment(body: ConfigMessageBody) -> str:
+    """All but the timestamp."""
     revision = body.config.general.config_revision
     if body.status not in ("accepted", "rejected"):
-        return f'Tenta has no word for the status "{body.status}"'
+        raise _NoForm(f'Tenta has no word for the status "{body.status}"')
     if not 0 <= revision <= _LARGEST_REVISION:
-        return f"Tenta knows no revision {revision}"
-    return {"success": body.status == "accepted", "revision": revision}
+        raise _NoForm(f"Tenta knows no revision {revision}")
+    return f'{{"success":{as_json(body.status == "accepted")},"revision":{revision}'
 
 
 class _Numbered(Model):

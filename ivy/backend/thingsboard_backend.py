@@ -5,13 +5,14 @@ Three ways to log in, all by `backend.mqtt_connection`: the device's access toke
 other two.
 """
 
-import bisect
 import datetime
+import functools
 import json
 import math
 import os
 import re
 import time
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,11 +21,10 @@ import pydantic
 import pydantic_core
 
 from ivy import constants
-from ivy.backend import forwarder
+from ivy.backend import forwarder, payload, remarks, update_packages
 from ivy.backend.dialect import (
     CLOCK_KEY,
     CLOCK_MARK,
-    CUT_MARK,
     LARGEST_BATCH,
     Dialect,
     Encoded,
@@ -32,13 +32,17 @@ from ivy.backend.dialect import (
     Limits,
     OfferError,
     Publication,
+    Remark,
     Request,
     pack,
 )
+from ivy.backend.payload import as_json
 from ivy.types.config import Config, ForeignConfig, describe
 from ivy.types.messages import ConfigMessageBody, DataMessageBody, LogMessageBody, MessageQueueItem
 from ivy.types.model import Model
+from ivy.types.updates import PACKAGE_KINDS
 from ivy.utils.logger import Logger
+from ivy.utils.updates import package_states
 
 if TYPE_CHECKING:  # a service's own memory has no use for it
     import multiprocessing.synchronize
@@ -55,12 +59,18 @@ _CONFIG_KEY = "configuration"
 
 _LARGEST_ELEMENT = LARGEST_BATCH - len("[]")
 _LARGEST_INTEGER = 2**63 - 1  # a Java long
+_MOST_DECIMALS = 16  # with more, its JSON converter makes a text of a number, or refuses it
+_LEAST_LOSS = 1e-6  # of a value, which the operator is told
+_LONGEST_KEY = 255
+_SHOWN = 80  # of its characters
+# What its check for cross-site scripting (OWASP AntiSamy) takes for a tag, and what Angular takes for a template.
+_SCRIPT = re.compile(r"<(?=[a-z/!?])|\{(?=\{.*\}\})|\0", re.IGNORECASE | re.ASCII | re.DOTALL)
 _RATE = re.compile(r"([0-9]{1,9}):([0-9]{1,9})", re.ASCII)
 
 
 def run(config: Config, logger: Logger, teardown_indicator: "multiprocessing.synchronize.Event") -> None:
     """Exchange messages and configs with a ThingsBoard server, until told to stop; see `forwarder.run`."""
-    forwarder.run(make_dialect(config), config, logger, teardown_indicator)
+    forwarder.run(remarks.reporting(make_dialect(config), logger), config, logger, teardown_indicator)
 
 
 def make_dialect(config: Config) -> Dialect:
@@ -73,18 +83,27 @@ def make_dialect(config: Config) -> Dialect:
             f"{_DEVICE}/rpc/request/+",
             f"{_LIMITS_RESPONSES}+",
         ),
-        encode=_encode,
+        encode=lambda items: _Encoder().encode(items),
         decode=_decode,
         greeting=lambda: _greeting(_identity(config)),
+        packages=_packages,
     )
 
 
 def _greeting(attributes: Mapping[str, Any]) -> Sequence[Publication]:
-    """Who this node is, and what it has to ask: for the config, as a change of it is told only once."""
+    """Who this node is, and what it has to ask: for config and packages, as a change is told only once.
+
+    The versions that its update dashboard reads are without a time: that of the server is right in any case.
+    """
+    asked = ",".join((_CONFIG_KEY, *update_packages.ATTRIBUTES))
+    versions: dict[str, str] = {}
+    for kind in PACKAGE_KINDS:
+        versions |= package_states.running(kind, constants.VERSION)
     return (
-        Publication(_ATTRIBUTES, _json(attributes).encode()),
-        Publication(_CONFIG_REQUEST, _json({"sharedKeys": _CONFIG_KEY}).encode()),
-        Publication(_LIMITS_REQUEST, _json({"method": "getSessionLimits", "params": {}}).encode()),
+        Publication(_ATTRIBUTES, as_json(attributes).encode()),
+        Publication(_TELEMETRY, as_json([versions]).encode(), points=len(versions)),
+        Publication(_CONFIG_REQUEST, as_json({"sharedKeys": asked}).encode()),
+        Publication(_LIMITS_REQUEST, as_json({"method": "getSessionLimits", "params": {}}).encode()),
     )
 
 
@@ -104,59 +123,108 @@ def _identity(config: Config) -> dict[str, Any]:
     }
 
 
-def _encode(items: Sequence[MessageQueueItem]) -> Encoded:
-    elements: list[tuple[int, str]] = []
-    points: dict[int, int] = {}
-    unsendable: dict[int, str] = {}
-    for item in items:
-        parts = _parts(item)
-        if isinstance(parts, str):
-            unsendable[item.identifier] = parts
-        else:
-            elements += [(item.identifier, part) for part in parts]
-            points[item.identifier] = _points(item)
-    return Encoded(pack(_TELEMETRY, elements, points), unsendable)
+class _Encoder:
+    """Encodes messages once, and notes what the operator should know of them."""
+
+    def __init__(self) -> None:
+        self._remarks: set[Remark] = set()  # on the message that is being encoded
+
+    def encode(self, items: Sequence[MessageQueueItem]) -> Encoded:
+        elements: list[tuple[int, str]] = []
+        points: list[int] = []
+        unsendable: dict[int, str] = {}
+        remarks: set[Remark] = set()
+        lost: dict[int, frozenset[Remark]] = {}
+        for item in items:
+            self._remarks.clear()
+            parts = self._parts(item)
+            if parts:
+                remarks |= self._remarks
+            else:
+                unsendable[item.identifier] = "no value in it that ThingsBoard takes"
+                lost[item.identifier] = frozenset(self._remarks)
+            elements += [(item.identifier, element) for element, _ in parts]
+            points += [count for _, count in parts]
+        return Encoded(pack(_TELEMETRY, elements, points), unsendable, frozenset(remarks), lost)
+
+    def _parts(self, item: MessageQueueItem) -> list[tuple[str, int]]:
+        """The elements that a message becomes, nearly always one, and the data points of each."""
+        body = item.message_body
+        if isinstance(body, DataMessageBody):
+            return list(_split(item.timestamp, self._values(body)))
+        if isinstance(body, LogMessageBody):
+            return [(_log(item.timestamp, body), 1)]
+        return [(_status(item.timestamp, body), 1)]
+
+    def _values(self, body: DataMessageBody) -> list[str]:
+        """What has a form of a sample, each as `"key":value`."""
+        values = {}
+        for (key, value), (name, quoted) in zip(body.data.items(), _names(tuple(body.data)), strict=True):
+            pair = f"{quoted}:{as_json(value) if isinstance(value, str) else _number(value)}"
+            if (reason := _why_left_out(value, pair)) is not None:
+                self._remarks.add(Remark(key, f"left out: {reason}"))
+                continue
+            if name != key:
+                self._remarks.add(Remark(key, f"sent as {name[:_SHOWN]!r}, as ThingsBoard refuses such a key"))
+            if isinstance(value, float) and abs(value - round(value, _MOST_DECIMALS)) > _LEAST_LOSS * abs(value):
+                self._remarks.add(Remark(key, f"rounded: ThingsBoard takes {_MOST_DECIMALS} decimals, and no more"))
+            values[name] = pair
+        if values and not body.clock_synchronised:
+            values.setdefault(CLOCK_KEY, f'"{CLOCK_KEY}":0')
+        return list(values.values())
 
 
-def _parts(item: MessageQueueItem) -> list[str] | str:
-    """The elements that a message becomes, nearly always one; or why it has no form."""
-    body = item.message_body
-    if isinstance(body, DataMessageBody):
-        return _samples(item.timestamp, body)
-    if isinstance(body, LogMessageBody):
-        return [_log(item.timestamp, body)]
-    return [_status(item.timestamp, body)]
-
-
-def _points(item: MessageQueueItem) -> int:
-    return len(item.message_body.data) if isinstance(item.message_body, DataMessageBody) else 1
-
-
-def _samples(timestamp: float, body: DataMessageBody) -> list[str] | str:
-    values = {key: value for key, value in body.data.items() if _has_form(value)}
-    if not values:
-        return "no value in it that ThingsBoard knows"
-    if not body.clock_synchronised:
-        values.setdefault(CLOCK_KEY, 0)
-    parts = list(_split(timestamp, values))
-    return parts if all(map(_fits, parts)) else "a value in it is larger than ThingsBoard takes"
-
-
-def _has_form(value: float | int | str) -> bool:
+def _why_left_out(value: float | int | str, pair: str) -> str | None:
     if isinstance(value, int):
-        return abs(value) <= _LARGEST_INTEGER
-    return isinstance(value, str) or math.isfinite(value)
+        return None if abs(value) <= _LARGEST_INTEGER else "it is an integer of more than 64 bits"
+    if isinstance(value, float):
+        return None if math.isfinite(value) else "it is not a finite number"
+    is_small = payload.fits(_element(0.0, pair), _LARGEST_ELEMENT - len("700000000000"))  # of the time
+    return None if is_small else "it is a text that is larger than ThingsBoard takes"
 
 
-def _split(timestamp: float, values: dict[str, Any]) -> Iterator[str]:
+def _number(value: float | int) -> str:
+    """In a form that ThingsBoard keeps as a number, and a float as a float.
+
+    Where it finds an exponent and no decimals, that is an integer to it, or a text if that is too large for one.
+    """
+    if isinstance(value, int) or not math.isfinite(value):
+        return repr(value)
+    rounded = round(value, _MOST_DECIMALS)
+    plain = repr(rounded)
+    if rounded.is_integer():
+        return plain if "e" not in plain else f"{int(rounded)}.0"
+    return plain if abs(rounded) >= 0.01 else payload.shortest_small(plain)
+
+
+@functools.lru_cache(maxsize=16)  # there are about as many kinds of samples as procedures
+def _names(keys: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
+    """How keys are called there, and that in JSON."""
+    found = payload.names(keys, _LONGEST_KEY // 2, _spell)  # a letter may be two of Java's
+    return tuple((name, as_json(name)) for name in found)
+
+
+def _spell(key: str) -> str:
+    """The nearest key that ThingsBoard does not refuse. It would after the PUBACK: the sample were lost."""
+    spelt = _SCRIPT.sub("_", key)
+    if not spelt.strip():
+        return "_"
+    if len(spelt.encode("utf-16-le")) <= 2 * _LONGEST_KEY:  # Java counts these
+        return spelt
+    mark = f"_{zlib.crc32(spelt.encode()):08x}"  # so that long keys that begin alike have names of their own
+    return spelt.encode("utf-16-le")[: 2 * (_LONGEST_KEY - len(mark))].decode("utf-16-le", "ignore") + mark
+
+
+def _split(timestamp: float, pairs: Sequence[str]) -> Iterator[tuple[str, int]]:
     """All values in one element if they fit, else in halves: elements with one time add up to one sample there."""
-    element = _element(timestamp, values)
-    if len(values) == 1 or _fits(element):
-        yield element
+    if not pairs:
         return
-    pairs = list(values.items())
-    yield from _split(timestamp, dict(pairs[: len(pairs) // 2]))
-    yield from _split(timestamp, dict(pairs[len(pairs) // 2 :]))
+    element = _element(timestamp, ",".join(pairs))
+    if len(pairs) == 1 or payload.fits(element, _LARGEST_ELEMENT):
+        yield element, len(pairs)
+        return
+    yield from _split(timestamp, pairs[: len(pairs) // 2])
+    yield from _split(timestamp, pairs[len(pairs) // 2 :])
 
 
 def _log(timestamp: float, body: LogMessageBody) -> str:
@@ -164,40 +232,26 @@ def _log(timestamp: float, body: LogMessageBody) -> str:
     mark = "" if body.clock_synchronised else CLOCK_MARK
     fields = {"level": body.level, "subject": mark + body.subject, "body": body.body}
     for field in ("body", "subject"):
-        excess = len(_element(timestamp, {"logging": fields}).encode()) - _LARGEST_ELEMENT
+        excess = payload.size(_element(timestamp, f'"logging":{as_json(fields)}')) - _LARGEST_ELEMENT
         if excess > 0:
-            fields[field] = _cut(fields[field], excess)
-    return _element(timestamp, {"logging": fields})
-
-
-def _cut(text: str, excess: int) -> str:
-    """The text without its end, whose JSON form is shorter by at least so many bytes, if it is as long as that."""
-    largest = len(_json(text)) - excess - len(_json(CUT_MARK))
-    fitting = bisect.bisect_right(range(len(text)), largest, key=lambda end: len(_json(text[:end])))
-    return text[: max(0, fitting - 1)] + CUT_MARK
+            fields[field] = payload.cut(fields[field], excess)
+    return _element(timestamp, f'"logging":{as_json(fields)}')
 
 
 def _status(timestamp: float, body: ConfigMessageBody) -> str:
     """What became of a config. Of one that is too large only the part by which one knows it."""
-    config = body.config.model_dump(mode="json")
-    element = _element(timestamp, {_CONFIG_KEY: {"status": body.status, "config": config}})
-    if _fits(element):
-        return element
     general = body.config.general
     known_by = {"config_revision": general.config_revision, "software_version": str(general.software_version)}
-    return _element(timestamp, {_CONFIG_KEY: {"status": body.status, "config": {"general": known_by}}})
+    for config in (body.config.model_dump(mode="json"), {"general": known_by}):
+        told = {"status": body.status, "config": config}
+        element = _element(timestamp, f'"{_CONFIG_KEY}":{as_json(told)}')
+        if payload.fits(element, _LARGEST_ELEMENT):
+            break
+    return element
 
 
-def _element(timestamp: float, values: Mapping[str, Any]) -> str:
-    return _json({"ts": round(timestamp * 1000), "values": values})
-
-
-def _fits(element: str) -> bool:
-    return len(element) <= _LARGEST_ELEMENT  # it is ASCII
-
-
-def _json(value: Any) -> str:
-    return json.dumps(value, separators=(",", ":"), allow_nan=False)
+def _element(timestamp: float, pairs: str) -> str:
+    return f'{{"ts":{round(timestamp * 1000)},"values":{{{pairs}}}}}'
 
 
 def _decode(topic: str, payload: bytes) -> Incoming | None:
@@ -208,6 +262,12 @@ def _decode(topic: str, payload: bytes) -> Incoming | None:
     if topic == _ATTRIBUTES:
         return _offer(payload, ())
     return _offer(payload, ("shared",)) if topic.startswith(_CONFIG_RESPONSES) else None
+
+
+def _packages(topic: str, payload: bytes) -> update_packages.Said:
+    if topic == _ATTRIBUTES:
+        return update_packages.of_change(payload)
+    return update_packages.of_answer(payload) if topic == f"{_CONFIG_RESPONSES}1" else {}
 
 
 def _offer(payload: bytes, path: tuple[str, ...]) -> ForeignConfig | None:
@@ -223,7 +283,8 @@ def _offer(payload: bytes, path: tuple[str, ...]) -> ForeignConfig | None:
     try:
         return ForeignConfig.model_validate(found[_CONFIG_KEY])
     except pydantic.ValidationError as error:
-        raise OfferError(describe(error), _revision(found[_CONFIG_KEY])) from None
+        content = json.dumps(found[_CONFIG_KEY], sort_keys=True).encode()
+        raise OfferError(describe(error), _revision(found[_CONFIG_KEY]), content) from None
 
 
 def _revision(config: Any) -> int | None:
@@ -247,7 +308,8 @@ def _request(answer_topic: str, payload: bytes) -> Request:
 
 
 class _RateLimits(Model):
-    messages: str | None = None
+    """Not `messages`: those are attributes and calls, and telemetry does not count as such."""
+
     telemetryMessages: str | None = None
     telemetryDataPoints: str | None = None
 
@@ -266,7 +328,7 @@ def _limits(payload: bytes) -> Limits | None:
         return None
     rates = said.rateLimits
     return Limits(
-        publications=_rates(rates.messages) + _rates(rates.telemetryMessages),
+        publications=_rates(rates.telemetryMessages),
         points=_rates(rates.telemetryDataPoints),
         most_in_flight=_limit(said.maxInflightMessages),
         largest_publication=_limit(said.maxPayloadSize),
