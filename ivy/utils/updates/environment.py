@@ -1,5 +1,6 @@
 """The virtual environment of a release: on top of the distribution's libraries, with what its lock file adds."""
 
+import contextlib
 import os
 import shutil
 import sys
@@ -7,9 +8,15 @@ from pathlib import Path
 
 from ivy import constants, files
 from ivy.utils.host import commands
-from ivy.utils.updates import sandbox
-from ivy.utils.updates.errors import NetworkTrouble, Rejected
+from ivy.utils.updates import requirements, sandbox
+from ivy.utils.updates.errors import InstallTrouble, Rejected
 from ivy.utils.updates.releases import BUNDLED
+
+WHEELS = Path("/usr/share/ivy/wheels")
+"""What the package's release needs beyond Debian's libraries, for each architecture; not there if nothing."""
+
+SYSTEMD = Path("/run/systemd/system")
+"""It is there where systemd runs, see sd_booted(3)."""
 
 _MARK = "ivy.pth"
 """Makes the release importable. An environment that is made again gets it when it is whole."""
@@ -49,14 +56,18 @@ def fits(release: Path) -> bool:
 
 def why_not(release: Path) -> str | None:
     """Why a release cannot be run with its environment; None if it can."""
-    # The package's, because that decides what is run; where there is none, in a checkout, this one's.
-    places = [BUNDLED / _QUESTION, Path(constants.PROJECT_DIR) / _QUESTION]
-    question = next((place for place in places if place.is_file()), places[-1])
-    try:
-        commands.run(["/bin/sh", str(question), str(release)], timeout=_SECONDS_TO_ANSWER)
-    except commands.CommandError as error:
-        return error.output or "its files are not those of an environment, or Python does not answer"
-    return None
+    # The package's decides what is run. Where there is none, or it is damaged, this one's answer is as good.
+    said = ""
+    for place in (BUNDLED, Path(constants.PROJECT_DIR)):
+        try:
+            commands.run(["/bin/sh", str(place / _QUESTION), str(release)], timeout=_SECONDS_TO_ANSWER)
+        except commands.CommandError as error:
+            said = error.output
+            if error.status == 1:
+                break
+        else:
+            return None
+    return said or "its files are not those of an environment, or Python does not answer"
 
 
 def check(release: Path) -> None:
@@ -65,53 +76,74 @@ def check(release: Path) -> None:
         raise Rejected(f"it cannot be run with its environment:\n{trouble}")
 
 
-def has_dependencies(release: Path) -> bool:
-    """Whether the lock file of a release names anything that the distribution does not bring."""
-    lock = release / "requirements.lock"
-    lines = lock.read_text(encoding="utf-8", errors="replace").splitlines() if lock.is_file() else []
-    return any(line.strip() and not line.strip().startswith("#") for line in lines)
+def install_dependencies(release: Path, *, wheels: Path = WHEELS) -> None:
+    """Install what the lock file names: hashes checked, wheels only, so that no code of theirs runs here.
 
-
-def install_dependencies(release: Path) -> None:
-    """Install what `requirements.lock` names: hashes checked, wheels only, so that no code of theirs runs here.
-
-    Nothing happens, and no network is needed, if it names nothing. Afterwards the environment belongs to the
-    sandbox's user.
+    Nothing happens if it names nothing; and no network is needed where the package has brought all of it.
+    Afterwards the environment belongs to the sandbox's user.
 
     Raises:
         Rejected: It cannot be done; the text says why.
-        NetworkTrouble: Something cannot be fetched now.
+        InstallTrouble: Something cannot be fetched now.
     """
-    if not has_dependencies(release):
+    if (pip := _pip(release)) is None:
         return
-    pip = [
-        sys.executable,
-        "-m",
-        "pip",
-        f"--python={python_of(release)}",
-        "--no-input",
-        "--disable-pip-version-check",
-    ]
-    options = ["--require-hashes", "--only-binary=:all:", "--no-cache-dir", "--no-compile", "--quiet"]
+    at_hand = [f"--find-links={wheels}"] if wheels.is_dir() else []
+    if at_hand:
+        with contextlib.suppress(commands.CommandError):
+            return _confined([*pip, "--no-index", *at_hand], release)
     try:
-        sandbox.run(
-            "install",
-            [*pip, "install", *options, f"--requirement={release / 'requirements.lock'}"],
-            writable=release / ".venv",
-            environment=["HOME=/nonexistent"],
-        )
+        _confined([*pip, *at_hand], release)
     except commands.CommandError as error:
         # Nothing at all is what the time limit leaves, on a slow link.
         if not error.output or any(pattern in error.output for pattern in _NETWORK_TROUBLES):
-            raise NetworkTrouble(f"its dependencies cannot be fetched now: {error.output or error}") from None
+            raise InstallTrouble(f"its dependencies cannot be fetched now: {error.output or error}") from None
         raise Rejected(f"its dependencies cannot be installed: {error.output or error}") from None
+
+
+def install_bundled_dependencies(release: Path, *, wheels: Path = WHEELS, systemd: Path = SYSTEMD) -> None:
+    """Install what the lock file names, as a package's script may: with nothing but what the package has brought.
+
+    Raises:
+        Rejected: It cannot be done; the text says why.
+        NodeTrouble: This node lacks something.
+    """
+    if (pip := _pip(release)) is None:
+        return
+    pip += ["--no-index", f"--find-links={wheels}"]
+    try:
+        if systemd.is_dir():
+            sandbox.stop_all()  # a pass that was killed may have left one of the name
+            _confined(pip, release)
+        else:  # where an image is made; and nothing of a wheel is run
+            commands.run(pip, timeout=sandbox.SECONDS_AT_MOST)
+    except commands.CommandError as error:
+        raise Rejected(f"its dependencies cannot be installed from {wheels}: {error.output or error}") from None
+    sandbox.take_back(release / ".venv")
+
+
+def _pip(release: Path) -> list[str] | None:
+    """The command that installs what the lock file names; None if that is nothing."""
+    needed = requirements.read(release)
+    if not needed:
+        return None
+    # Not the release's own file: pip may read that in another way, such as in the encoding that a comment names.
+    checked = release / ".venv" / "requirements.txt"
+    checked.write_text("".join(f"{line}\n" for line in needed), encoding="ascii")
+    pip = [sys.executable, "-m", "pip", f"--python={python_of(release)}"]
+    options = ["--no-input", "--disable-pip-version-check", "--no-cache-dir", "--no-compile", "--quiet"]
+    return [*pip, "install", *options, "--require-hashes", "--only-binary=:all:", f"--requirement={checked}"]
+
+
+def _confined(pip: list[str], release: Path) -> None:
+    sandbox.run("install", pip, writable=release / ".venv", environment=["HOME=/nonexistent"])
 
 
 def make_anew(release: Path) -> None:
     """Replace the environment of a release in its place. Until that is done, `fits` is false.
 
     Raises:
-        Rejected, NetworkTrouble: As for `install_dependencies`.
+        Rejected, InstallTrouble: As for `install_dependencies`.
     """
     for mark in (release / ".venv").glob(f"lib/*/site-packages/{_MARK}"):
         mark.unlink()  # first, and for good: what is half removed may still import what ivy needs

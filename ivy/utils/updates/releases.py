@@ -5,19 +5,23 @@ that does; `<root>/previous` the one before it, while that one is on probation. 
 whoever looks, and whatever boots after a power cut, finds the old or the new one, whole. Not for making releases.
 """
 
+import contextlib
 import ctypes
 import errno
-import hashlib
+import json
 import os
 import shutil
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pydantic
 
 from ivy import constants
 from ivy.files import remove_stale, sync, write_atomically
-from ivy.types.config import ForeignConfig, ForeignGeneralConfig
+from ivy.types import secrets, secrets_file
+from ivy.types.config import ACCEPTED, Config, ConfigError, ForeignConfig, ForeignGeneralConfig, split_text
+from ivy.utils.updates import manifest
 from ivy.version import Version
 
 BUNDLED = Path("/usr/lib/ivy")
@@ -54,6 +58,14 @@ class Releases:
         """The version that ran before the one on probation; None where there is none."""
         return self._linked(_PREVIOUS)
 
+    def has_lost_link(self) -> bool:
+        """Whether there is no current one although there was, because the link or its release was lost."""
+        return (
+            self.current() is None
+            and self.root.is_dir()
+            and ((self.root / _CURRENT).is_symlink() or bool(self.installed()))
+        )
+
     def activate(self, version: Version) -> None:
         """Let a version be the current one. Nothing is restarted by that."""
         self._link(_CURRENT, version)
@@ -63,7 +75,7 @@ class Releases:
         version = self.current()
         if version is None:
             raise OSError(f"{self.root / _CURRENT} names no release")
-        self.write_private(self._kept_config(version), self.read_config(version))
+        self._write(self._kept_config(version), self.active_text())
         self._link(_PREVIOUS, version)
 
     def go_back(self) -> None:
@@ -72,14 +84,14 @@ class Releases:
         if version is None:
             return
         if kept is not None:
-            self.write_config(version, kept.read_text(encoding="utf-8", errors="replace"))
+            self.write_config(version, self.read(kept))
         self.activate(version)
 
     def config_before(self) -> ForeignConfig | None:
         """The config from before the probation; None where there is none that can be read."""
         kept = self.kept_config()
         try:
-            return ForeignConfig.load_from_string(kept.read_text(encoding="utf-8")) if kept else None
+            return ForeignConfig.load_from_string(self.read(kept)) if kept else None
         except (OSError, ValueError):
             return None
 
@@ -91,52 +103,173 @@ class Releases:
         sync(self.root)
         for version in self.installed():
             self._kept_config(version).unlink(missing_ok=True)
+        self.keep_accepted(is_new=True)
+        for version in self.installed():
+            secrets_file.tidy(self.config_file(version), [self.accepted_file(version)])
 
     def config_file(self, version: Version) -> Path:
         """The config of a version."""
         return self.directory(version) / "config" / _CONFIG
 
+    def accepted_file(self, version: Version) -> Path:
+        """The copy of the config of a version that was accepted last, see `ivy.types.accepted_config`."""
+        return self.config_file(version).with_name(ACCEPTED)
+
+    def keep_accepted(self, *, is_new: bool = False) -> None:
+        """Let the active config be the one that was accepted last, if it can be used, and nothing is on trial.
+
+        Also where an admin has changed the file by hand: it is what this node works with. A release that keeps its
+        secrets inside knows of no such copy.
+
+        Args:
+            is_new: Whether it was just accepted. Else a copy stays, where the schema is another version's.
+        """
+        version = self.current()
+        if version is None or self.previous() is not None or not secrets_file.is_known_to(self.directory(version)):
+            return
+        active, accepted = self.config_file(version), self.accepted_file(version)
+        is_judged_here = version == constants.VERSION or is_new or not accepted.exists()
+        if why_unusable(active, version) is not None or not is_judged_here:
+            return
+        text = secrets_file.read(active)
+        if any(value != secrets.HIDDEN for _, value in secrets.values(split_text(text)[1])):
+            return  # as just written by somebody; the next pass takes them out
+        with contextlib.suppress(OSError):
+            if secrets_file.read(accepted) == text:
+                return
+        with contextlib.suppress(OSError):  # a full disk must not keep a pass from more than this
+            write_atomically(accepted, text, group_of=self.root / "data")
+
+    def forget_accepted(self, release: Path) -> None:
+        """For a release that does not run: on trial, what is wrong with its own config must show."""
+        (release / "config" / ACCEPTED).unlink(missing_ok=True)
+
+    def config_in_use(self, version: Version) -> Path:
+        """The file with the config that the services of a version run with, as these decide it themselves."""
+        active, accepted = self.config_file(version), self.accepted_file(version)
+        is_replaced = why_unusable(active, version) is not None and why_unusable(accepted, version) is None
+        return accepted if is_replaced else active
+
     def read_config(self, version: Version) -> str:
-        """The text of a version's config; empty where there is none: it must be replaceable."""
+        """The text of a version's config; empty where there is none that can be read: it must be replaceable.
+
+        With its secrets, for who may read them; they are hidden from all others.
+        """
         try:
-            return self.config_file(version).read_text(encoding="utf-8", errors="replace")
-        except FileNotFoundError:
+            return self.read(self.config_file(version))
+        except OSError:
             return ""
 
+    def read(self, path: Path) -> str:
+        """The same of any file with a config."""
+        return secrets_file.whole(secrets_file.read(path), secrets_file.load(path.with_name(secrets_file.NAME)))
+
+    def known(self) -> Any:
+        """What this node has, for whom says `***`: the active config, or its secrets where that is no JSON."""
+        text = self.active_text()
+        try:
+            return json.loads(text)
+        except (ValueError, RecursionError):
+            version = self.current()
+            sets = secrets_file.load(self.config_file(version).with_name(secrets_file.NAME)) if version else {}
+            return next(iter(sets.values()), {})
+
+    def fill(self, config: ForeignConfig) -> tuple[ForeignConfig, list[str]]:
+        """A config that says `***` with what this node has; and the paths of that.
+
+        Raises:
+            UnknownSecretError: It has nothing there.
+        """
+        content, filled = secrets.fill(config.model_dump(mode="json"), self.known(), Config)
+        return ForeignConfig.model_validate(content), filled
+
     def active_text(self) -> str:
-        """The text of the config of the current release; empty where there is none."""
+        """The text of the config that the current release runs with; empty where there is none that can be read."""
         version = self.current()
-        return self.read_config(version) if version else ""
+        if version is None:
+            return ""
+        try:
+            return self.read(self.config_in_use(version))
+        except OSError:
+            return ""
+
+    def shown_text(self) -> str:
+        """The same without its secrets, for the eye."""
+        return split_text(self.active_text())[0]
 
     def active_config(self) -> ForeignConfig:
-        """The config of the current release; only its version, where it cannot be read: it must be replaceable.
+        """The config that the current release runs with; only its version, where none can be read: it must be
+        replaceable.
 
         The version is what the link says, whatever somebody wrote into the file.
 
         Raises:
-            OSError: There is no current release, or its config cannot be read at all.
+            OSError: There is no current release.
         """
         version = self.current()
         if version is None:
             raise OSError(f"{self.root} has no current release; install the package again")
         try:
-            config = ForeignConfig.load_from_string(self.read_config(version))
+            config = ForeignConfig.load_from_string(self.active_text())
         except ValueError:
             return ForeignConfig(general=ForeignGeneralConfig(config_revision=-1, software_version=version))
         general = config.general.model_copy(update={"software_version": version})
         return config.model_copy(update={"general": general})
 
     def write_config(self, version: Version, text: str) -> None:
-        """Replace a version's config."""
-        self.write_private(self.config_file(version), text)
+        """Replace a version's config, and its secrets in the same instant."""
+        self._write(self.config_file(version), text)
 
-    def write_private(self, path: Path, text: str) -> None:
-        """Write a file that holds secrets: root's, and only the services may read it."""
-        write_atomically(path, text, group_of=self.root / "data")
+    def write_config_in_use(self, version: Version, text: str) -> None:
+        """The same for the file that its services run with."""
+        self._write(self.config_in_use(version), text)
+
+    def write_new_config(self, release: Path, text: str) -> None:
+        """Write the config of a release that is not in its place yet, or does not run."""
+        self._write(release / "config" / _CONFIG, text)
+
+    def write_kept_config(self, release: Path, text: str) -> None:
+        """The same for the config from before the probation."""
+        self._write(release / "config" / _CONFIG_BEFORE, text)
+
+    def _write(self, path: Path, text: str) -> None:
+        """Root's, and for the services to read. Where a release knows no other place, its secrets are inside."""
+        if not secrets_file.is_known_to(path.parent.parent):
+            return write_atomically(path, text, group_of=self.root / "data")
+        running = self.current()
+        kept = [path.with_name(name) for name in (_CONFIG, _CONFIG_BEFORE, ACCEPTED)]
+        # The services compare the config on trial with what may run instead.
+        kept += [self.config_file(running), self.accepted_file(running)] if running else []
+        shown, taken = split_text(text)
+        secrets_file.write(path, shown, taken, kept, self.root / "data")
+
+    def hide_secrets(self) -> None:
+        """Take out of all configs what was written into them: by version 1.0, or by an admin with an editor.
+
+        Not while one is on trial, which may be judged by what knows nothing of it. A release that needs its secrets
+        inside keeps them, and gets its config again before it runs: until then nobody else may read that.
+        """
+        if self.previous() is not None:
+            return
+        for version in self.installed():
+            path = self.config_file(version)
+            if not path.is_file():
+                continue
+            try:
+                text = secrets_file.read(path)
+            except OSError:  # a sector that cannot be read: of the current release, that is seen to elsewhere
+                continue
+            if split_text(text)[0] != text and secrets_file.is_known_to(self.directory(version)):
+                if split_text(text)[0] != secrets_file.as_text(json.loads(text)):
+                    self.write_config(version, self.read(path))
+            elif version != self.current() and not secrets_file.is_known_to(self.directory(version)):
+                path.chmod(0o600)
+            secrets_file.tidy(path, [self.accepted_file(version)])
 
     def put_in_place(self, version: Version) -> None:
         """Rename an unfinished release to its place; one that is there is exchanged in the same instant."""
         unfinished, release = self.unfinished(version), self.directory(version)
+        manifest.write(unfinished)
         os.sync()
         if release.exists():
             self._replace(unfinished, release)
@@ -178,8 +311,10 @@ class Releases:
             else:
                 path.unlink()
         for version in self.installed():
-            remove_stale(self.config_file(version))
-            remove_stale(self._kept_config(version))
+            config = self.config_file(version)
+            beside = (config.with_name(name) for name in (secrets_file.NAME, secrets_file.COPY))
+            for path in (config, self._kept_config(version), self.accepted_file(version), *beside):
+                remove_stale(path)
 
     def kept_config(self) -> Path | None:
         """The file with the config from before the probation; None where there is none."""
@@ -202,6 +337,23 @@ class Releases:
         sync(self.root)
 
 
+def why_unusable(config: Path, version: Version) -> str | None:
+    """Why a version cannot use the config in a file, by line or field; None if it can.
+
+    Of another version's schema only little is known here.
+    """
+    schema = Config if version == constants.VERSION else ForeignConfig
+    try:
+        schema.load_from_string(config.read_text(encoding=secrets_file.ENCODING))
+    except FileNotFoundError:
+        return "does not exist"
+    except (OSError, UnicodeDecodeError) as error:
+        return f"cannot be read: {error}"
+    except ConfigError as error:
+        return str(error)
+    return None
+
+
 def version_of(release: Path) -> Version:
     """What a release says that it is.
 
@@ -212,9 +364,17 @@ def version_of(release: Path) -> Version:
     return Version(project["project"]["version"])
 
 
+def bundled_version() -> Version | None:
+    """What the package brought; None where there is none, or what it says cannot be read."""
+    try:
+        return version_of(BUNDLED)
+    except (OSError, ValueError, LookupError):
+        return None
+
+
 def digest(config: str) -> str:
-    """What a config file is known by."""
-    return hashlib.sha256(config.encode(errors="replace")).hexdigest()
+    """What a config file is known by, however many empty lines it ends with."""
+    return secrets_file.digest(config.rstrip("\n") + "\n")
 
 
 def _as_version(release: Path) -> Version | None:

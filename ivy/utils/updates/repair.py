@@ -3,13 +3,15 @@
 Until that is done /usr/bin/ivy runs the package's code, with the release's config: this code.
 """
 
+import contextlib
 import time
 from pathlib import Path
 
 from ivy.types.config import Config, ConfigError
+from ivy.utils.host import rights
 from ivy.utils.logger import Logger
 from ivy.utils.updates import activation, bundled, decisions, environment, retry
-from ivy.utils.updates.errors import NetworkTrouble, Rejected
+from ivy.utils.updates.errors import Rejected, Trouble
 from ivy.utils.updates.releases import Releases
 
 _SECONDS_WITHOUT_SAMPLES = 600.0
@@ -34,16 +36,16 @@ def repair(releases: Releases, config: Config, logger: Logger) -> bool:
     if version is None or trouble is None:
         return False
     logger.warning(f"The environment of version {version} cannot run it: making it again", details=trouble)
-    is_served = _is_valid(releases.read_config(version))
+    is_served = _is_valid(releases.active_text())
     try:
         _make_anew(releases.directory(version), is_served, logger)
-    except (Rejected, NetworkTrouble) as error:
+    except (Rejected, Trouble) as error:
         logger.error(f"Version {version} cannot run with this Python", details=str(error))
         if is_served:
             return False
         bundled.stand_in(releases, config)
         logger.error(f"The package's version {releases.current()} runs, with what it can read of the config")
-        activation.switch(activation.backend_unit(releases.active_config()))
+        activation.switch(activation.backend_unit(releases.active_config()), is_undone=True)
         return True
     activation.renew(activation.backend_unit(releases.active_config()))
     return True
@@ -57,8 +59,11 @@ def _trouble(release: Path) -> str | None:
 def _make_anew(release: Path, is_served: bool, logger: Logger) -> None:
     deadline = time.monotonic() + _SECONDS_WITHOUT_SAMPLES
 
-    def give_up(trouble: NetworkTrouble) -> None:
-        if decisions.undecided() or (not is_served and time.monotonic() > deadline):
+    def give_up(trouble: Trouble) -> None:
+        is_wanted = False
+        with contextlib.suppress(rights.NoAnswer):
+            is_wanted = bool(decisions.undecided())
+        if is_wanted or (not is_served and time.monotonic() > deadline):
             raise trouble
 
     what = f"the dependencies of version {release.name}"

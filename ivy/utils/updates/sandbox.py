@@ -8,10 +8,11 @@ import os
 import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import IO
 
 from ivy import constants
-from ivy.utils.host import commands
-from ivy.utils.updates.errors import Rejected
+from ivy.utils.host import commands, units
+from ivy.utils.updates.errors import NodeTrouble, Rejected
 
 TOKEN = "token"
 """The name of the file in `$CREDENTIALS_DIRECTORY` that holds the secret of a program."""
@@ -20,6 +21,27 @@ SECONDS_AT_MOST = 3600
 """The longest `RuntimeMaxSec=` of the units."""
 
 _SECONDS_TO_END = 30
+_NOT_SET_UP = range(200, 244)
+"""Exit statuses of systemd's own, where it could not make the sandbox; see systemd.exec(5)."""
+_LACKS = (
+    "No space left on device",
+    "Disk quota exceeded",
+    "Read-only file system",
+    "Input/output error",
+    "Cannot allocate memory",
+    "ut of memory",
+    "MemoryError",
+    "Too many open files",
+    "cannot run /usr/bin/",  # what git calls a program that is not there
+    "No module named pip",
+    "Failed to find executable",
+    "Failed to start transient service unit",
+    "Failed to connect to bus",
+    "Failed to connect to system scope bus",
+    "git: not found",
+)
+"""What git, pip, sh and systemd say (LC_ALL=C) where a node lacks something."""
+_RESULTS_OF_LACKS = ("oom-kill", "resources")
 _PREFIX = f"{constants.NAME}_sandbox-"
 
 
@@ -31,6 +53,9 @@ def run(
     environment: Sequence[str] = (),
     directory: Path = Path("/"),
     token: str | None = None,
+    output: Path | None = None,
+    shown: Sequence[str] = (),
+    is_foreign: bool = False,
 ) -> str:
     """Run a program to its end.
 
@@ -42,11 +67,17 @@ def run(
         environment: `NAME=value`, each. No secrets: everybody can read a unit's environment.
         directory: Where it is run.
         token: A secret, which it can read from the file `TOKEN`.
+        output: A new file of root's for what it prints on its standard output, of `LimitFSIZE=` at most. This way
+            nobody has to open what it made.
+        shown: What is seen where the units hide all: paths, or `path:where it is seen`.
+        is_foreign: Whether it is foreign code that speaks or ends: neither says anything about the node.
 
-    Returns: What it printed on its standard output.
+    Returns: What it printed, if that is not written to a file.
 
     Raises:
-        CommandError: It failed, or took too long.
+        CommandError: It failed; or took too long, and is foreign or speaks to the network.
+        NodeTrouble: It failed because of what this node lacks, or was ended without a word, for want of memory or
+            time.
         OSError: The settings of the unit are damaged. Nothing was run.
     """
     settings = [
@@ -54,19 +85,42 @@ def run(
         f"WorkingDirectory={directory}",
         *(f"Environment={assignment}" for assignment in environment),
     ]
+    settings += [f"BindReadOnlyPaths={path}" for path in shown]
     if writable is not None:
         settings.append(f"StateDirectory={os.path.relpath(writable, '/var/lib')}")
-    command = ["systemd-run", "--quiet", "--wait", "--pipe", "--collect", f"--unit={_PREFIX}{step}.service"]
+    unit = f"{_PREFIX}{step}.service"
+    command = ["systemd-run", "--quiet", "--wait", "--pipe", f"--unit={unit}"]
     try:
-        with _credential(token) as credential:
+        with _credential(token) as credential, _new_file(output) as file:
             command += [f"--property={setting}" for setting in [*settings, *credential]]
-            return commands.run([*command, "--", *arguments], timeout=SECONDS_AT_MOST + _SECONDS_TO_END)
+            command += ["--", *arguments]
+            return commands.run(command, timeout=SECONDS_AT_MOST + _SECONDS_TO_END, output=file)
     except commands.CommandError as error:
         # A person wants to read what failed, and not how it was confined.
         outcome = "failed or took too long" if error.status is not None else str(error)
-        raise commands.CommandError(
-            f"`{' '.join(arguments)}` {outcome}: {error.output}", error.status, error.output
-        ) from None
+        text = f"`{' '.join(arguments)}` {outcome}: {error.output}"
+        result = _result_of(unit)
+        # Where there is a network, a silent end is that of the time to wait for it.
+        is_silent = not error.output and not is_foreign and "PrivateNetwork=no" not in settings
+        if result in _RESULTS_OF_LACKS or is_silent or _is_of_the_node(error, is_foreign):
+            how = f" (exit status {error.status}, {result})" if result else ""
+            raise NodeTrouble(f"the step {step!r}{how}: {error.output or text}") from None
+        raise commands.CommandError(text, error.status, error.output) from None
+
+
+def _result_of(unit: str) -> str:
+    """How a unit ended that failed, and is kept until it is forgotten here."""
+    with contextlib.suppress(commands.CommandError):
+        result = units.show(unit, "Result").get("Result", "")
+        commands.run(["systemctl", "reset-failed", "--", unit], timeout=_SECONDS_TO_END)
+        return result
+    return ""
+
+
+def _is_of_the_node(error: commands.CommandError, is_foreign: bool) -> bool:
+    if error.status is None or error.status in _NOT_SET_UP:
+        return True
+    return not is_foreign and any(lack in error.output for lack in _LACKS)
 
 
 def _settings(step: str) -> list[str]:
@@ -91,13 +145,25 @@ def _credential(token: str | None) -> Iterator[list[str]]:
         yield [f"LoadCredential={TOKEN}:/proc/{os.getpid()}/fd/{file.fileno()}"]
 
 
+@contextlib.contextmanager
+def _new_file(path: Path | None) -> Iterator[IO[bytes] | None]:
+    if path is None:
+        yield None
+        return
+    path.unlink(missing_ok=True)
+    with path.open("xb") as file:
+        os.fchmod(file.fileno(), 0o644)
+        yield file
+
+
 def stop_all() -> None:
     """End what a pass has left that was killed, also one of version 1.0, which names its units otherwise.
 
     Raises:
         CommandError: There is no systemd to ask.
     """
-    commands.run(["systemctl", "stop", "--", f"{constants.NAME}_*.service"], timeout=_SECONDS_TO_END)
+    for verb in ("stop", "reset-failed"):
+        commands.run(["systemctl", verb, "--", f"{constants.NAME}_*.service"], timeout=_SECONDS_TO_END)
 
 
 def take_back(directory: Path) -> None:

@@ -4,15 +4,20 @@ Killed at any instant, the next pass goes on: what is on trial is watched again,
 release that is known to work does all of that, not the one on trial.
 """
 
+import sqlite3
+from collections.abc import Sequence
 from typing import Any
 
-from ivy.types.config import UpdaterConfig, as_text
+from ivy.types import secrets_file
+from ivy.types.config import ForeignConfig, UpdaterConfig, as_text
 from ivy.types.link_report import LinkReport
+from ivy.types.messages import LogMessageBody
 from ivy.types.updates import Offer
 from ivy.utils import notify
-from ivy.utils.host import commands
+from ivy.utils.host import commands, rights, units
 from ivy.utils.logger import Logger
-from ivy.utils.updates import activation, decisions, environment, history, probation, releases
+from ivy.utils.messaging_agent import MessagingAgent
+from ivy.utils.updates import activation, changes, decisions, environment, history, probation, releases
 from ivy.utils.updates.releases import Releases
 
 _SECONDS_TO_START = 60
@@ -33,11 +38,15 @@ class Trials:
 
     def begin(self, offer: Offer) -> Offer:
         """Keep what runs now, and remember what is about to be activated, which is returned."""
-        report = LinkReport.load()
+        services = activation.services()
+        sending, silent = probation.sending(services, self._releases.active_config())
         trial = offer.model_copy(
             update={
                 "digest": releases.digest(as_text(offer.config)),
-                "link_was_down": report is not None and not report.connected and self._backend() is not None,
+                "link_was_down": self.is_link_down(),
+                "failing_before": [*probation.failing(services)],
+                "sending_before": sending,
+                "silent_before": silent,
                 "seconds_of_probation": self._settings.seconds_of_probation,
                 "max_seconds_of_probation": self._settings.max_seconds_of_probation,
             }
@@ -51,19 +60,36 @@ class Trials:
         Returns: Why it was undone; None if it was kept.
         """
         notify.status("watching what was activated")
-        services = activation.switch(self._backend())
+        before, active = self._releases.config_before(), self._releases.active_config()
+        try:
+            services, untouched = self._switch(before, active)
+        except units.NoRoomError as error:
+            return self._undo(trial, str(error))
+        backend, excused = self._backend(), set(trial.failing_before)
+        if changes.concerns_link(before, active):
+            excused.discard(backend or "")  # it is judged by whether it delivers, whatever was before
+            must_deliver = True
+        else:
+            must_deliver = not trial.link_was_down and backend not in excused
+        # Otherwise nothing could be accepted any more, not even what corrects the two.
+        most_seconds = max(trial.max_seconds_of_probation, 2 * trial.seconds_of_probation + _SECONDS_TO_RESTART)
         watch = probation.Watch(
             services=services,
-            backend=self._backend(),
+            backend=backend if must_deliver else None,
+            failing_before=excused,
+            restarts_before=untouched,
             seconds=trial.seconds_of_probation,
-            # Otherwise nothing could be accepted any more, not even what corrects the two.
-            most_seconds=max(trial.max_seconds_of_probation, 2 * trial.seconds_of_probation + _SECONDS_TO_RESTART),
+            must_send=self._must_send(trial, before, active, most_seconds) - untouched.keys(),
+            most_seconds=most_seconds,
             # A node whose power fails every night must not wait for ever, again each day.
             link_was_down=trial.link_was_down and trial.interruptions < _MOST_INTERRUPTIONS,
             say=self._logger.info,
+            ask=self._send_a_message,
         )
         failure = self._updater_failure() or watch.run()
-        return self._undo(trial, failure) if failure is not None else self._conclude(trial, None)
+        if failure is not None:
+            return self._undo(trial, failure)
+        return self._conclude(trial, None, self._still_failing(trial, services))
 
     def resume(self, reason_to_undo: str | None = None) -> None:
         """Go on with a trial that was interrupted, if there is one.
@@ -85,12 +111,17 @@ class Trials:
         elif self._is_on_trial(trial) and reason_to_undo is not None:
             self._undo(trial, reason_to_undo)
         elif self._is_on_trial(trial):
-            self._logger.warning("The trial was interrupted, it begins again")
+            if trial.is_installed and trial.interruptions == 0:
+                self._logger.info(f"A {trial.what} is on trial; what ran before is kept until all is well")
+            else:
+                self._logger.warning("The trial was interrupted, it begins again")
             self.watch(self._remember(trial, interruptions=trial.interruptions + 1))
         elif self._releases.previous() is None:
             self._conclude(trial, "the updater itself failed during the trial, so it was undone")
         elif self._releases.previous() == self._releases.current():
             self._forget()  # nothing was activated: the offer is still pending
+        elif self._is_damaged(trial):
+            self._undo(trial, "its config was damaged during the trial")
         else:
             self._conclude(trial, "another release was installed meanwhile")
 
@@ -99,7 +130,7 @@ class Trials:
         version = self._releases.current()
         if version is None:
             return "the current release is gone"
-        check = [environment.python_of(self._releases.directory(version)), "-P", "-m", "ivy", "check-updater"]
+        check = [environment.python_of(self._releases.directory(version)), "-P", "-s", "-m", "ivy", "check-updater"]
         try:
             commands.run(check, timeout=_SECONDS_TO_START)
         except commands.CommandError as error:
@@ -113,11 +144,51 @@ class Trials:
 
     def _put_back(self, reason: str) -> None:
         self._logger.warning(f"Going back to what ran before: {reason.splitlines()[0]}")
+        undone, before = self._releases.active_config(), self._releases.config_before()
+        if (version := self._releases.previous()) is not None:
+            activation.stop_lacking(self._releases.directory(version))
         self._releases.go_back()
-        activation.switch(self._backend())
+        self._switch(undone if before is not None else None, self._releases.active_config(), is_undone=True)
 
-    def _conclude(self, trial: Offer, failure: str | None) -> str | None:
-        decisions.record(trial, failure, self._releases.config_before())
+    def _switch(
+        self, before: ForeignConfig | None, active: ForeignConfig, *, is_undone: bool = False
+    ) -> tuple[list[str], dict[str, int]]:
+        """Let the services be those of the active config; what it changes for none of them runs on.
+
+        Returns: All units that are wanted now; and of those that run on, how often they had been restarted.
+        """
+        backend = self._backend()
+        untouched: dict[str, int] = {}
+
+        def choose(wanted: list[str]) -> set[str] | None:
+            again = changes.services_to_restart(before, active, wanted, backend)
+            if again is not None:
+                untouched.update(probation.restarts([unit for unit in wanted if unit not in again]))
+            return again
+
+        return activation.switch(backend, choose, is_undone=is_undone), untouched
+
+    def _must_send(
+        self, trial: Offer, before: ForeignConfig | None, active: ForeignConfig, most_seconds: float
+    ) -> set[str]:
+        version = self._releases.current()
+        if version is None or not secrets_file.is_known_to(self._releases.directory(version)):
+            return set()  # in releases of before, nobody notes a sample
+        return changes.must_send(trial.sending_before, before, active, most_seconds)
+
+    def _still_failing(self, trial: Offer, services: Sequence[str]) -> str:
+        """What was not well before and is not now, in words; empty if there is nothing."""
+        found = probation.failing([unit for unit in services if unit in trial.failing_before])
+        said = [f"{unit} does not run well, and did not before: it {words}" for unit, words in found.items()]
+        known = [unit for unit in services if unit in trial.silent_before and unit not in found]
+        _, silent = probation.sending(known, self._releases.active_config())
+        said += [f"{unit} sends no data, and did not before" for unit in silent]
+        if trial.link_was_down and self.is_link_down():
+            said.append("there is no connection, and was none before")
+        return "; ".join(said)
+
+    def _conclude(self, trial: Offer, failure: str | None, remark: str = "") -> str | None:
+        decisions.record(trial, failure, self._releases.config_before(), remark=remark)
         self._forget()
         decisions.report(self._logger)
         return failure
@@ -129,6 +200,7 @@ class Trials:
 
     def _forget(self) -> None:
         self._releases.end_probation()
+        self._releases.hide_secrets()
         with history.update() as past:
             past.trial = None
 
@@ -139,5 +211,36 @@ class Trials:
         is_its_version = version == trial.version
         return is_its_version and releases.digest(self._releases.read_config(version)) == trial.digest
 
+    def _is_damaged(self, trial: Offer) -> bool:
+        """Whether what is on trial has no config any more that it could run with."""
+        version = trial.version
+        config = self._releases.config_in_use(version)
+        return version == self._releases.current() and releases.why_unusable(config, version) is not None
+
+    def is_link_down(self) -> bool:
+        """Whether the backend that runs now says that nothing gets through."""
+        backend = self._backend()
+        if backend is None:
+            return False
+        found = units.show(backend, "InvocationID", "User")
+        report = LinkReport.load(found.get("User", ""))
+        return report is not None and report.is_of(found.get("InvocationID", "")) and not report.is_well
+
     def _backend(self) -> str | None:
         return activation.backend_unit(self._releases.active_config())
+
+    def _send_a_message(self) -> None:
+        """Where procedures sample once an hour, nothing else would show whether the platform takes messages."""
+        try:
+            rights.ask(_add_message)
+        except (OSError, sqlite3.Error) as error:
+            self._logger.without_messages().warning(f"No message could be queued: {error}")
+
+
+def _add_message() -> None:
+    subject = "updater - INFO - A change is on trial; this message shows that others will be delivered"
+    agent = MessagingAgent()
+    try:
+        agent.add_message(LogMessageBody(level="INFO", subject=subject, body=""))
+    finally:
+        agent.teardown()
