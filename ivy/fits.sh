@@ -32,7 +32,7 @@ fi
 # -I: an answer for everybody must not depend on somebody's variables. -B: as root it would leave bytecode behind.
 timeout --signal=KILL "$seconds" bin/python3 -I -B -c '
 import os.path, sys
-import filelock, paho.mqtt.client, psutil, pydantic, pydantic_core, sdnotify, systemd._journal
+import filelock, paho.mqtt.client, psutil, pydantic, pydantic_core, sdnotify
 import ivy  # the one of the release, and not what a library or Debian has by this name
 sys.exit(0 if os.path.samefile(os.path.dirname(ivy.__file__), "../ivy") else f"another ivy: {ivy.__file__}")
 ' </dev/null >&2 || exit 1

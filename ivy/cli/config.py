@@ -1,26 +1,45 @@
-"""`ivy config show`, `validate`, `schema`."""
+"""`ivy config show`, `get`, `validate`, `schema`."""
 
 import argparse
 import json
+import os
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from ivy import constants
-from ivy.cli.main import refuse
+from ivy.cli import fields
+from ivy.cli.main import refuse, refuse_config
+from ivy.types import accepted_config, secrets, secrets_file
 from ivy.types.config import Config, ConfigError
 from ivy.types.messages import ConfigMessageBody
+from ivy.utils.host import rights
+from ivy.utils.updates.releases import Releases
 
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 
 def show(_arguments: argparse.Namespace) -> None:
     """Print the current config, without its secrets."""
-    shown = ConfigMessageBody(status="startup", config=_load().to_foreign_config()).config
-    print(json.dumps(shown.model_dump(mode="json"), indent=4, ensure_ascii=False))
+    print(json.dumps(_shown(), indent=4, ensure_ascii=False))
+
+
+def get(arguments: argparse.Namespace) -> None:
+    """Print one field or section of it, as JSON."""
+    try:
+        fields.check(arguments.path)
+        value = fields.find(_shown(), arguments.path)
+    except fields.UnknownFieldError as error:
+        refuse(str(error))
+    except LookupError as error:
+        refuse(f"{error} in the config", 1)
+    print(json.dumps(value, indent=4, ensure_ascii=False))
 
 
 def validate(arguments: argparse.Namespace) -> None:
     """Check a config."""
-    _load(arguments.file)
+    _load(Config.load, arguments.file)
     print("the config is valid")
 
 
@@ -30,10 +49,33 @@ def schema(_arguments: argparse.Namespace) -> None:
     print(json.dumps({"$schema": _DIALECT, **document}, indent=4))
 
 
-def _load(file: str | None = None) -> Config:
+def _shown() -> dict[str, Any]:
+    body = ConfigMessageBody(status="startup", config=_load(_in_use).to_foreign_config())
+    return body.config.model_dump(mode="json")
+
+
+def _in_use() -> Config:
+    config, trouble = accepted_config.load()
+    if trouble is not None:
+        print(f"ivy: {trouble}; {accepted_config.IN_USE}", file=sys.stderr)
+    return config
+
+
+def _load(load: Callable[[], Config], file: str | None = None) -> Config:
     try:
-        return Config.load() if file is None else Config.load_from_string(Path(file).read_text(encoding="utf-8"))
+        text = None if file is None else Path(file).read_text(encoding=secrets_file.ENCODING)
+        node = (Releases().known(), Releases().shown_text()) if _knows_secrets() else None
+        rights.give_up()  # only now: the file may be root's own
+        config = load() if text is None else Config.load_from_string(text)
+        if node is not None:
+            secrets.fill(json.loads(node[1] if text is None else text), node[0], Config)
+        return config
     except UnicodeDecodeError as error:
         refuse(f"{file}: is not UTF-8: {error}", constants.EXIT_CONFIG_ERROR)
-    except ConfigError as error:
-        refuse(str(error) if file is None else f"{file}: {error}", constants.EXIT_CONFIG_ERROR)
+    except (ConfigError, secrets.UnknownSecretError) as error:
+        refuse_config(error, "" if file is None else f"{file}: ")
+
+
+def _knows_secrets() -> bool:
+    """Whether we are on a node, and may know what it has: elsewhere a config for another node is checked."""
+    return os.geteuid() == 0 and Releases().current() is not None

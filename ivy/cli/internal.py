@@ -1,48 +1,41 @@
 """What units and package scripts call; not for people."""
 
 import argparse
+import sqlite3
+import sys
 
+from ivy import constants, overview
+from ivy.types import accepted_config
 from ivy.types.config import Config, ConfigError
-from ivy.utils.host import units
-from ivy.utils.host.commands import CommandError
+from ivy.utils import notify
+from ivy.utils.host import hold, units
 from ivy.utils.logger import Logger
 
-
-def report_exit(arguments: argparse.Namespace) -> None:
-    """Tell the operator that a service ended unexpectedly: unit, cause and count. See `$SERVICE_RESULT`."""
-    unit, cause, code, status = [*arguments.end.split(":"), "", "", ""][:4]
-    try:
-        config = Config.load()
-    except ConfigError:  # the service itself has said so, and without a config there is no backend to tell
-        return
-    Logger(config, "supervision").error(
-        f"{unit} ended unexpectedly: {cause or 'unknown'} ({code or '?'} {status or '?'}), "
-        f"{_count(unit)} since it was started"
-    )
+_SECONDS_BETWEEN_TRIES = 30.0
+_LONGEST_DETAILS = 10_000
 
 
-def _count(unit: str) -> str:
-    try:
-        # systemd counts a restart when it begins, which is after this.
-        return f"time {int(units.show(unit, 'NRestarts')['NRestarts']) + 1}"
-    except (CommandError, KeyError, ValueError) as error:
-        return f"an unknown number of times ({error})"
-
-
-def install(_arguments: argparse.Namespace) -> None:
-    """Make a release of what the package brought, and switch to it if it is newer than what runs."""
+def install(arguments: argparse.Namespace) -> None:
+    """Make a release of what the package brought, and try it if it is newer than what runs."""
     from ivy import update_pass
+    from ivy.cli.update import TalkingUpdater
+    from ivy.utils.host import commands
     from ivy.utils.updates import bundled, environment
     from ivy.utils.updates.releases import Releases
 
-    with update_pass.automation_lock():
-        try:
-            bundled.install_bundled()
+    if Releases().current() is not None and (held := hold.look()) is not None:
+        again = f"when that has ended, sudo dpkg-reconfigure {constants.NAME} does"
+        return _tell_everybody(f"The package's version was not activated, as this node is {held.words()}; {again}")
+    try:
+        with update_pass.automation_lock():
+            is_watched = environment.SYSTEMD.is_dir()
+            trials = TalkingUpdater(update_pass.running_config()).trials if is_watched else None
+            bundled.install_bundled(trials=trials, is_older_wanted=arguments.older)
             if (version := Releases().current()) is not None:
                 environment.fits(Releases().directory(version))  # its services ask next, and cannot keep the answer
-        except bundled.ReleaseError as error:
-            # A package that cannot be configured would keep the node from all other upgrades, too.
-            _tell_everybody(f"The package's version was not activated: {error}")
+    except (bundled.ReleaseError, commands.CommandError, TimeoutError) as error:
+        # A package that cannot be configured would keep the node from all other upgrades, too.
+        _tell_everybody(f"The package's version was not activated: {error}")
 
 
 def check_updater(_arguments: argparse.Namespace) -> None:
@@ -50,6 +43,51 @@ def check_updater(_arguments: argparse.Namespace) -> None:
     from ivy import update_pass
 
     update_pass.check()
+
+
+def salvage(_arguments: argparse.Namespace) -> None:
+    """Queue again what can be read of a queue that was damaged, however long that takes."""
+    from ivy.utils.messaging_agent import ACTIVE_QUEUE_FILE, MessagingAgent
+    from ivy.utils.storage import salvage
+
+    agent = MessagingAgent()
+    while True:
+        try:
+            return salvage.work(ACTIVE_QUEUE_FILE, agent.store)
+        except (OSError, sqlite3.Error) as error:
+            print(f"not all could be queued yet: {error}", flush=True)
+            notify.sleep(_SECONDS_BETWEEN_TRIES)
+
+
+def link(_arguments: argparse.Namespace) -> None:
+    """Print for `ivy-lost` of the package ivy-node: how the link is, seconds until repair, seconds until reboot.
+
+    The link is `away`, `there`, or `none`: where the config has no backend, or somebody has stopped the services. A
+    limit that the config has not is `never`.
+    """
+    config = _config()
+    limits = (config.node.hours_until_repair, config.node.hours_until_reboot)
+    print(_link_of(config), *("never" if hours is None else round(hours * 3600) for hours in limits))
+
+
+def _link_of(config: Config) -> str:
+    if config.backend is None or units.show(units.TARGET, "ActiveState").get("ActiveState") != "active":
+        return "none"
+    return "there" if overview.link(config.backend, overview.services()).connected else "away"
+
+
+def tell(arguments: argparse.Namespace) -> None:
+    """Queue a warning; what is read from standard input stands below it."""
+    Logger(_config(), "node").warning(arguments.subject, details=sys.stdin.read(_LONGEST_DETAILS))
+
+
+def _config() -> Config:
+    from ivy.cli.main import refuse_config
+
+    try:
+        return accepted_config.load()[0]
+    except ConfigError as error:
+        refuse_config(error)
 
 
 def _tell_everybody(text: str) -> None:

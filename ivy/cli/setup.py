@@ -9,51 +9,102 @@ from typing import Any
 
 import pydantic
 
-from ivy.cli import update
+from ivy.cli import registration, update
 from ivy.cli.doctor import checks_network
 from ivy.cli.main import refuse
-from ivy.types.config import Config, ConfigError, ForeignConfig, MQTTBrokerConfig, as_text, describe
+from ivy.types import secrets
+from ivy.types.config import Config, MQTTBrokerConfig, describe, why_unknown
+from ivy.types.registration import NO_PASSWORD, Registration
 from ivy.utils.updates.releases import Releases
 
 _PORTS = {True: 8883, False: 1883}
+_CONNECTION = ("identifier", "host", "port", "tls", "ca-file", "client-id")
+_LOGIN = ("username", "password-file", "no-test")
+_KEY = ("provision-key", "provision-secret-file")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Ask, try, apply. The exit status is that of `ivy config apply`, or 1 if the broker lets nobody in."""
+    """Ask, try, apply. The exit status is that of `ivy config apply`, or 1 if the broker lets nobody in.
+
+    A node that is to register does so instead of trying, see `ivy.cli.registration`.
+    """
     update.require_admin()
+    if arguments.provision_file is not None:
+        _refuse_beside(arguments, "--provision-file", _CONNECTION + _LOGIN + _KEY)
+        return registration.by_file(arguments.provision_file)
+    if arguments.provision_key is not None or arguments.provision_secret_file is not None:
+        _refuse_beside(arguments, "--provision-key", _LOGIN)
+        return registration.register(_registration(arguments), update.Wish.of(arguments))
     try:
         identifier, backend = _backend(arguments)
-        broker = MQTTBrokerConfig.model_validate(backend["mqtt_connection"])
-        backend["mqtt_connection"] = broker.model_dump(mode="json")  # a port is a number, whoever typed it
+        known, _ = secrets.fill({"backend": backend}, Releases().known(), Config)
+        broker = MQTTBrokerConfig.model_validate(known["backend"]["mqtt_connection"])
+        backend["mqtt_connection"] = broker.model_dump(mode="json", exclude_unset=True)  # a port is a number
     except pydantic.ValidationError as error:
         refuse(describe(error))
-    except (OSError, UnicodeDecodeError) as error:
-        refuse(f"the password cannot be read: {error}")
+    except secrets.UnknownSecretError as error:
+        refuse(str(error))
+    if why := why_unknown(backend["provider"], identifier):
+        refuse(f"--identifier: {why}")
     if not arguments.no_test:
         print(f"Trying to log in at {broker.host}:{broker.port} …", flush=True)
         if reason := checks_network.login(broker):
             refuse(f"nothing was changed: {reason}\nWith --no-test it is not tried.", 1)
         print("The broker lets this node in.")
-    return update.apply_text(_with_backend(identifier, backend))
+    return update.apply_backend(identifier, backend, update.Wish.of(arguments))
 
 
 def _backend(arguments: argparse.Namespace) -> tuple[str, dict[str, Any]]:
     """The node's name at the backend, and the config's section for that."""
     provider = _answer(arguments.provider, "--provider", "Backend, tenta or thingsboard", "tenta")
-    identifier = _answer(arguments.identifier, "--identifier", "Name of this node there", os.uname().nodename)
+    identifier = _identifier(arguments.identifier, provider)
+    address = _address(arguments)
+    username = _answer(arguments.username, "--username", "User name, or access token", identifier)
+    login = {"client_id": arguments.client_id or identifier, "username": username}
+    connection = {**address, **login, "password": _password(arguments.password_file)}
+    return identifier, {"provider": provider, "mqtt_connection": connection}
+
+
+def _address(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Where the broker is: `host`, `port` and `tls` of the config."""
     host = _answer(arguments.host, "--host", "Host of the broker")
     encrypted = _is_yes(_answer(arguments.tls, "--tls", "Encrypted, yes or no", "yes"))
     port = _answer(arguments.port, "--port", "Port", str(_PORTS[encrypted]))
-    username = _answer(arguments.username, "--username", "User name, or access token", identifier)
-    connection = {
-        "host": host,
-        "port": port,
-        "client_id": arguments.client_id or identifier,
-        "username": username,
-        "password": _password(arguments.password_file),
-        "tls": {"enabled": encrypted, "ca_file": arguments.ca_file},
-    }
-    return identifier, {"provider": provider, "mqtt_connection": connection}
+    return {"host": host, "port": port, "tls": {"enabled": encrypted, "ca_file": arguments.ca_file}}
+
+
+def _registration(arguments: argparse.Namespace) -> Registration:
+    """What a node needs to register. Its name is not asked for, as the host has one."""
+    if arguments.provider not in (None, "thingsboard"):
+        refuse(f"--provider: only thingsboard registers nodes, {arguments.provider} does not")
+    key = _answer(arguments.provision_key, "--provision-key", "Provision key of the device profile")
+    secret = _secret(arguments.provision_secret_file, "--provision-secret-file", "Provision secret: ")
+    more = {"identifier": arguments.identifier, "client_id": arguments.client_id}
+    given = {name: value for name, value in more.items() if value is not None}
+    try:
+        return Registration.model_validate(
+            {**_address(arguments), **given, "provision_key": key, "provision_secret": secret}
+        )
+    except pydantic.ValidationError as error:
+        refuse(describe(error))
+
+
+def _refuse_beside(arguments: argparse.Namespace, option: str, others: tuple[str, ...]) -> None:
+    for other in others:
+        if getattr(arguments, other.replace("-", "_")) not in (None, False):
+            refuse(f"--{other} means nothing beside {option}")
+
+
+def _identifier(given: str | None, provider: str) -> str:
+    """The node's name; asked for until the platform can know it. Nothing is proposed that it does not."""
+    proposal = os.uname().nodename
+    if given is not None or not sys.stdin.isatty():
+        return given or proposal
+    if why_unknown(provider, proposal):
+        proposal = ""
+    while why := why_unknown(provider, name := _answer(None, "--identifier", "Name of this node there", proposal)):
+        print(why)
+    return name
 
 
 def _answer(given: str | None, option: str, question: str, default: str = "") -> str:
@@ -70,28 +121,23 @@ def _answer(given: str | None, option: str, question: str, default: str = "") ->
 
 
 def _password(file: str | None) -> str:
-    """Not by an option: everybody can read the arguments of a process."""
-    if file is not None:
-        text = sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
-        return text.strip()
+    given = _secret(file, "--password-file", "Password (for an access token: leave it empty): ")
+    return given if file is not None else given or NO_PASSWORD
+
+
+def _secret(file: str | None, option: str, question: str) -> str:
+    """Not by an option: everybody can read the arguments of a process. May be empty."""
+    try:
+        if file is not None:
+            return (sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")).strip()
+    except (OSError, UnicodeDecodeError) as error:
+        refuse(f"{option}: {'standard input' if file == '-' else file} cannot be read: {error}")
     if not sys.stdin.isatty():
-        refuse("--password-file is missing, and nobody is at the terminal to ask")
-    return getpass.getpass("Password (for an access token: leave it empty): ") or "-"
+        refuse(f"{option} is missing, and nobody is at the terminal to ask")
+    return getpass.getpass(question)
 
 
 def _is_yes(answer: str) -> bool:
     if answer.lower() not in ("yes", "no", "y", "n"):
         refuse(f"--tls: must be yes or no, not {answer!r}")
     return answer.lower().startswith("y")
-
-
-def _with_backend(identifier: str, backend: dict[str, Any]) -> str:
-    """The active config, but for that; where it cannot be read, there is nothing to keep."""
-    try:
-        content = ForeignConfig.load_from_string(Releases().active_text()).model_dump(mode="json")
-    except ConfigError:
-        content = Config.load_template().model_dump(mode="json")
-    content["general"]["system_identifier"] = identifier
-    known = content.get("backend")
-    content["backend"] = {**known, **backend} if isinstance(known, dict) else backend
-    return as_text(ForeignConfig.model_validate(content))

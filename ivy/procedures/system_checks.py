@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ivy import constants, files
 from ivy.procedures._housekeeping import SECONDS_BETWEEN_ROUNDS, Housekeeper
+from ivy.procedures._silence import SilenceWatch
 from ivy.types.config import Config
 from ivy.types.messages import DataMessageBody
 from ivy.utils import notify
@@ -28,12 +29,13 @@ def run(config: Config, logger: Logger) -> None:
     """
     interval = config.system_checks.seconds_between_checks
     messaging_agent = MessagingAgent()
-    chores = [Housekeeper(config, logger, messaging_agent.database).work]
+    housekeeper = Housekeeper(config, logger, messaging_agent.database)
+    chores = [messaging_agent.keep_durable, housekeeper.work, SilenceWatch(config, logger).work]
     if config.metrics.textfile_directory is not None:
         from ivy.procedures._metrics import MetricsFile  # not at the top: few nodes want it
 
-        chores.append(MetricsFile(config, config.metrics.textfile_directory, logger, messaging_agent).write)
-    disk_was_full = False
+        chores.append(MetricsFile(config.metrics.textfile_directory, logger, messaging_agent).write)
+    disk_was_full = files_were_few = False
     logger.info("Starting the system checks")
     _tell_what_is_lost(config, logger)
     while True:
@@ -46,6 +48,9 @@ def run(config: Config, logger: Logger) -> None:
         if disk.used_percent > _FULL_DISK and not disk_was_full:
             logger.warning(f"The disk is {disk.used_percent:.0f} % full")
         disk_was_full = disk.used_percent > _FULL_DISK
+        if disk.has_few_files and not files_were_few:
+            logger.warning(f"The disk can take only {disk.free_files} files more, whatever room there is")
+        files_were_few = disk.has_few_files
         notify.status(f"checking every {interval} s: load {load:.0f} %, disk {disk.used_percent:.0f} % full")
         _keep_house(chores, get_time_to_next_datapoint(interval))
 

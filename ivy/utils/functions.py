@@ -3,16 +3,20 @@
 import contextlib
 import os
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import Literal, Optional
 
 from ivy import constants
 from ivy.files import make_directory
+from ivy.utils.host import locks
 
 # On a node where only root can put a file: whoever opens it is root.
 _LOCK_DIRECTORY = constants.IVY_ROOT_DIR if constants.IVY_RUN_DIR == "/run/ivy" else constants.IVY_RUN_DIR
 _AUTOMATION_LOCK_FILE = os.path.join(_LOCK_DIRECTORY, "automation.lock")
+
+_UNITS = ((86_400, "d"), (3600, "h"), (60, "min"))
+_MOST_OF_A_UNIT = 3  # of a larger one, until which the smaller one says more
 
 
 def log_level_is_visible(
@@ -39,10 +43,23 @@ def get_time_to_next_datapoint(seconds_between_datapoints: int) -> float:
     return min(until_next, 86400 - seconds_of_day)
 
 
+def duration(seconds: float) -> str:
+    """A time span for people, in the largest unit of which it has a few: `100 s`, `45 min`, `30 h`, `12 d`."""
+    for length, unit in _UNITS:
+        if seconds >= _MOST_OF_A_UNIT * length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{seconds:.0f} s"
+
+
 def procedure_names() -> list[str]:
     """The procedures of this release, as their units are named: `dummy-procedure` and so on, sorted."""
     modules = Path(constants.PROJECT_DIR, "ivy", "procedures").glob("[!_]*.py")
     return sorted(module.stem.replace("_", "-") for module in modules)
+
+
+def end_automation(is_meant: Callable[[Sequence[str]], bool], seconds: float) -> str | None:
+    """Let whoever changes the installation end, where that is meant; see `locks.end_holder`."""
+    return locks.end_holder(_AUTOMATION_LOCK_FILE, is_meant, seconds)
 
 
 @contextlib.contextmanager
@@ -50,13 +67,13 @@ def with_automation_lock() -> Generator[None, None, None]:
     """Hold the lock of whoever changes the installation, across the body of a `with`.
 
     Raises:
-        TimeoutError: Another process holds it.
+        TimeoutError: Another process holds it; the text names it.
     """
-    import filelock  # not at the top: it loads asyncio, and no resident service needs this lock
-
     make_directory(_LOCK_DIRECTORY)
-    try:
-        with filelock.FileLock(_AUTOMATION_LOCK_FILE, timeout=0):
-            yield
-    except filelock.Timeout as error:
-        raise TimeoutError("another process is changing this installation of ivy") from error
+    with contextlib.ExitStack() as held:
+        try:
+            held.enter_context(locks.file_lock(_AUTOMATION_LOCK_FILE, 0, is_private=True))
+        except TimeoutError as error:
+            holder = locks.holder(_AUTOMATION_LOCK_FILE)
+            raise TimeoutError(f"{holder} is changing this installation of ivy") from error
+        yield

@@ -2,6 +2,7 @@
 
 import contextlib
 import datetime
+import os
 from typing import Literal, Optional
 
 from ivy.types.config import Config
@@ -100,12 +101,20 @@ class Logger:
     def _queue(self, level: _Level, subject: str, blocks: list[tuple[str, str]]) -> None:
         message = LogMessageBody(level=level, subject=f"{self._origin} - {level} - {subject}", body=_format(blocks))
         try:
-            if self._messaging_agent is None:
-                self._messaging_agent = MessagingAgent()
-            self._messaging_agent.add_message(message)
+            if os.geteuid() == 0:
+                from ivy.utils.host import rights  # not at the top: no service is root
+
+                rights.ask(lambda: self._add(message))
+            else:
+                self._add(message)
         except Exception as error:  # whatever it is, a log line must not end what it tells about
             reason = f"{type(error).__name__}: {error}"
             journal.send("ERROR", f"a log message could not be queued: {reason}", subject, self._origin)
+
+    def _add(self, message: LogMessageBody) -> None:
+        if self._messaging_agent is None:
+            self._messaging_agent = MessagingAgent()
+        self._messaging_agent.add_message(message)
 
 
 def _format(blocks: list[tuple[str, str]]) -> str:

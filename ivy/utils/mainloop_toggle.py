@@ -20,16 +20,18 @@ class MainloopToggle:
     def get_mainloop_pids() -> list[int]:
         """The process IDs of all running services of ivy, sorted; none if it does not run."""
         pids = set[int]()
-        for unit in units.wanted_by_target():
-            group = units.show(unit, "ControlGroup").get("ControlGroup", "")
-            if group:
+        for found in units.show_each(units.wanted_by_target(), "ControlGroup").values():
+            if group := found.get("ControlGroup", ""):
                 pids |= _pids_in(Path(CONTROL_GROUPS + group))
         return sorted(pids)
 
     @staticmethod
     def start_mainloop() -> None:
         """Start what the current release and config want, and print the process IDs."""
-        units.reload()
+        try:
+            units.reload()
+        except units.NoRoomError as error:  # what systemd knows from before is better than nothing
+            print(f"Going on without a reload: {error}")
         units.control("start", units.TARGET)
         print(f"Started ivy, process IDs {_listed(MainloopToggle.get_mainloop_pids())}")
 
@@ -37,7 +39,11 @@ class MainloopToggle:
     def stop_mainloop() -> None:
         """Stop everything, and print the process IDs of what was stopped."""
         pids = MainloopToggle.get_mainloop_pids()
+        found = units.show_each(units.wanted_by_target(), "PartOf")
         units.control("stop", units.TARGET)
+        for unit, properties in found.items():  # the target is stopped before they are, and does not wait for them
+            if units.TARGET in properties.get("PartOf", "").split():
+                units.control("stop", unit)
         print(f"Stopped ivy, process IDs {_listed(pids)}" if pids else "ivy was not running")
 
 

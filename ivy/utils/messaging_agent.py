@@ -1,17 +1,20 @@
 """The message queue: what every procedure writes to and the backend reads from. Knows no network."""
 
+import collections
 import contextlib
 import datetime
 import json
+import math
 import os
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import ClassVar, Optional, TypeVar, Union
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
+from functools import partial
+from typing import ClassVar, Optional, Union
 
-from ivy import constants, files
+from ivy import constants
+from ivy.types.config import LogLevel
 from ivy.types.messages import (
     ConfigMessageBody,
     DataMessageBody,
@@ -20,10 +23,12 @@ from ivy.types.messages import (
     MessageQueueItem,
 )
 from ivy.utils.host import clock, journal, signals
-from ivy.utils.storage import archive, contents, errors, schema
+from ivy.utils.storage import archive, contents, errors, last_sample, set_aside, trouble
 from ivy.utils.storage.database import QueueDatabase
 from ivy.utils.storage.doorbell import Doorbell
-from ivy.utils.storage.memory_buffer import MemoryBuffer, Row
+from ivy.utils.storage.spare import SpareQueue
+from ivy.utils.storage.store import Returned, Row, Store
+from ivy.utils.storage.turns import Turns
 
 ACTIVE_QUEUE_FILE: str = os.path.join(constants.IVY_DATA_DIR, "active-message-queue.sqlite3")
 """The SQLite database with the messages that the broker has not acknowledged yet."""
@@ -34,27 +39,48 @@ MESSAGE_ARCHIVE_DIR: str = os.path.join(constants.IVY_DATA_DIR, "messages")
 MESSAGE_ARCHIVE_DIR_LOCK: str = os.path.join(constants.IVY_DATA_DIR, "messages.lock")
 """Whoever holds the lock on this file may write to the archive."""
 
-LAST_SAMPLE = os.path.join(constants.IVY_RUN_DIR, "last-sample-")
-"""With a procedure's name behind it, a file that was changed when that sampled last, in seconds since the boot."""
+LAST_MESSAGE_NOTE: str = os.path.join(constants.IVY_RUN_DIR, "last-message")
+"""Where writers leave word of how far they came."""
 
-_Result = TypeVar("_Result")
+SPARE_QUEUE_FILE: str = os.path.join(constants.IVY_RUN_DIR, "spare-queue.sqlite3")
+"""Where messages wait while the data directory takes none, on a file system in memory."""
+
+SECONDS_BETWEEN_TRIES = 5.0
+"""How often it is tried whether a sick disk takes messages again; at once, where others only hold a lock."""
+
+MOST_SECONDS_AHEAD = 300.0
+"""By how much a device's clock may be ahead of the node's."""
+
+MOST_DAYS = 3650
+"""How old a message may be that brings its own time, where the archive keeps all days."""
+
+_YEAR_3000 = 32_503_680_000
+_MOST_MOVED_AT_ONCE = 2000
+_BROUGHT_UP_AT_ONCE = 200
+_MOST_REMEMBERED = 2000
+
+_Mark = tuple[float, int]
+"""By what a message is known in both queues: its time, and a checksum of its body."""
 
 
 class MessagingAgent:
     """The queue's contract:
 
-    1. When `add_message` has returned, the message survives a kill of any process and a power cut. While the disk
-       takes nothing, or another process replaces a damaged database, it survives in memory only, if it is among the
-       newest; the journal says when that begins.
-    2. It leaves the queue by `remove_messages`: when the broker acknowledged it, or has no word for it, or surely
-       breaks the connection over it (see `ivy.backend.poison`); it must never block the others. Or when the queue
-       is full (see `storage.bounds`), which is counted and reported.
+    1. When `add_message` has returned, the message survives a kill of any process and a power cut, by one sync (see
+       `storage.store`). Where the data directory takes nothing (full, read-only, sick, another's, a lock that
+       nobody gives back for 2 s) it goes to the spare queue in memory, which survives all but a boot; bounded.
+    2. It leaves the queue, once the archive has it durably, by `remove_messages`: when the broker acknowledged it,
+       or has no word for it; or it is set aside, as the broker does not take it (see `ivy.backend.poison`); it
+       must never block the others. Or when the queue is full (see `storage.bounds`), which is counted and reported.
     3. `get_n_latest_messages` returns the newest, oldest first among them: after an outage the operator sees
        live data while the backlog drains. Newest is what was added last, whatever the clock said.
     4. Delivery is at least once.
     5. Nothing here costs more when the queue is longer.
     6. Any number of processes and threads may use it at once.
-    7. A damaged database is replaced by one with all that can be read (see `storage.salvage`), and is reported.
+    7. A damaged database is moved aside and replaced at once; what can be read of it is queued again in the
+       background (see `storage.salvage`). Both are reported.
+    8. No two messages have the same millisecond. (One that brings its own time gets another, where that was taken
+       by the last message or by one of those before that brought their own; others of that time may be gone.)
 
     Whatever asks or changes the queue raises `sqlite3.Error` where the database can be neither read nor written.
     """
@@ -62,49 +88,140 @@ class MessagingAgent:
     procedure: ClassVar[Optional[str]] = None
     """Whose samples this process takes; set by whoever runs it as a service."""
 
-    def __init__(self) -> None:
-        """Open the queue, making it if it does not exist. Neither a full disk nor damage is a reason to fail.
+    archive_days: ClassVar[Optional[int]] = None
+    """How many days the archive keeps, set by whoever runs it as a service; None: all."""
 
-        Raises:
-            OSError: The data directory is not writable.
-            sqlite3.Error: The database cannot be opened.
-        """
+    def __init__(self) -> None:
+        """Open the queue, making it if it does not exist. No trouble with it is a reason to fail."""
         self._doorbell = Doorbell()
         self._lock = threading.RLock()
         self.database = QueueDatabase(ACTIVE_QUEUE_FILE)
-        self._queue = MemoryBuffer("the queue", self._write_to_queue, errors.is_disk_trouble)
-        self._archive = MemoryBuffer(
-            "the archive", self._write_to_archive, lambda error: isinstance(error, OSError)
-        )
+        self._turns = Turns(MESSAGE_ARCHIVE_DIR_LOCK, LAST_MESSAGE_NOTE)
+        self.store = Store(self.database, self._turns, MESSAGE_ARCHIVE_DIR)
+        self._spare = SpareQueue(SPARE_QUEUE_FILE)
+        self._next_try = 0.0
+        self._is_in_trouble = False
+        self._why_not: Exception | None = None
+        self._read_from_spare: dict[int, _Mark] = {}
+        self._delivered: collections.deque[_Mark] = collections.deque(maxlen=_MOST_REMEMBERED)
+        self._lost: collections.Counter[str] = collections.Counter()  # that not even the spare queue took
         try:
-            self.get_oldest_timestamp()
-        except (OSError, sqlite3.Error) as error:
-            if not errors.is_disk_trouble(error):
-                self.teardown()
-                raise
+            self.store.open()
+        except (OSError, sqlite3.Error) as error:  # whoever only looks need not tell the operator
             journal.send("ERROR", f"{ACTIVE_QUEUE_FILE} cannot be opened yet: {error}")
 
-    def add_message(self, message_body: Union[DataMessageBody, LogMessageBody, ConfigMessageBody]) -> None:
+    def add_message(
+        self,
+        message_body: Union[DataMessageBody, LogMessageBody, ConfigMessageBody],
+        *,
+        timestamp: Optional[float] = None,
+    ) -> None:
         """Add a message to the queue and to the archive, durably, and wake the backend.
 
         Args:
-            message_body: The message; its timestamp is the time of this call.
+            message_body: The message.
+            timestamp: When it was sampled, in seconds of Unix time, if not now: a record from a logger's memory. It
+                stands in the archive on the day of that time.
 
         Raises:
-            sqlite3.Error: The queue could not take it, for another reason than the disk's (the archive may have).
-                A failure of the archive alone is reported to the journal: the message is safe in the queue.
+            ValueError: The timestamp is no time, more than `MOST_SECONDS_AHEAD` ahead of the clock, or older than
+                what the archive keeps. Nothing was added. (A clock that is not synchronised judges nobody.)
+
+        Never raises because of the disk: where not even the spare queue takes it, the journal says so.
         """
-        row = _row(message_body)
+        if timestamp is not None:
+            _check(timestamp, self.archive_days)
+        row = _row(message_body) if timestamp is None else (float(timestamp), message_body.model_dump_json())
         with signals.deferred(), self._lock:  # a message stands in both places, or was never added
-            try:
-                report = self._queue.put(row)
-                self._doorbell.ring()
-            finally:
-                self._archive.put(row)
+            self._put(row, timestamp is not None)
+            self._doorbell.ring()
             if self.procedure is not None and isinstance(message_body, DataMessageBody):
-                _note_sample(LAST_SAMPLE + self.procedure)
-            if report is not None:
-                self._tell(report)
+                last_sample.note(self.procedure)
+
+    def _put(self, row: Row, has_own_time: bool = False) -> None:
+        if self._is_spare_in_use() and self._is_put_into_memory(row, has_own_time):  # what is older comes first
+            self._try(self._move_back)
+        elif not self._try(lambda: self.store.add(row, has_own_time)):
+            self._put_into_memory(row, has_own_time)
+
+    def _try(self, work: Callable[[], None]) -> bool:
+        """Do something with the disk, if it is time to; returns whether it was done."""
+        if time.monotonic() < self._next_try:
+            return False
+        self.database.is_impatient = self._is_in_trouble  # the message is safe, or has waited for them
+        try:
+            work()
+        except (OSError, sqlite3.Error) as error:
+            self._begin_trouble(error)
+            return False
+        finally:
+            self.database.is_impatient = False
+        if (self._is_in_trouble or trouble.is_noted()) and not self._is_spare_in_use():
+            self._end_trouble()
+        if self.database.beneath is not None:
+            self._bring_up(self.database.beneath)
+        return True
+
+    def _bring_up(self, beneath: sqlite3.Connection) -> None:
+        """Queue what lies beneath the disk that was mounted over the queue. Killed in between, some come twice."""
+        try:
+            while rows := contents.following(beneath, 0, _BROUGHT_UP_AT_ONCE):
+                beneath.execute("BEGIN IMMEDIATE")  # others are at it, too
+                with beneath:
+                    rows = contents.following(beneath, 0, _BROUGHT_UP_AT_ONCE)
+                    self.store.take_back([Returned(timestamp, body, False) for _, timestamp, body in rows])
+                    contents.remove(beneath, [number for number, *_ in rows])
+            self.database.close_beneath()
+        except (OSError, sqlite3.Error) as error:
+            journal.send("WARNING", f"what lies beneath the other disk is queued later: {error}")
+
+    def _move_back(self) -> None:
+        self._spare.move_back(self.store, _MOST_MOVED_AT_ONCE)
+
+    def _is_spare_in_use(self) -> bool:
+        with contextlib.suppress(OSError, sqlite3.Error):
+            return self._spare.holds_any()
+        return False
+
+    def _put_into_memory(self, row: Row, has_own_time: bool = False) -> None:
+        if not self._is_put_into_memory(row, has_own_time):
+            self._lost[contents.variant_of(row[1])] += 1
+            if self._lost.total() == 1:
+                journal.send("ERROR", f"messages are lost, as the spare queue takes none either: {self._why_not}")
+
+    def _is_put_into_memory(self, row: Row, has_own_time: bool) -> bool:
+        try:
+            self._spare.put(row, self._turns.latest_millisecond(), has_own_time)
+        except (OSError, sqlite3.Error) as error:
+            self._why_not = error
+            return False
+        return True
+
+    def _begin_trouble(self, error: Exception) -> None:
+        is_busy = errors.is_busy(error)
+        self._is_in_trouble = True
+        self._next_try = time.monotonic() + (0.0 if is_busy else SECONDS_BETWEEN_TRIES)
+        if trouble.begin(str(error)):
+            subject = f"the queue takes no messages, they wait in memory: {error}"
+            journal.send("ERROR", subject)
+            self._put_into_memory(_log("ERROR", subject))
+
+    def _end_trouble(self) -> None:
+        """The disk takes messages again: count those that were lost, and tell the operator."""
+        self._is_in_trouble = False
+        with contextlib.suppress(OSError, sqlite3.Error):
+            self._lost.update(self._spare.take_dropped())
+        lost = dict(self._lost)
+        try:
+            self.store.add_dropped(lost)
+        except (OSError, sqlite3.Error):
+            return  # in trouble again
+        self._lost.clear()
+        if (seconds := trouble.end()) is not None:
+            missing = sum(count for variant, count in lost.items() if variant != "archive")
+            subject = f"the queue took no messages for {seconds:.0f} s, {missing} were lost"
+            journal.send("WARNING", subject)
+            self._put(_log("WARNING", subject))
 
     def add_once(
         self, key: str, message_bodies: Sequence[Union[DataMessageBody, LogMessageBody, ConfigMessageBody]]
@@ -116,34 +233,8 @@ class MessagingAgent:
         """
         rows = [_row(body) for body in message_bodies]
         with signals.deferred(), self._lock:
-            if not self.database.transaction(lambda connection: schema.add_once(connection, key, rows)):
-                return
-            self._doorbell.ring()
-            for row in rows:
-                self._archive.put(row)
-
-    def _tell(self, report: str) -> None:
-        """The disk takes messages again: count those that were lost, and tell the operator.
-
-        Never raises: the message that was added is safe, and the next one may be the first to fail again.
-        """
-        lost = self._queue.take_lost()
-        try:
-            self.database.transaction(lambda connection: schema.count_dropped(connection, lost))
-        except (OSError, sqlite3.Error) as error:
-            self._queue.put_lost_back(lost)
-            journal.send("ERROR", f"what the queue lost is counted later: {error}")
-        try:  # where there is no room again, this is held in memory, and its end is the time to count
-            self.add_message(LogMessageBody(level="WARNING", subject=f"queue - WARNING - {report}", body=""))
-        except sqlite3.Error as error:
-            journal.send("ERROR", f"{report}, which cannot be queued: {error}")
-
-    def _write_to_queue(self, row: Row) -> None:
-        self._run(lambda connection: contents.insert(connection, row))
-
-    def _write_to_archive(self, row: Row) -> None:
-        date = datetime.datetime.fromtimestamp(row[0], datetime.UTC).date()
-        archive.append(archive.file_of(MESSAGE_ARCHIVE_DIR, date), MESSAGE_ARCHIVE_DIR_LOCK, *row)
+            if self.store.add_once(key, rows):
+                self._doorbell.ring()
 
     def get_n_latest_messages(
         self,
@@ -154,9 +245,67 @@ class MessagingAgent:
 
         Returns: The newest `n` but for those excluded, being on their way already; the oldest of them first.
         """
-        rows = self._run(lambda connection: contents.newest(connection, n, excluded_message_ids))
+        return self.get_latest_messages_within(math.inf, n, excluded_message_ids)
+
+    def get_latest_messages_within(
+        self,
+        most_bytes: float,
+        n: int,
+        excluded_message_ids: Union[set[int], list[int]],
+        held_back: Collection[str] = (),
+    ) -> list[MessageQueueItem]:
+        """As `get_n_latest_messages`, but no more than have so many bytes together; one in any case.
+
+        Args:
+            most_bytes: See above.
+            n: How many, at most.
+            excluded_message_ids: Those that are not wanted.
+            held_back: The variants of which none is wanted.
+        """
+        with self._lock, _one_kind_of_error():
+            rows = self._newest(n, set(excluded_message_ids), most_bytes, held_back)
         items = [self._parse(*row) for row in reversed(rows)]
         return [item for item in items if item is not None]
+
+    def _newest(
+        self, n: int, excluded: set[int], most_bytes: float, held_back: Collection[str]
+    ) -> list[tuple[int, float, str]]:
+        """From both queues: in the spare one are the newer messages, under negative numbers."""
+        if not self._spare.exists():
+            return self.database.run(
+                lambda connection: contents.newest(connection, n, excluded, most_bytes, held_back)
+            )
+        under_way = {-identifier for identifier in excluded if identifier < 0}
+        excluded = {identifier for identifier in excluded if identifier > 0}
+        spare: list[tuple[int, float, str]] = []
+        with contextlib.suppress(OSError, sqlite3.Error):  # what it cannot give must not keep back the others
+            spare = [(-row[0], *row[1:]) for row in self._spare.newest(n, under_way, most_bytes, held_back)]
+            excluded |= self._spare.moved(under_way)
+        self._read_from_spare.update({-row[0]: _mark(row) for row in spare})
+        rest, rest_bytes = n - len(spare), most_bytes - sum(len(body) for _, _, body in spare)
+        if spare and (rest <= 0 or rest_bytes <= 0):
+            return spare
+        try:
+            found = self.database.run(
+                lambda connection: contents.newest(connection, rest, excluded, rest_bytes, held_back)
+            )
+        except (OSError, sqlite3.Error):
+            if not spare:
+                raise
+            return spare
+        return spare + self._without_sent(found, {self._read_from_spare.get(each) for each in under_way})
+
+    def _without_sent(
+        self, rows: list[tuple[int, float, str]], under_way: set[_Mark | None]
+    ) -> list[tuple[int, float, str]]:
+        """Without what was sent from the spare queue, or is on its way from there, while it was moved.
+
+        It is known again by what it says, too: one that came into the queue meanwhile may have the same time.
+        """
+        delivered = [row[0] for row in rows if _mark(row) in self._delivered]
+        with contextlib.suppress(OSError, sqlite3.Error):
+            self.store.remove(delivered)
+        return [row for row in rows if _mark(row) not in under_way and _mark(row) not in self._delivered]
 
     def _parse(self, identifier: int, timestamp: float, body: str) -> Optional[MessageQueueItem]:
         try:
@@ -168,10 +317,77 @@ class MessagingAgent:
             self.remove_messages([identifier])
             return None
 
+    def get_messages(self, message_ids: Collection[int]) -> list[MessageQueueItem]:
+        """Get some messages, also such as were set aside; the oldest first, without those that there are not."""
+        with self._lock, _one_kind_of_error():
+            rows = self.database.run(
+                partial(contents.chosen, identifiers=[each for each in message_ids if each > 0])
+            )
+            if spare := [-each for each in message_ids if each < 0]:
+                rows += [(-row[0], *row[1:]) for row in self._spare.chosen(spare)]
+                self._read_from_spare.update({-row[0]: _mark(row) for row in rows if row[0] < 0})
+        items = [self._parse(*row) for row in rows]
+        return [item for item in items if item is not None]
+
+    def set_aside(self, reasons: Mapping[int, str], next_try: float) -> None:
+        """Take messages out of the queue, durably, that the broker does not take; they are kept for another try.
+
+        One that is refused each time is given up in the end, which is counted and reported.
+
+        Args:
+            reasons: Why, for each. Not for those in memory, which have no place yet to be set aside to.
+            next_try: Unix time.
+
+        Raises:
+            errors.OtherDisk: As `remove_messages`.
+        """
+        with self._lock, _one_kind_of_error():
+            if self.database.is_of_other_disk:
+                raise errors.OtherDisk
+            self.store.set_aside(reasons, next_try)
+
+    def get_set_aside(self, longest: float) -> Optional[int]:
+        """The message that was set aside and is to be tried again now.
+
+        Args:
+            longest: Seconds between two tries.
+        """
+        with self._lock, _one_kind_of_error():
+            # A clock that is not set yet says nothing about what another has said before.
+            trusted = math.inf if clock.is_synchronised() is False else longest
+            return self.database.run(partial(set_aside.due, now=time.time(), longest=trusted))
+
     def remove_messages(self, message_ids: Union[set[int], list[int]]) -> None:
-        """Remove messages from the queue, durably. Identifiers that are not in it are ignored."""
-        identifiers = list(message_ids)
-        self._run(lambda connection: contents.remove(connection, identifiers))
+        """Remove messages from the queue, durably. Identifiers that are not in it are ignored.
+
+        Raises:
+            errors.OtherDisk: They may be those of others. Each time: whoever was told first did not care, perhaps.
+        """
+        with self._lock, _one_kind_of_error():
+            if self.database.is_of_other_disk:
+                raise errors.OtherDisk
+            spare = {-identifier for identifier in message_ids if identifier < 0}
+            others = {identifier for identifier in message_ids if 0 < identifier < contents.FIRST_FOREIGN}
+            if spare:
+                self._spare.deliver(spare)
+                marks = (self._read_from_spare.pop(identifier, None) for identifier in spare)
+                self._delivered.extend(mark for mark in marks if mark is not None)
+                others |= self._spare.moved(spare)
+            self.store.remove(others)
+
+    def remove_and_forget(self, message_ids: set[int]) -> None:
+        """As `remove_messages`; those that are removed leave the set, too.
+
+        First those in memory: what a sick disk does not let go of must not keep them for ever.
+        """
+        for some in ({identifier for identifier in message_ids if identifier < 0}, set(message_ids)):
+            self.remove_messages(some)
+            message_ids -= some
+
+    def keep_durable(self) -> None:
+        """Let a power cut take nothing from the archive; once a minute, where nothing is removed. Never raises."""
+        with self._lock, contextlib.suppress(OSError, sqlite3.Error):  # told by whoever adds messages
+            self.store.keep_durable()
 
     def get_queue_length(self) -> int:
         """Count the messages in the queue: exactly up to 10 000; beyond, there are at most so many.
@@ -179,21 +395,29 @@ class MessagingAgent:
         Counted then are the numbers in use, and those between that are free: what was sent from the middle, logs
         that were dropped from between the data, what a salvage left out.
         """
-        return self._run(contents.length)
+        with self._lock, _one_kind_of_error():
+            return self.database.run(contents.length) + self._spare.length()
 
     def get_oldest_timestamp(self) -> Optional[float]:
         """The Unix time of the message that has waited longest, in seconds; None if the queue is empty."""
-        timestamp = self._run(contents.oldest_timestamp)
-        return None if timestamp is None else clock.or_epoch(timestamp)
+        with self._lock, _one_kind_of_error():
+            found = [self.database.run(contents.oldest_timestamp), self._spare.oldest_timestamp()]
+        return min((clock.or_epoch(timestamp) for timestamp in found if timestamp is not None), default=None)
 
-    def _run(self, work: Callable[[sqlite3.Connection], _Result]) -> _Result:
-        try:
-            return self.database.run(work)
-        except OSError as error:  # for who uses the queue, it is all one
-            failure = sqlite3.OperationalError(str(error))
-            if errors.is_disk_trouble(error):
-                failure.sqlite_errorcode = sqlite3.SQLITE_CANTOPEN
-            raise failure from error
+    def get_spare_length(self) -> int:
+        """How many of the messages wait in memory, as the data directory does not take them."""
+        with self._lock, _one_kind_of_error():
+            return self._spare.length()
+
+    def get_untold_losses(self) -> dict[str, int]:
+        """How many messages left the queue without having been sent, by variant, and nobody was told of."""
+        with self._lock, _one_kind_of_error():
+            return self.database.run(contents.dropped_since_report)
+
+    def note_told_losses(self, counts: dict[str, int]) -> None:
+        """The operator was told of so many."""
+        with self._lock, _one_kind_of_error():
+            self.database.transaction(lambda connection: contents.note_report(connection, counts))
 
     @staticmethod
     def get_message_archive_file() -> str:
@@ -214,17 +438,47 @@ class MessagingAgent:
     def teardown(self) -> None:
         """Close the queue."""
         with self._lock:
-            self.database.close()
+            self.store.close()
+            self.database.close_beneath()
+            self._spare.close()
             self._doorbell.close()
 
 
-def _note_sample(path: str) -> None:
-    """By the time of a file on the tmpfs, which costs two calls; the clock may be set meanwhile."""
-    now = time.clock_gettime(time.CLOCK_BOOTTIME)
-    with contextlib.suppress(OSError):  # of no use to the sample
-        files.make_directory(constants.IVY_RUN_DIR)
-        Path(path).touch()
-        os.utime(path, (now, now))
+@contextlib.contextmanager
+def _one_kind_of_error() -> Generator[None, None, None]:
+    """For who uses the queue, it is all one."""
+    try:
+        yield
+    except OSError as error:
+        failure = sqlite3.OperationalError(str(error))
+        if errors.is_disk_trouble(error):
+            failure.sqlite_errorcode = sqlite3.SQLITE_CANTOPEN
+        raise failure from error
+
+
+def _mark(row: tuple[int, float, str]) -> _Mark:
+    return row[1], hash(row[2])
+
+
+def _log(level: LogLevel, subject: str) -> Row:
+    return _row(LogMessageBody(level=level, subject=f"queue - {level} - {subject}", body=""))
+
+
+def _check(timestamp: float, archive_days: Optional[int]) -> None:
+    is_number = isinstance(timestamp, (int, float)) and not isinstance(timestamp, bool)
+    if not is_number or not 0 <= timestamp < _YEAR_3000:
+        raise ValueError(f"timestamp: {timestamp!r} is not a time in seconds since 1970")
+    if clock.is_synchronised() is False:
+        return
+    age = time.time() - timestamp
+    days = MOST_DAYS if archive_days is None else archive_days
+    if age < -MOST_SECONDS_AHEAD:
+        raise ValueError(f"timestamp: {timestamp} is {-age:.0f} s in the future: look at the clock of the device")
+    if age > days * 86_400:
+        raise ValueError(
+            f"timestamp: {timestamp} is {age / 86_400:.0f} days ago, and {days} are kept: "
+            "look at the clock of the device, or raise archive.max_days"
+        )
 
 
 def _row(message_body: Union[DataMessageBody, LogMessageBody, ConfigMessageBody]) -> Row:

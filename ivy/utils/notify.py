@@ -3,23 +3,34 @@
 Heartbeats come from the work loop only, through `heartbeat` and `sleep`: they prove progress.
 """
 
+import contextlib
 import os
 import time
+from collections.abc import Generator
 
 import sdnotify
 
 from ivy import constants
-from ivy.utils.host import signals
+from ivy.utils.host import busy, signals
 
 _watchdog_seconds = int(os.environ.get("WATCHDOG_USEC", "0")) / 1e6 or constants.WATCHDOG_SECONDS
 
 SECONDS_BETWEEN_HEARTBEATS: float = _watchdog_seconds / 4
 """How long a work loop may rest at most; follows from the unit's `WatchdogSec=`, see sd_watchdog_enabled(3)."""
 
+_PATIENCE = 1.0  # seconds, which a systemd that hangs may cost
 _LONGEST_STATUS = 1000  # systemd ignores a datagram of more than 4096 bytes
 # Only where somebody listens: elsewhere it opens a socket and drops it, of which Python warns.
 _notifier = sdnotify.SystemdNotifier() if os.environ.get("NOTIFY_SOCKET") else None
+if _notifier is not None and _notifier.socket is not None:
+    _notifier.socket.settimeout(_PATIENCE)
 _last_heartbeat = -SECONDS_BETWEEN_HEARTBEATS
+
+
+def mute() -> None:
+    """Say nothing any more, in a child: systemd listens to the main process only, and complains of others."""
+    global _notifier
+    _notifier = None
 
 
 def ready() -> None:
@@ -53,6 +64,25 @@ def sleep(seconds: float) -> None:
         heartbeat()
         time.sleep(min(rest, SECONDS_BETWEEN_HEARTBEATS))
     heartbeat()
+
+
+@contextlib.contextmanager
+def undisturbed(max_seconds: float) -> Generator[None, None, None]:
+    """Be left alone across the body of a `with`, in the middle of a calibration for example.
+
+    Updates that would restart this procedure, the operator's request to restart it, and reboots for want of a link
+    or a disk wait until the body ends; for `max_seconds` and for two hours at most, whatever is said meanwhile. The
+    admin can say `--now`; a crash, the watchdog or the power ask nobody: leave the hardware safe in a `finally`.
+    The body has to go on with heartbeats. Has no effect in a backend.
+
+    Args:
+        max_seconds: How long it may take: a little more than it should. Beyond that it is disturbed.
+    """
+    end = busy.add(max_seconds)
+    try:
+        yield
+    finally:
+        busy.remove(end)
 
 
 def _notify(text: str) -> None:

@@ -3,21 +3,46 @@
 Killed at any instant, the next pass goes on: what was begun is done again, and `trials` sees to what was activated.
 """
 
+import contextlib
 import errno
 import re
 import shutil
+import sqlite3
 import time
 from pathlib import Path
 
-from ivy import constants
+from ivy import constants, overview
 from ivy.files import sync
-from ivy.types.config import Config, ForeignConfig, as_text
+from ivy.types.config import Config, ConfigError, ForeignConfig, as_text, split_text
+from ivy.types.secrets import UnknownSecretError
 from ivy.types.updates import Offer
-from ivy.utils.host import commands
+from ivy.utils.host import commands, package_manager, rights, waiting
 from ivy.utils.logger import Logger
-from ivy.utils.updates import bundled, decisions, environment, history, policy, releases, retry, sandbox
+from ivy.utils.updates import (
+    activation,
+    bundled,
+    changes,
+    decisions,
+    environment,
+    history,
+    manifest,
+    needs,
+    package_states,
+    policy,
+    releases,
+    retry,
+    sandbox,
+)
 from ivy.utils.updates.bundled import ReleaseError
-from ivy.utils.updates.errors import NetworkTrouble, Rejected
+from ivy.utils.updates.errors import (
+    NetworkTrouble,
+    NodeTrouble,
+    OldRevision,
+    Postponed,
+    Refused,
+    Rejected,
+    Trouble,
+)
 from ivy.utils.updates.releases import BUNDLED, Releases
 from ivy.utils.updates.source import Source
 from ivy.utils.updates.trial import Trials
@@ -25,9 +50,13 @@ from ivy.version import Version
 
 _FREE_BYTES = 100_000_000
 _SECONDS_FOR_THE_ADMIN = 120.0
+_SECONDS_OF_REFUSALS = 1800.0
+_SECONDS_OF_A_BACKLOG = 60
 _MARK = "version_change"
 _HAS_MARK = re.compile(rf"^\s*(@pytest\.|pytestmark *=.*\bpytest\.)mark\.{_MARK}\b", re.MULTILINE)
+_HAS_NO_PYTEST = re.compile(r"\S+: No module named pytest")
 _LONGEST_OUTPUT = 1500
+_SHOWN_CONFIG = ".config-for-tests.new"  # goes with all that is unfinished
 # A release was tested by its maintainer on another Debian: its own `filterwarnings = error` would reject it for
 # what this Python, pytest and libraries warn of. A summary would push failures out of what the operator reads.
 _WARNINGS_ARE_NO_FAILURES = ("-W", "default", "--disable-warnings", "-o", "strict_config=false")
@@ -36,7 +65,7 @@ _WARNINGS_ARE_NO_FAILURES = ("-W", "default", "--disable-warnings", "-o", "stric
 class Updater:
     """The update capabilities of ivy. To be used by whoever holds the automation lock.
 
-    A step raises `Rejected` or `NetworkTrouble`, see `updates.errors`, or `OSError` where the disk takes nothing.
+    A step raises `Rejected` or `Trouble`, see `updates.errors`, or `OSError` where the disk takes nothing.
     """
 
     make_logger: type[Logger] = Logger
@@ -44,11 +73,13 @@ class Updater:
 
     def __init__(self, config: Config) -> None:
         """Touches nothing. The section `updater` of the active config says where versions come from."""
+        self._config = config
         self._settings = config.updater or policy.UPDATER_DEFAULTS
         self._updater = config.updater
         self._logger = self.make_logger(config, "updater")
         self._releases = Releases()
         self._source = Source(self._settings, self._releases.root)
+        self._progress: package_states.Progress | None = None
         self.trials = Trials(  # of what was activated; to be resumed before anything else is decided
             self._releases, self._settings, self._logger
         )
@@ -57,82 +88,196 @@ class Updater:
         """Take a config that the backend offered to its decision, see `perform`."""
         self.perform(Offer.of_backend(foreign_config))
 
-    def perform(self, offer: Offer) -> str | None:
+    def perform(self, offer: Offer, *, is_urgent: bool = False, is_sure: bool = False) -> str | None:
         """Take an offer to its decision, which is reported.
 
         Any error is trouble of the node. The next pass goes on.
 
-        Returns: Why it was rejected; None if it was accepted.
+        Args:
+            is_urgent: Whether to restart what is not to be disturbed now, too.
+            is_sure: Whether what waits under another name of the node may be sent under the new one.
+
+        Returns: Why it was rejected; None if it was accepted, or makes way for another one.
         """
-        self._logger.info(f"Deciding about config revision {offer.revision} for version {offer.version}")
+        self._logger.info(f"Deciding about {offer.what}")
+        self._progress = package_states.Progress(offer, self._logger)
         try:
-            is_version_change = policy.decide(
-                self._releases.active_config(), offer, self._updater, constants.VERSION
-            )
-            try:
-                if is_version_change:
-                    self._prepare(offer)
-            finally:
-                self._releases.remove_unfinished()  # before the decision is written: it may be what fills the disk
+            active = self._releases.active_config()
+            if offer.package is not None:
+                if offer.version == active.general.software_version:
+                    self._accept_what_runs(offer)
+                    return None
+                offer = self._with_active_config(offer)
+            policy.check_revision(offer, history.load().revision_to_exceed(active.general.config_revision))
+            offer = self._filled(offer, active)
+            is_version_change = policy.decide(active, offer, self._updater, constants.VERSION)
+            if not is_sure:
+                policy.check_name(active, offer, self._backlog)
+            if is_version_change:
+                self._prepare(offer)
+            if not is_urgent:
+                self._wait(active, offer)
         except (Rejected, ReleaseError) as error:
-            return self._reject(offer, str(error))
-        except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-                raise
-            return self._reject(offer, f"no space left for a version: {error}")
+            return self._reject(offer, str(error), is_old=isinstance(error, OldRevision))
+        except Postponed:
+            self._logger.info("A config was offered meanwhile, which is decided about first")
+            return None
+        self._reach("UPDATING")
         trial = self.trials.begin(offer)
         self._logger.info("Activating it; what ran before is kept until all is well")
         if is_version_change:
+            activation.stop_lacking(self._releases.directory(offer.version))
             self.update_cli_pointer(offer.version)
         else:
             self._releases.write_config(offer.version, as_text(offer.config))
         return self.trials.watch(trial)
 
-    def _reject(self, offer: Offer, reason: str) -> str:
-        decisions.record(offer, reason)
+    def _accept_what_runs(self, offer: Offer) -> None:
+        decisions.record(offer, None)
+        decisions.report(self._logger)
+
+    def _with_active_config(self, offer: Offer) -> Offer:
+        """What a package offers."""
+        try:
+            config = ForeignConfig.load_from_string(self._releases.active_text())
+        except ConfigError as error:
+            raise Rejected(f"the active config, with which it would run, cannot be read: {error}") from None
+        general = config.general.model_copy(update={"software_version": offer.version})
+        return offer.model_copy(update={"config": config.model_copy(update={"general": general})})
+
+    def _reach(self, step: package_states.Step) -> None:
+        if self._progress is not None:
+            self._progress.reach(step)
+
+    def _wait(self, active: ForeignConfig, offer: Offer) -> None:
+        """Until no procedure that starts again is in the middle of something; unless a newer offer comes."""
+        services, backend = activation.services(), activation.backend_unit(active)
+        again = changes.services_to_restart(active, offer.config, services, backend)
+
+        def say(words: str) -> None:
+            if offer.source == "backend":  # the operator may wonder
+                self._logger.warning(f"{offer.what[0].upper()}{offer.what[1:]} is {words}")
+            else:
+                self._logger.info(f"W{words[1:]}; --now does not wait")
+
+        def look() -> None:
+            if offer.source == "backend":
+                self._check_newest(offer, "it waited for a procedure")
+
+        late = waiting.wait({*services, *waiting.everybody()} if again is None else again, say, look)
+        if late:
+            self._logger.warning(f"Not waiting any longer for {', '.join(late)}: it has been two hours")
+
+    def _filled(self, offer: Offer, active: ForeignConfig) -> Offer:
+        """With the node's own secrets, where an offer says `***`."""
+        if offer.source == "rollback":
+            return offer
+        try:
+            config, paths = self._releases.fill(offer.config)
+        except UnknownSecretError as error:
+            raise Rejected(str(error)) from None
+        filled = offer.model_copy(update={"config": config})
+        policy.check_ways(active, filled, paths)
+        return filled
+
+    def _backlog(self) -> int:
+        """How many messages wait that the backend is not going to send before it ends; 0 where nobody can tell."""
+        try:
+            queue = overview.queue()
+        except (OSError, sqlite3.Error):
+            return 0
+        backend, is_sending = self._config.backend, False
+        with contextlib.suppress(commands.CommandError):
+            is_sending = backend is not None and overview.link(backend, overview.services()).connected
+        # What it has on its way is a second old or two; it sends that, before it ends.
+        is_short = is_sending and (queue.oldest_seconds or 0) < _SECONDS_OF_A_BACKLOG
+        return 0 if is_short else queue.length
+
+    def _reject(self, offer: Offer, reason: str, *, is_old: bool = False) -> str:
+        decisions.record(offer, reason, is_old=is_old)
         decisions.report(self._logger)
         return reason
 
     def _prepare(self, offer: Offer) -> None:
-        """Have the offered version in its place, with the offered config, tested; nothing of it runs yet."""
-        version = offer.version
-        self._check_space()
-        release = self._releases.directory(version)
-        is_made = self._settings.source_conflict_strategy == "overwrite" or not environment.fits(release)
-        if is_made:
-            self._await_release(offer)
-        else:
-            self._logger.info(f"Version {version} is on disk already")
-        self._write_config(offer, self._releases.unfinished(version) if is_made else release)
-        self.run_pytests(version)
-        if is_made:
-            self._releases.put_in_place(version)
-        environment.check(release)
+        """Have the offered version in its place, however long network or room are away; unless a newer offer comes.
 
-    def _await_release(self, offer: Offer) -> None:
-        """Make the release, however long the network is away; unless a newer offer comes meanwhile.
-
-        The admin learns of it soon: nothing else is decided while a command waits, and who gave it may be gone.
+        A "no" of the server counts if it is still the answer half an hour after the first one. The admin learns of
+        all that soon: nothing else is decided while a command waits, and who gave it may be gone.
         """
         deadline = time.monotonic() + _SECONDS_FOR_THE_ADMIN
+        first_refusal: float | None = None
 
-        def give_up(trouble: NetworkTrouble) -> None:
+        def make() -> None:
+            nonlocal first_refusal
+            try:
+                self._make(offer)
+            except Refused as refusal:
+                first_refusal = first_refusal or time.monotonic()
+                if offer.source != "backend" or time.monotonic() - first_refusal >= _SECONDS_OF_REFUSALS:
+                    raise
+                raise NetworkTrouble(str(refusal)) from None
+            except NodeTrouble as trouble:
+                if offer.source != "backend":
+                    raise Rejected(str(trouble)) from None
+                raise
+
+        def give_up(trouble: Trouble) -> None:
             if offer.source == "backend":
-                _check_newest(offer)
+                self._check_newest(offer, "its source could not be fetched")
             elif time.monotonic() > deadline:
                 raise Rejected(str(trouble))
 
-        what = f"the source of version {offer.version}"
-        retry.fetch(what, lambda: self._make_release(offer.version), give_up, self._logger)
+        retry.fetch(f"the source of version {offer.version}", make, give_up, self._logger)
+
+    def _make(self, offer: Offer) -> None:
+        """Have the offered version in its place, with the offered config, tested; nothing of it runs yet."""
+        version = offer.version
+        self._reach("DOWNLOADING")
+        try:
+            self._check_space()
+            release = self._releases.directory(version)
+            is_made = bool(
+                self._settings.source_conflict_strategy == "overwrite"
+                or not environment.fits(release)
+                or manifest.damaged(release)
+                # The admin's way back is always open.
+                or not (offer.source == "rollback" or self._source.vouches_for(version, release))
+            )
+            if is_made:
+                self._make_release(version)
+            else:
+                self._logger.info(f"Version {version} is on disk already")
+                if offer.source != "rollback":
+                    needs.check(release)
+            self._reach("DOWNLOADED")
+            self._reach("VERIFIED")
+            self._write_config(offer, self._releases.unfinished(version) if is_made else release)
+            self.run_pytests(version)
+            if is_made:
+                self._releases.put_in_place(version)
+            environment.check(release)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            raise NodeTrouble(f"no space left for a version: {error}") from None
+        finally:
+            self._releases.remove_unfinished()  # before anything is written or waited for: it may fill the disk
+
+    def _check_newest(self, offer: Offer, why_late: str) -> None:
+        newest = []
+        with contextlib.suppress(rights.NoAnswer):
+            newest = decisions.undecided(self._releases.active_config().general.config_revision)[-1:]
+        if not newest or newest[0].identifier == offer.identifier:
+            return
+        if offer.package is not None and newest[0].package is None:
+            raise Postponed
+        by = f"version {newest[0].version}" if newest[0].package else f"revision {newest[0].revision}"
+        raise Rejected(f"superseded by {by}, while {why_late}")
 
     def _make_release(self, version: Version) -> None:
         self._releases.remove_unfinished()
-        try:
-            self.download_source_code(version)
-            self.install_dependencies(version)
-        except Rejected:
-            self._forget_sources()  # it may have been anything, of any size
-            raise
+        self.download_source_code(version)
+        self.install_dependencies(version)
         unfinished = self._releases.unfinished(version)
         sandbox.take_back(unfinished)
         self._check_version(version, unfinished)
@@ -147,12 +292,18 @@ class Updater:
             return bundled.copy_release(BUNDLED, unfinished)
         self._logger.info(f"Fetching version {version}")
         self._source.fetch(version)
+        self._reach("DOWNLOADED")
         self._source.check_signature(version)
+        self._reach("VERIFIED")
         self._source.unpack(version, unfinished)
 
     def install_dependencies(self, version: Version) -> None:
-        """Make the virtual environment of an unfinished version, with what its lock file names."""
+        """Make the virtual environment of an unfinished version, with what its lock file names.
+
+        What it needs of Debian must be there already.
+        """
         unfinished = self._releases.unfinished(version)
+        needs.check(unfinished)
         environment.make(unfinished)
         environment.install_dependencies(unfinished)
         environment.compile_code(unfinished)
@@ -164,6 +315,7 @@ class Updater:
 
         Raises:
             Rejected: A test failed, or there is none.
+            NodeTrouble: This node cannot test.
         """
         release = self._releases.unfinished(version)
         release = release if release.is_dir() else self._releases.directory(version)
@@ -174,14 +326,24 @@ class Updater:
         pytest = [environment.python_of(release), "-m", "pytest", "-q", "-m", _MARK, "-p", "no:cacheprovider"]
         # The operator reads the last lines only.
         pytest += ["--tb=short", "--no-header", *_WARNINGS_ARE_NO_FAILURES]
+        config = release / "config" / "config.json"
+        shown = self._releases.root / _SHOWN_CONFIG
+        is_given = config.is_file()
+        if is_given:
+            shown.write_text(split_text(self._releases.read(config))[0], encoding="utf-8")
+            shown.chmod(0o644)
         try:
             said = sandbox.run(
                 "test",
                 [*pytest, *map(str, marked)],
                 environment=["PYTHONDONTWRITEBYTECODE=1", "IVY_VERSION_CHANGE=1"],
                 directory=release,
+                shown=[str(release), f"{shown}:{config}"] if is_given else [str(release)],
+                is_foreign=True,
             )
         except commands.CommandError as error:
+            if _HAS_NO_PYTEST.fullmatch(error.output):
+                raise NodeTrouble(error.output) from None
             said = error.output[-_LONGEST_OUTPUT:]
             raise Rejected(f"the tests of version {version} failed:\n{said}") from None
         if " passed" not in said:  # systemd takes tests that somebody stopped for a success
@@ -198,33 +360,27 @@ class Updater:
         """
         kept = self._needed()
         superfluous = [version for version in self._releases.installed() if version not in kept]
-        if not superfluous or self._releases.current() is None:
+        is_unknown = BUNDLED.is_dir() and releases.bundled_version() is None  # damaged
+        if not superfluous or is_unknown or self._releases.current() is None:
             return
         for version in superfluous:
             self._logger.info(f"Removing version {version}, which is not needed any more")
             self._releases.remove(version)
-        self._forget_sources()
 
     def _needed(self) -> set[Version]:
         last_good = history.load().last_good
         needed = (
             self._releases.current(),
             self._releases.previous(),
-            releases.version_of(BUNDLED) if BUNDLED.is_dir() else None,
+            releases.bundled_version(),
             last_good.general.software_version if last_good else None,
         )
         return {version for version in needed if version}
 
-    def _forget_sources(self) -> None:
-        try:
-            self._source.forget_others(self._needed())
-        except commands.CommandError as error:
-            self._logger.warning("The fetched sources could not be tidied up", details=str(error))
-
     def _check_space(self) -> None:
         free = shutil.disk_usage(self._releases.root).free
         if free < _FREE_BYTES:
-            raise Rejected(
+            raise NodeTrouble(
                 f"no space left for a version: {free // 10**6} MB are free, {_FREE_BYTES // 10**6} are needed"
             )
 
@@ -241,7 +397,8 @@ class Updater:
 
     def _write_config(self, offer: Offer, release: Path) -> None:
         config = release / "config" / "config.json"
-        self._releases.write_private(config, as_text(offer.config))
+        self._releases.forget_accepted(release)
+        self._releases.write_new_config(release, as_text(offer.config))
         current = self._releases.current()
         settings = self._releases.config_file(current).with_name(".env") if current else None
         if settings is not None and settings.is_file() and not config.with_name(".env").exists():
@@ -249,14 +406,8 @@ class Updater:
             sync(config.with_name(".env"))  # the release may be in its place already
 
 
-def _check_newest(offer: Offer) -> None:
-    newest = decisions.undecided()[-1:]
-    if newest and newest[0].revision > offer.revision:
-        raise Rejected(f"superseded by revision {newest[0].revision}, while its source could not be fetched")
-
-
 def _is_bundled(version: Version) -> bool:
-    return BUNDLED.is_dir() and releases.version_of(BUNDLED) == version
+    return releases.bundled_version() == version and not package_manager.damaged_files()
 
 
 def _text(path: Path) -> str:

@@ -1,7 +1,6 @@
 """`ivy doctor`: the way to the broker and to the source of new versions. Names, TLS, login, tags, signatures."""
 
 import datetime
-import os
 import socket
 import ssl
 import time
@@ -9,14 +8,19 @@ from collections.abc import Iterator, Mapping
 
 from ivy import overview
 from ivy.cli.doctor.finding import Finding
+from ivy.types import secrets
 from ivy.types.config import BackendConfig, Config, MQTTBrokerConfig, UpdaterConfig
 from ivy.utils.host.commands import CommandError
-from ivy.utils.updates import source
-from ivy.utils.updates.errors import NetworkTrouble, Rejected
+from ivy.utils.updates import signers, source
+from ivy.utils.updates.errors import Rejected, Trouble
 from ivy.utils.updates.releases import Releases
 
 _SECONDS_TO_ANSWER = 20.0
 _DAYS_TO_RENEW = 14
+_SET_CLOCK = (
+    "timedatectl set-ntp true; is there a time server that answers? If the clock is right, the broker's admin must"
+    " renew the certificate"
+)
 
 
 def backend(config: Config) -> Iterator[Finding]:
@@ -49,22 +53,10 @@ def login(broker: MQTTBrokerConfig) -> str | None:
 
     Returns: Why it is not possible; None if it is.
     """
-    from ivy.backend.mqtt_link import Connected, Disconnected, MQTTLink
+    from ivy.backend import entry  # not at the top: with it comes paho
 
-    link = MQTTLink(broker, ())
-    nobody = os.eventfd(0)
-    deadline = time.monotonic() + _SECONDS_TO_ANSWER
-    try:
-        while (rest := deadline - time.monotonic()) > 0:
-            for event in link.wait(nobody, rest):
-                if isinstance(event, Connected):
-                    return None
-                if isinstance(event, Disconnected):
-                    return event.reason
-        return f"no answer from {link.address} within {_SECONDS_TO_ANSWER:.0f} s"
-    finally:
-        link.close()
-        os.close(nobody)
+    outcome = entry.login(broker, _SECONDS_TO_ANSWER)
+    return None if outcome.kind == "done" else outcome.text
 
 
 def _resolve(host: str) -> Finding:
@@ -77,19 +69,18 @@ def _resolve(host: str) -> Finding:
 
 
 def _tls(broker: MQTTBrokerConfig) -> Finding:
+    from ivy.backend.sockets import SocketOpener
+
     try:
-        context = ssl.create_default_context(cafile=broker.tls.ca_file)
-        if broker.tls.certificate_file and broker.tls.key_file:
-            context.load_cert_chain(broker.tls.certificate_file, broker.tls.key_file)
-        address = (broker.host, broker.port)
-        with (
-            socket.create_connection(address, _SECONDS_TO_ANSWER) as plain,
-            context.wrap_socket(plain, server_hostname=broker.host) as encrypted,
-        ):
-            return _expiry(encrypted.getpeercert() or {})
-    except OSError as error:  # also ssl.SSLError, and certificate files that are not there
+        opened = SocketOpener(broker, _SECONDS_TO_ANSWER).open()
+    except (OSError, ValueError) as error:  # also ssl.SSLError, and certificate files that are not there
         remedy = "check backend.mqtt_connection.tls, its files, port, and the node's clock"
         return Finding("tls", f"{broker.host}:{broker.port}: {error}", remedy)
+    with opened.connection as encrypted:
+        if opened.unchecked:
+            return Finding("tls", opened.unchecked, _SET_CLOCK)
+        certificate = encrypted.getpeercert() if isinstance(encrypted, ssl.SSLSocket) else None
+        return _expiry(certificate or {})
 
 
 def _expiry(certificate: Mapping[str, object]) -> Finding:
@@ -103,8 +94,19 @@ def _expiry(certificate: Mapping[str, object]) -> Finding:
 def _login(backend: BackendConfig) -> Finding:
     """By the service's own word: another login would throw it out."""
     link = overview.link(backend, [])
+    if link.connected and link.troubles:
+        remedy = "start the server behind the broker, or check its rights and topics"
+        return Finding("login", f"connected to {link.broker}, but {'; '.join(link.troubles)}", remedy)
+    if link.connected and link.stuck_seconds is not None:
+        said = (
+            f"connected to {link.broker}, which has not acknowledged what was sent {link.stuck_seconds:.0f} s ago"
+        )
+        return Finding("login", said, "look at the broker's log; is it out of memory, or its disk full?")
     if link.connected:
         return Finding("login", f"the backend is connected to {link.broker}")
+    if secrets.HIDDEN in (backend.mqtt_connection.username, backend.mqtt_connection.password):
+        said = f"not tried, as user name or password is {secrets.HIDDEN}: who asks may not read it, or it was lost"
+        return Finding("login", said, "sudo ivy doctor, which says more about secrets")
     reason = login(backend.mqtt_connection)
     if reason is None:
         return Finding("login", f"{link.broker} lets this node in; the backend will be back soon")
@@ -114,7 +116,7 @@ def _login(backend: BackendConfig) -> Finding:
 def _repository(updater: UpdaterConfig) -> Finding:
     try:
         tags = source.Source(updater, Releases().root).list_tags()
-    except (Rejected, NetworkTrouble, CommandError, OSError, LookupError) as error:
+    except (Rejected, Trouble, CommandError, OSError, LookupError) as error:
         remedy = "check updater and the network; run this as root"
         return Finding("repository", str(error).replace("\n", "; "), remedy)
     if not tags:
@@ -129,11 +131,13 @@ def signatures(updater: UpdaterConfig) -> Finding:
         remedy = f"set updater.require_signed_tags to true, and list the maintainers' keys in {path}"
         return Finding("signatures", "any tag is believed, whoever made it", remedy)
     try:
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        have_keys = signers.lines_with_a_key(path.read_bytes())
     except OSError as error:
         remedy = f"list the maintainers' keys in {path}"
         return Finding("signatures", f"no version can be believed: {error}", remedy)
-    keys = [line for line in lines if line.strip() and not line.lstrip().startswith("#")]
-    if not any(" ssh-" in line or " ecdsa-" in line or " sk-" in line for line in keys):
+    if not have_keys:
         return Finding("signatures", f"{path} holds no key", "see ssh-keygen(1), ALLOWED SIGNERS")
-    return Finding("signatures", f"{len(keys)} keys may sign a version")
+    if bad := [number for number, has_key in have_keys.items() if not has_key]:
+        remedy = "one key in each line, as ssh-keygen(1) says; is another glued to it, as the last line had no end?"
+        return Finding("signatures", f"no version can be believed: {path}, line {bad[0]}, holds no key", remedy)
+    return Finding("signatures", f"{len(have_keys)} keys may sign a version")

@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass
 
+TRY_SUDO = "sudo ivy doctor"
+"""What to do about what this user may not see."""
+
 
 @dataclass(frozen=True)
 class Finding:

@@ -1,49 +1,80 @@
 """`ivy plot`: the archive as a picture, in the terminal or in a file."""
 
 import argparse
+import base64
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
-from ivy import files
-from ivy.cli.archive.selection import Selection
+from ivy import constants, files
+from ivy.cli import output
+from ivy.cli.archive.selection import Selection, archive_of
 from ivy.cli.plot import chart, paper
 from ivy.cli.plot.series import Series, Window
-from ivy.types.messages import DataMessageBody
+from ivy.utils.host import rights
 
 _SECONDS_BY_DEFAULT = 86_400.0
+_SECONDS_TO_DRAW = 3600.0  # years of samples on a slow card
 
 
 def show(arguments: argparse.Namespace) -> int:
     """Draw what was sampled."""
+    directory = constants.IVY_DATA_DIR if arguments.data is None else arguments.data.read_as
     chart.program()  # said at once that it is missing, not after a year of samples was read
     wanted = {kind: file for kind in paper.FILE_KINDS if (file := getattr(arguments, kind))}
+    if not wanted:
+        rights.give_up(directory)
+        return _draw_here(arguments)
+    # Only the archive's owner reads and draws; but the file may be in a directory of root's.
+    drawn = rights.ask(lambda: _draw(arguments, list(wanted)), directory, seconds=_SECONDS_TO_DRAW)
+    if isinstance(drawn, str):
+        return _complain(drawn)
+    for kind, file in wanted.items():
+        _write(file, base64.b64decode(drawn[kind]))
+    return 0
+
+
+def _draw_here(arguments: argparse.Namespace) -> int:
     terminal = paper.of_terminal()
-    selection = _selection(arguments)
-    window = _window(selection, arguments.since, paper.FILE_BINS if wanted else terminal.bins)
-    panels = _collect(selection, window) if window else []
+    window, panels = _look(arguments, terminal.bins)
     drawable = [series for series in panels if series.count]
     if window is None or not drawable:
-        print(f"ivy plot: {_why_nothing(panels)}", file=sys.stderr)
-        return 1
-    for kind, file in wanted.items():
-        _write(file, chart.draw(drawable, window, paper.of_file(kind, len(drawable))))
-    if not wanted:
-        print(terminal.text(chart.draw(drawable, window, terminal.paper(len(drawable)))))
+        return _complain(_why_nothing(panels))
+    output.raw(terminal.text(chart.draw(drawable, window, terminal.paper(len(drawable)))) + "\n")
     return 0
+
+
+def _draw(arguments: argparse.Namespace, kinds: list[str]) -> dict[str, str] | str:
+    """The pictures, in a form that JSON can carry; or why there is none."""
+    window, panels = _look(arguments, paper.FILE_BINS)
+    drawable = [series for series in panels if series.count]
+    if window is None or not drawable:
+        return _why_nothing(panels)
+    drawings = {kind: chart.draw(drawable, window, paper.of_file(kind, len(drawable))) for kind in kinds}
+    return {kind: base64.b64encode(drawing).decode() for kind, drawing in drawings.items()}
+
+
+def _complain(reason: str) -> int:
+    print(f"ivy plot: {reason}", file=sys.stderr)
+    return 1
+
+
+def _look(arguments: argparse.Namespace, bins: int) -> tuple[Window | None, list[Series]]:
+    selection = _selection(arguments)
+    window = _window(selection, arguments.since, bins)
+    return window, _collect(selection, window) if window else []
 
 
 def _selection(arguments: argparse.Namespace) -> Selection:
     since, until = arguments.since, arguments.until
     if since is None:
         since = (time.time() if until is None else until) - _SECONDS_BY_DEFAULT
-    return Selection(since=since, until=until, kind="data", keys=arguments.key)
+    return Selection(since=since, until=until, kind="data", keys=arguments.key, directory=archive_of(arguments))
 
 
 def _window(selection: Selection, since: float | None, bins: int) -> Window | None:
     """The time that was asked for; if nobody said since when, not what lies before the first sample."""
-    start = next((timestamp for timestamp, _, _ in _samples(selection)), None) if since is None else since
+    start = next((timestamp for timestamp, _, _ in selection.samples()), None) if since is None else since
     if start is None:
         return None
     end = time.time() if selection.until is None else selection.until
@@ -52,17 +83,14 @@ def _window(selection: Selection, since: float | None, bins: int) -> Window | No
 
 def _collect(selection: Selection, window: Window) -> list[Series]:
     panels: dict[str, Series] = {}
-    for timestamp, key, value in _samples(selection):
+    for timestamp, data, _ in selection.samples(progress=True):
         if window.start <= timestamp <= window.end:
-            panels.setdefault(key, Series(key, window)).add(timestamp, value)
+            for key, value in data.items():
+                series = panels.get(key)
+                if series is None:
+                    series = panels[key] = Series(output.line(key), window)
+                series.add(timestamp, value)
     return [panels[key] for key in sorted(panels)]
-
-
-def _samples(selection: Selection) -> Iterator[tuple[float, str, float | int | str]]:
-    for item in selection.read():
-        if isinstance(item.message_body, DataMessageBody):
-            for key, value in item.message_body.data.items():
-                yield item.timestamp, key, value
 
 
 def _why_nothing(panels: list[Series]) -> str:

@@ -4,7 +4,6 @@ A spike of one sample among millions stays visible, and the memory that it takes
 """
 
 import math
-import operator
 from collections import Counter
 from dataclasses import dataclass, field
 
@@ -12,7 +11,7 @@ LARGEST = 1e300
 """What is larger is treated as infinite, so that differences are not."""
 
 _USUAL_INTERVALS_OF_A_GAP = 4.0
-_value = operator.itemgetter(1)
+_Point = tuple[float, float]
 _STEPS_PER_OCTAVE = 4  # in which intervals are counted: within a fifth
 
 
@@ -34,7 +33,8 @@ class Series:
     count: int = 0
     left_out: int = 0
     last: float | None = None
-    _bins: dict[int, list[tuple[float, float]]] = field(default_factory=dict)
+    _bins: dict[int, list[_Point]] = field(default_factory=dict)
+    """Of each, the first, the last, the lowest and the highest."""
     _after_breaks: set[int] = field(default_factory=set)
     _intervals: Counter[int] = field(default_factory=Counter)
     _latest: float = -math.inf
@@ -54,19 +54,30 @@ class Series:
             self._latest, self.last = timestamp, value
         start, end, bins = self.window.start, self.window.end, self.window.bins
         number = min(bins - 1, int((timestamp - start) / (end - start) * bins))
-        if self._is_broken and number not in self._bins:
-            self._after_breaks.add(number)
+        point = (timestamp, value)
+        points = self._bins.get(number)
+        if points is None:
+            self._bins[number] = [point] * 4
+            if self._is_broken:
+                self._after_breaks.add(number)
+        else:
+            if point > points[1]:
+                points[1] = point
+            elif point < points[0]:  # a clock may have been set back
+                points[0] = point
+            if value < points[2][1]:
+                points[2] = point
+            elif value > points[3][1]:
+                points[3] = point
         self._is_broken = False
-        points = [*self._bins.get(number, ()), (timestamp, value)]
-        # The first, the last, the lowest and the highest; a clock may have been set back.
-        self._bins[number] = sorted({min(points), max(points), min(points, key=_value), max(points, key=_value)})
 
     def lines(self) -> list[list[tuple[float, float]]]:
         """Times and values of unbroken lines: between two of them is a gap in the data."""
         longest = self._longest_interval()
         lines: list[list[tuple[float, float]]] = []
         end = -math.inf
-        for number, points in sorted(self._bins.items()):
+        for number, corners in sorted(self._bins.items()):
+            points = sorted(set(corners))
             if number in self._after_breaks or points[0][0] - end > longest:
                 lines.append([])
             lines[-1].extend(points)

@@ -15,8 +15,13 @@ _TIME_ERROR = 5
 _ASK_TIMEDATED = ["timedatectl", "show", "--property=NTPSynchronized", "--value"]
 _SECONDS_TO_ANSWER = 5.0
 _SECONDS_BETWEEN_QUESTIONS = 60.0
+_LEAST_STEP = 1.0  # seconds; who keeps a clock well moves it slowly
 
-_NOTE = os.path.join(constants.IVY_RUN_DIR, "clock-synchronised")
+_NOTE = "clock-synchronised"
+_PLACES = (
+    constants.BACKEND_RUN_DIR,
+    constants.UPDATER_RUN_DIR,
+)  # never /run/ivy: procedures would believe each other
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 _LATEST = 253402300799.0  # the year 9999: what is later has no date
@@ -29,19 +34,49 @@ def is_synchronised() -> bool | None:
     """Whether the clock was set by someone who knows the time since the boot; None if nobody here can tell.
 
     Costs next to nothing once it was: what comes later (a network that is away for a week) sets no clock back.
-    Whoever found out notes it for all that start until the next boot: after some nine hours without a network the
-    kernel says no again. Until then, whoever knows is asked once a minute.
+    Whoever keeps the clock, or a backend, notes it for all that start until the next boot: after some nine hours
+    without a network the kernel says no again. Until then, that note is looked for at each call, and whoever knows
+    is asked once a minute.
     """
     global _last_answer, _next_question
+    if _last_answer is not True and _is_noted():
+        _last_answer = True
     if _last_answer is not True and time.monotonic() >= _next_question:
-        _last_answer = _is_noted() or _ask()
+        _last_answer = _ask()
         _next_question = time.monotonic() + _SECONDS_BETWEEN_QUESTIONS
     return _last_answer
 
 
+class Watch:
+    """Notices that the clock was stepped, or became synchronised. Has no thread: whoever uses it asks."""
+
+    def __init__(self) -> None:
+        self._seen = (0.0, False)
+
+    def has_changed(self) -> bool:
+        """Whether that happened since this was last asked; the first answer is worth nothing."""
+        (offset, was_synchronised), self._seen = self._seen, (_offset(), is_synchronised() is True)
+        stepped = abs(self._seen[0] - offset) > _LEAST_STEP
+        return stepped or (self._seen[1] and not was_synchronised)
+
+
+def _offset() -> float:
+    """What the clock says, less the time since the boot: the same at any time, until the clock is set."""
+    return time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def boot_id() -> str:
+    """What this boot is known by."""
+    return _BOOT_ID.read_text().strip()
+
+
 def _is_noted() -> bool:
+    return os.path.exists(constants.TIMESYNC_FLAG) or any(map(_is_noted_in, _PLACES))
+
+
+def _is_noted_in(directory: str) -> bool:
     try:
-        return files.read(_NOTE) == _BOOT_ID.read_bytes()
+        return files.read(os.path.join(directory, _NOTE)).decode(errors="replace").strip() == boot_id()
     except OSError:
         return False
 
@@ -51,10 +86,10 @@ def _ask() -> bool | None:
     answer = _timedated_says()
     if answer is None:
         answer = _kernel_says()
-    if answer is True:
-        with contextlib.suppress(OSError), files.as_owner_of(constants.IVY_RUN_DIR):
-            # Which boot: where there is no /run/ivy, the note outlives it.
-            files.write_atomically(Path(_NOTE), _BOOT_ID.read_text(), durable=False)
+    if answer is True and constants.NOTES_DIR in _PLACES:
+        with contextlib.suppress(OSError), files.as_owner_of(constants.NOTES_DIR):
+            # Which boot: where there is no /run, the note outlives it.
+            files.write_atomically(Path(constants.NOTES_DIR, _NOTE), boot_id(), durable=False)
     return answer
 
 

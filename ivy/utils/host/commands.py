@@ -3,6 +3,7 @@
 import subprocess
 import time
 from collections.abc import Sequence
+from typing import IO
 
 from ivy.utils import notify
 
@@ -18,28 +19,33 @@ class CommandError(RuntimeError):
         self.output = output  # the end of it
 
 
-def run(arguments: Sequence[str], *, timeout: float, input: str = "") -> str:
+def run(arguments: Sequence[str], *, timeout: float, input: str = "", output: IO[bytes] | None = None) -> str:
     """Run a program to its end, with heartbeats meanwhile.
 
     Args:
         arguments: The program and its arguments; never a shell string.
         timeout: Seconds after which it is killed.
         input: What it can read from its standard input.
+        output: Where its standard output goes; then nothing is returned.
 
     Returns: What it printed on its standard output.
 
     Raises:
         CommandError: It could not be started, took too long, or exited with another status than 0.
     """
-    return _text(run_binary(arguments, timeout=timeout, input=input.encode(errors="replace")))
+    return _text(_run(arguments, timeout, input.encode(errors="replace"), output))
 
 
 def run_binary(arguments: Sequence[str], *, timeout: float, input: bytes) -> bytes:
     """Run a program that prints no text, such as a picture; otherwise as `run`."""
+    return _run(arguments, timeout, input, None)
+
+
+def _run(arguments: Sequence[str], timeout: float, input: bytes, output_to: IO[bytes] | None) -> bytes:
     name = " ".join(arguments)
     pipe = subprocess.PIPE
     try:
-        process = subprocess.Popen(arguments, stdin=pipe, stdout=pipe, stderr=pipe)
+        process = subprocess.Popen(arguments, stdin=pipe, stdout=output_to or pipe, stderr=pipe)
     except OSError as error:
         raise CommandError(f"`{name}` cannot be run: {error}") from error
     with process:
@@ -52,9 +58,9 @@ def run_binary(arguments: Sequence[str], *, timeout: float, input: bytes) -> byt
             process.kill()
             raise
     if process.returncode != 0:
-        said = _text(errors or output).strip()[-_LONGEST_COMPLAINT:]
+        said = _text(errors or output or b"").strip()[-_LONGEST_COMPLAINT:]
         raise CommandError(f"`{name}` exited with {process.returncode}: {said}", process.returncode, said)
-    return output
+    return output or b""
 
 
 def _text(output: bytes) -> str:

@@ -14,9 +14,12 @@ from ivy import files
 from ivy.types.config import describe
 from ivy.utils.host import journal
 
-_NO_FILE = (errno.ELOOP, errno.EINVAL, errno.EFBIG)  # see `files.read`
-
 _Model = TypeVar("_Model", bound=pydantic.BaseModel)
+
+_KEPT = ".damaged"
+_ASIDE = f"{_KEPT}-"
+_UNREADABLE = (errno.EIO, errno.EUCLEAN, errno.EBADMSG)
+"""What a disk says of a sector that it has lost, and a file system of what is not as it was written."""
 
 
 class JsonFile(Generic[_Model]):
@@ -44,7 +47,10 @@ class JsonFile(Generic[_Model]):
         self._lock = lock
 
     def load(self) -> _Model:
-        """Load the content. A damaged file is moved to `<path>.damaged-<Unix time>`, and the journal told."""
+        """Load the content. A damaged file is moved to `<path>.damaged-<Unix time>`, and the journal told.
+
+        So is one that the disk cannot read any more: that does not pass, and who needs it would wait for ever.
+        """
         with self._lock():
             return self._load()
 
@@ -66,10 +72,20 @@ class JsonFile(Generic[_Model]):
         except (OSError, ValueError):
             return self._model()
 
-    def tidy(self) -> None:
-        """Remove what is left of changes that a power cut ended."""
+    def tidy(self) -> bool:
+        """Remove what is left of changes that a power cut ended. Of damaged files the last one is kept.
+
+        Returns: Whether one was moved aside since the last time: its name is then `<path>.damaged`.
+        """
         with self._lock():
             files.remove_stale(Path(self.path))
+            self._load()
+            path = Path(self.path)
+            asides = sorted(path.parent.glob(f"{path.name}{_ASIDE}[0-9]*"))
+            for aside in asides:
+                files.remove(f"{path}{_KEPT}")
+                aside.rename(f"{path}{_KEPT}")
+            return bool(asides)
 
     def _load(self) -> _Model:
         try:
@@ -77,12 +93,12 @@ class JsonFile(Generic[_Model]):
         except FileNotFoundError:
             return self._model()
         except OSError as error:
-            if error.errno not in _NO_FILE:
+            if not files.is_out_of_place(error) and error.errno not in _UNREADABLE:
                 raise
             trouble = str(error)
         except pydantic.ValidationError as error:
             trouble = describe(error)
-        aside = f"{self.path}.damaged-{time.time():.0f}"
+        aside = f"{self.path}{_ASIDE}{time.time():.0f}"
         os.rename(self.path, aside)
         journal.send("ERROR", f"{self.path} is damaged: moved to {aside}, starting again", details=trouble)
         return self._model()

@@ -13,6 +13,9 @@ LOST = "what is stored here is lost at the next boot"
 WAY_OUT = f"give {constants.IVY_ROOT_DIR} a partition of its own, see the README, On a Raspberry Pi"
 """What to do about it."""
 
+FEW_FILES = 1000
+"""Where fewer than so many more files are possible, there is little room."""
+
 _IN_MEMORY = {"tmpfs", "ramfs"}
 
 
@@ -35,6 +38,11 @@ class Disk:
     free_files: int | None
     """How many files more are possible; None where that has no limit."""
     read_only: bool
+
+    @property
+    def has_few_files(self) -> bool:
+        """Whether there is no room, whatever bytes are free: each file needs an inode."""
+        return self.free_files is not None and self.free_files < FEW_FILES
 
 
 def disk(path: str = constants.IVY_DATA_DIR) -> Disk:

@@ -1,19 +1,22 @@
-"""Whether packages that ivy runs on were changed, and when the package manager is done with them.
+"""What the package manager knows: which packages were changed, when it is done with them, what was withdrawn.
 
 dpkg tells by a trigger (debian/ivy.triggers), and the package's script leaves a flag. Installs nothing.
 """
 
 import contextlib
 import fcntl
+import glob
 import os
+import re
 import struct
 import time
 
 from ivy import constants, files
 from ivy.utils import notify
+from ivy.utils.host import commands
 
-FLAG = os.path.join(constants.IVY_RUN_DIR, "packages-changed")
-"""Starts a pass. A directory: root can make one where others may put links."""
+FLAG = os.path.join(constants.UPDATER_RUN_DIR, "packages-changed")
+"""Starts a pass. A directory, which mkdir(1) makes whatever is there."""
 
 TAKEN = f"{FLAG}.taken"
 """Its name from the start of a pass on, so that what comes then starts another one: see ivy-updater.service."""
@@ -21,7 +24,14 @@ TAKEN = f"{FLAG}.taken"
 LOCKS = ("/var/lib/dpkg/lock-frontend", "/var/lib/dpkg/lock")
 """Held by apt from its begin to its end, and by each dpkg."""
 
+LISTS = "/var/lib/apt/lists"
+"""Where APT keeps what it has heard of its repositories last."""
+
 _LOCK_QUESTION = "hhqqi"  # struct flock, see fcntl(2)
+_WITHDRAWN = "*_ivy-withdrawn"  # see debian/ivy.apt
+_VERIFIED = re.compile(r"(?m)^(?:missing|[.?\w]{9}) +(?P<config>c )? *(?P<path>/\S+)")  # see --verify in dpkg(1)
+_LEFT_OUT = ("/usr/share/doc/", "/usr/share/man/")  # small systems do without
+_SECONDS_TO_VERIFY = 60
 _SECONDS_BETWEEN_LOOKS = 1.0
 _SECONDS_OF_REST = 5.0
 _MOST_SECONDS = 1800.0
@@ -34,15 +44,13 @@ def were_changed() -> bool:
 
 def dealt_with() -> None:
     """Forget what was changed; `OSError` if that is impossible."""
-    with files.as_owner_of(constants.IVY_RUN_DIR):
-        _remove(TAKEN)
+    _remove(TAKEN)
 
 
 def leave_to_next_pass() -> None:
     """Let systemd start another pass when this one has ended; `OSError` if it cannot be told."""
-    with files.as_owner_of(constants.IVY_RUN_DIR):
-        _remove(FLAG)
-        os.rename(TAKEN, FLAG)
+    _remove(FLAG)
+    os.rename(TAKEN, FLAG)
 
 
 def wait_for_end() -> bool:
@@ -61,6 +69,33 @@ def wait_for_end() -> bool:
                 notify.status("waiting for the end of an installation of packages")
             free_since, has_waited = now, True
     return has_waited and now - began < _MOST_SECONDS
+
+
+def damaged_files() -> list[str]:
+    """The files of ivy's own package that are not as dpkg has unpacked them; none where it cannot tell."""
+    try:
+        # It fails where a file differs, which says nothing more.
+        verify = f"dpkg --verify {constants.NAME} || true"
+        said = commands.run(["/bin/sh", "-c", verify], timeout=_SECONDS_TO_VERIFY)
+    except commands.CommandError:
+        return []
+    found = [match["path"] for match in _VERIFIED.finditer(said) if not match["config"]]
+    return [path for path in found if not path.startswith(_LEFT_OUT)]
+
+
+def identifier(version: str) -> str:
+    """The version of ivy that a package's version stands for: `1.2.0-rc.1` for `1:1.2.0~rc.1`."""
+    return version.rpartition(":")[2].replace("~", "-")
+
+
+def withdrawn() -> set[str]:
+    """The versions of ivy that whoever published them has withdrawn, as identifiers, as far as APT has heard."""
+    found: set[str] = set()
+    for path in glob.glob(os.path.join(LISTS, _WITHDRAWN)):
+        with contextlib.suppress(OSError), open(path, encoding="utf-8", errors="replace") as file:
+            lines = [line.split() for line in file]
+            found.update(identifier(words[1]) for words in lines if len(words) == 2 and words[0] == constants.NAME)
+    return found
 
 
 def _remove(path: str) -> None:
