@@ -77,6 +77,9 @@ def _sections(schema: Schema, node: Schema, path: str) -> list[str]:
             left_out = "" if name in node.get("required", []) else "May be left out."
             inner += [f".SS {_roff(title)}", _text(target["description"]), left_out]
             inner += _sections(schema, target, title)
+        elif "$ref" in (entry := target.get("additionalProperties") or {}):
+            inner += [f".SS {_roff(name)}", _text(field["description"]), "May be left out."]
+            inner += _sections(schema, _target(schema, entry), name)
         else:
             fields += [".TP", f"\\fB{_roff(name)}\\fR ({_type(schema, field)})", _text(field["description"])]
             if name not in node.get("required", []):
@@ -102,7 +105,7 @@ def _single_type(field: Schema) -> str:
     if "enum" in field:
         return _roff(" or ".join(map(json.dumps, field["enum"])))
     kind: str = field["type"]
-    name = {"string": "text", "boolean": "true or false"}.get(kind, kind)
+    name = {"string": "text", "boolean": "true or false", "array": "list"}.get(kind, kind)
     least, most = field.get("minimum", field.get("minLength")), field.get("maximum", field.get("maxLength"))
     unit = " characters" if kind == "string" else ""
     if least is not None and most is not None:

@@ -15,7 +15,7 @@ from typing import TypeVar
 
 import foreground
 from testbed.bed import Bed, Node, why_not
-from testbed.broker import OPERATOR, Broker
+from testbed.broker import OPERATOR, Broker, sensor_of
 from testbed.cli import PASSWORD
 from testbed.run import BedError, popen
 from testbed.waiting import wait_for
@@ -24,6 +24,7 @@ T = TypeVar("T")
 
 BED = "demo"
 NODE = "n1"
+SENSOR = sensor_of(NODE)
 OUTAGE_SAMPLES = 8
 STARTED = time.monotonic()
 CONFIGURE = """\
@@ -72,7 +73,7 @@ def run_on_a_node(keep: bool) -> None:
         say("Booting a node: Debian 13 with systemd, in a container")
         node = bed.node(NODE)
         node.boot()
-        users = {OPERATOR: PASSWORD, NODE: PASSWORD}
+        users = {OPERATOR: PASSWORD, SENSOR: PASSWORD}
         with (
             Broker(bed.address, users=users, directory=bed.directory / "broker") as broker,
             Operator(broker) as seen,
@@ -154,7 +155,7 @@ def install(node: Node, package: Path) -> str:
 def configure(node: Node, broker: Broker) -> str:
     """A backend in the config, and what systemd shows then."""
     say("On the node: a Tenta backend goes into /etc/ivy/config.json; then ivy config validate, ivy restart")
-    node.run(["/usr/bin/python3", "-c", CONFIGURE, broker.address, NODE, PASSWORD])
+    node.run(["/usr/bin/python3", "-c", CONFIGURE, broker.address, SENSOR, PASSWORD])
     print(node.run(["ivy", "config", "validate"]).stdout, end="")
     print(node.run(["ivy", "restart"]).stdout, end="")
     wait_until("the backend to connect", 20, lambda: node.run(["ivy", "status"], check=False).returncode == 0)

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from testbed import run as command
+from testbed.broker import sensor_of
 from testbed.run import BedError
 
 SERVICES = ("system-checks", "tenta")
@@ -84,7 +85,7 @@ def _make_release(directory: Path, port: int) -> Path:
     release = directory / "release"
     shutil.copytree("ivy", release / "ivy", ignore=shutil.ignore_patterns("__pycache__"))
     config = json.loads(Path("config/config.template.json").read_text())
-    config["general"]["system_identifier"] = "demo"
+    config["general"]["system_identifier"] = sensor_of("demo")
     config["system_checks"]["seconds_between_checks"] = 1
     broker = {"host": "127.0.0.1", "port": port, "client_id": "demo", "username": "demo", "password": "demo"}
     config["backend"] = {"provider": "tenta", "mqtt_connection": broker}

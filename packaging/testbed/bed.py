@@ -62,6 +62,11 @@ class Bed:
         return self._subnet.gateway
 
     @property
+    def second_address(self) -> str:
+        """Another one of the bridge, for servers that want the same port."""
+        return self._subnet.neighbour
+
+    @property
     def nodes(self) -> dict[str, Node]:
         """All nodes by name, booted or not."""
         records = sorted(self.directory.glob(f"nodes/*/{RECORD}"))

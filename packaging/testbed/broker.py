@@ -3,6 +3,7 @@
 It ends with the process that started it. Subscribing and looking at messages is not its job.
 """
 
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,11 @@ pattern write logs/%u
 pattern write acknowledgments/%u
 pattern read configurations/%u
 """
+
+
+def sensor_of(node: str) -> str:
+    """What a node is to be called where it plays a sensor of Tenta: those have UUIDs."""
+    return str(uuid.uuid5(uuid.NAMESPACE_DNS, node))
 
 
 @dataclass(frozen=True)

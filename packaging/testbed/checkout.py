@@ -1,17 +1,29 @@
 """Copies this checkout into a root: what is built and tested there depends on nothing else of this machine."""
 
+import contextlib
 import os
 import shutil
+import tempfile
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+import locking
+
 from testbed.roots import BUILDER_ID, PROJECT
-from testbed.run import run
+from testbed.run import BedError, run
 
 NOT_SOURCE = {".git", "dist"}
+WHEELS = "wheels"
 
 
-def copy_source(target: Path, epoch: int) -> None:
-    """With modes and times that depend on nothing but the source: umasks and checkouts differ."""
+def copy_source(target: Path, epoch: int, wheels: Iterable[Path] = ()) -> None:
+    """With modes and times that depend on nothing but the source: umasks and checkouts differ.
+
+    Args:
+        target: Where to.
+        epoch: The time of all files, Unix seconds.
+        wheels: What requirements.lock names; they are in a directory of that name then.
+    """
     target.mkdir(parents=True)
     for name in _source_files():
         copy = target / name
@@ -19,9 +31,33 @@ def copy_source(target: Path, epoch: int) -> None:
         shutil.copy2(PROJECT / name, copy, follow_symlinks=False)
         if not copy.is_symlink():
             copy.chmod(0o755 if copy.stat().st_mode & 0o100 else 0o644)
+    for wheel in wheels:
+        (target / WHEELS).mkdir(exist_ok=True)
+        shutil.copyfile(wheel, target / WHEELS / wheel.name)
+        (target / WHEELS / wheel.name).chmod(0o644)
     for path in [target.parent, target, *target.rglob("*")]:
         os.chown(path, BUILDER_ID, BUILDER_ID, follow_symlinks=False)
         os.utime(path, (epoch, epoch), follow_symlinks=False)
+
+
+@contextlib.contextmanager
+def fetched_wheels() -> Iterator[list[Path]]:
+    """What requirements.lock names, for all kinds of nodes; the network is needed only if it names something.
+
+    Raises:
+        BedError: They cannot be had, or the lock is older than requirements.in.
+    """
+    if forgotten := locking.not_locked():
+        raise BedError(
+            f"{locking.LOCK} lacks {', '.join(forgotten)}", "Run packaging/lock, and commit what it writes."
+        )
+    with tempfile.TemporaryDirectory(prefix="wheels-") as directory:
+        try:
+            yield locking.fetch(Path(directory))
+        except locking.NotLocked as error:
+            raise BedError(
+                f"the wheels of {locking.LOCK} cannot be fetched: {error}", "Is there a network?"
+            ) from None
 
 
 def _source_files() -> list[Path]:

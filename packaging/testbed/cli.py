@@ -13,13 +13,18 @@ from pathlib import Path
 from typing import TypeAlias
 
 from testbed.bed import Bed, BedError, Node, existing_beds, why_not
-from testbed.broker import OPERATOR, Broker
+from testbed.broker import OPERATOR, Broker, sensor_of
+from testbed.git_server import GitServer, map_hosts
+from testbed.package_index import PackageIndex
+from testbed.roots import PROJECT
 from testbed.run import progress
 
 Command: TypeAlias = Callable[[Bed, argparse.Namespace], int]
 
 FAILED = 1
 PASSWORD = "testbed"
+REPOSITORY = "you/ivy"
+THINGSBOARD_PORT = 1884  # beside a broker
 BOOTING_AT_ONCE = 4
 ABOUT = "Real systemd nodes (Debian 13, or another) in containers: try a fleet before touching a roof."
 MORE = """\
@@ -52,7 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
 
     def add(command: Command, help: str) -> argparse.ArgumentParser:
-        name = command.__name__.removeprefix("_")
+        name = command.__name__.removeprefix("_").replace("_", "-")
         added: argparse.ArgumentParser = commands.add_parser(name, help=help, description=help)
         added.set_defaults(command=command)
         return added
@@ -74,6 +79,15 @@ def _parser() -> argparse.ArgumentParser:
     _add_node(link := add(_link, "plug a node's network cable in (up) or out (down)"))
     link.add_argument("state", choices=["down", "up"])
     add(_broker, "run an MQTT broker for the nodes (and `operator`, who sees everything) until Ctrl-C")
+    git = add(_git_server, "run a git server, which the nodes take for GitHub and GitLab, until Ctrl-C")
+    git.add_argument(
+        "repositories", metavar="OWNER/NAME", nargs="*", help=f"made if need be; default: {REPOSITORY}"
+    )
+    index = add(_index, "run an index of Python packages, which the nodes' pip asks, until Ctrl-C")
+    index.add_argument("directory", metavar="DIRECTORY", type=Path, help="of wheels; new ones are seen at once")
+    platform = add(_platform, "run a strict stand-in for a platform, for one node, until Ctrl-C")
+    platform.add_argument("platform", choices=["thingsboard"])
+    platform.add_argument("node", metavar="NODE", nargs="?", default="n1", help="its name is its access token")
     add(_list, "list the nodes")
     add(_down, "remove all nodes, their disks and their network")
     return parser
@@ -147,12 +161,60 @@ def _link(bed: Bed, options: argparse.Namespace) -> int:
 
 
 def _broker(bed: Bed, options: argparse.Namespace) -> int:
-    users = dict.fromkeys([OPERATOR, *bed.nodes], PASSWORD)
+    sensors = {name: sensor_of(name) for name in bed.nodes}
+    users = dict.fromkeys([OPERATOR, *sensors, *sensors.values()], PASSWORD)
     with Broker(bed.address, users=users, directory=bed.directory / "broker"):
         print(f"{bed.address}:1883, users: {', '.join(users)}; password: {PASSWORD}", flush=True)
-        progress("Ctrl-C ends the broker")
-        with contextlib.suppress(KeyboardInterrupt):
-            signal.pause()
+        print(
+            "".join(f"{name} as a sensor of Tenta: {sensor}\n" for name, sensor in sensors.items()),
+            end="",
+            flush=True,
+        )
+        listen = f"mosquitto_sub -h {bed.address} -u {OPERATOR} -P {PASSWORD} -t '#'"
+        progress(f"Nodes wait until somebody listens: {listen}")
+        return _until_interrupted("the broker")
+
+
+def _git_server(bed: Bed, options: argparse.Namespace) -> int:
+    names = options.repositories or [REPOSITORY]
+    with GitServer(bed.address, directory=bed.directory / "git", public=names) as server:
+        for node in _running(bed):
+            map_hosts(node, server)
+        for name in names:
+            print(f"https://github.com/{name}, for the nodes; to push there: {server.repository(name)}", flush=True)
+        progress("Nodes that are booted later do not know it: run this again")
+        return _until_interrupted("the git server")
+
+
+def _index(bed: Bed, options: argparse.Namespace) -> int:
+    with PackageIndex(bed.address, options.directory) as index:
+        for node in _running(bed):
+            index.let_use(node)
+        print(index.url, flush=True)
+        progress("Nodes that are booted later do not know it: run this again")
+        return _until_interrupted("the index")
+
+
+def _platform(bed: Bed, options: argparse.Namespace) -> int:
+    """Ends as it does."""
+    where = f"--host gateway --port {THINGSBOARD_PORT} --tls no --username {options.node}"
+    progress(f"On the node, with any password: ivy setup --provider thingsboard {where}")
+    environment = {**os.environ, "PYTHONPATH": f"{PROJECT}:{PROJECT / 'packaging'}"}
+    python = PROJECT / ".venv" / "bin" / "python"
+    if not python.exists():
+        raise BedError(f"there is no {python}", "It has the stand-in's libraries; packaging/test makes it.")
+    arguments = ["-m", "testbed.thingsboard", bed.address, str(THINGSBOARD_PORT), options.node]
+    os.execve(python, [str(python), *arguments], environment)
+
+
+def _running(bed: Bed) -> list[Node]:
+    return [node for node in bed.nodes.values() if node.running]
+
+
+def _until_interrupted(what: str) -> int:
+    progress(f"Ctrl-C ends {what}")
+    with contextlib.suppress(KeyboardInterrupt):
+        signal.pause()
     return 0
 
 

@@ -1,32 +1,37 @@
-"""A real git server over HTTP, which the nodes take for GitHub and GitLab: git's own backend behind lighttpd.
+"""A real git server, which the nodes take for GitHub and GitLab: git's own backend behind lighttpd.
 
 It ends with the process that started it. What is in the repositories is not its job.
 """
 
 import http.client
 import re
+import signal
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from testbed.node import Node
 from testbed.run import run
 from testbed.server import Server, write_private
+from testbed.tls_front import TlsFront
 from testbed.waiting import wait_for
 
 HOSTS = ("github.com", "gitlab.com")
 # GitHub and GitLab look at the token only; a file of passwords needs names. These are the usual ones.
 USERS = ("git", "gitlab-ci-token", "ivy", "oauth2", "token", "x-access-token")
 BACKEND = "/usr/lib/git-core/git-http-backend"
-MODULES = ("accesslog", "alias", "auth", "authn_file", "cgi", "setenv")
+MODULES = ("accesslog", "alias", "auth", "authn_file", "cgi", "redirect", "setenv")
 MARK = "/mark-"  # requests of our own, which are not counted
 COUNT_TIMEOUT = 10
+CERTIFICATE = "/usr/local/share/testbed-git.pem"  # on the nodes; everybody can read it
 
 
 class GitServer(Server):
-    """Repositories are named `organisation/name`, served as `http://address:port/organisation/name.git`.
+    """Repositories are named `organisation/name`, served as `http://address:port/organisation/name.git`, and as
+    `https://github.com/organisation/name.git`, for nodes that `map_hosts` has shown the way.
 
     Asked for anything that is not public, it wants a password first, like GitHub: `token`, with any of USERS.
+    Who asks for what has `moved` is sent to another URL.
     The bare repositories are in `directory`, made if need be; they and the counts survive stop, kill and restart.
     """
 
@@ -42,16 +47,32 @@ class GitServer(Server):
         public: Iterable[str] = (),
         private: Iterable[str] = (),
         token: str = "",
+        moved: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(address, port, directory)
+        self._moved = dict(moved or {})
         self._public = tuple(public)
         self._private = tuple(private)
         self._token = token
+        self._front = TlsFront(address, port, directory=directory / "tls", hosts=HOSTS)
 
     @property
     def url(self) -> str:
-        """What takes the place of `https://github.com/`."""
+        """Where it is without TLS."""
         return f"http://{self.address}:{self.port}/"
+
+    @property
+    def certificate(self) -> Path:
+        """Of HTTPS; it is there once the server runs."""
+        return self._front.certificate
+
+    def start(self) -> None:
+        super().start()
+        self._front.start()
+
+    def _end(self, by: signal.Signals) -> None:
+        self._front.stop()
+        super()._end(by)
 
     def repository(self, name: str) -> Path:
         """Where the bare repository is on this machine: to push there, and to look into it."""
@@ -92,7 +113,8 @@ class GitServer(Server):
 
     def _settings(self) -> list[str]:
         modules = ", ".join(f'"mod_{module}"' for module in MODULES)
-        public = "|".join(re.escape(name) for name in self._public)
+        public = "|".join(re.escape(name) for name in (*self._public, *self._moved))
+        moved = (f'"^/{re.escape(name)}\\.git/(.*)" => "{url}/$1"' for name, url in self._moved.items())
         return [
             f'server.bind = "{self.address}"',
             f"server.port = {self.port}",
@@ -109,6 +131,7 @@ class GitServer(Server):
             'cgi.assign = ("" => "")',
             f'setenv.set-environment = ("GIT_PROJECT_ROOT" => "{self._file("repositories")}",'
             ' "GIT_HTTP_EXPORT_ALL" => "1", "HOME" => "/nonexistent")',
+            f"url.redirect = ({', '.join(moved)})",
             f'$HTTP["url"] !~ "^/({public})\\.git/" {{',
             '    auth.backend = "plain"',
             f'    auth.backend.plain.userfile = "{self._file("passwords")}"',
@@ -117,7 +140,8 @@ class GitServer(Server):
         ]
 
 
-def map_hosts(node: Node, server: GitServer, hosts: Iterable[str] = HOSTS) -> None:
-    """Let git in the node find the server where the real hosts would be; the URLs in use stay the real ones."""
-    replaced = "".join(f"\tinsteadOf = https://{host}/\n" for host in hosts)
-    node.path("/etc/gitconfig").write_text(f'[url "{server.url}"]\n{replaced}')
+def map_hosts(node: Node, server: GitServer) -> None:
+    """Let git in the node find the server where the real hosts would be, by HTTPS."""
+    node.copy_in(server.certificate, CERTIFICATE)
+    found = "".join(f"\tcurloptResolve = {host}:443:{server.address}\n" for host in HOSTS)
+    node.path("/etc/gitconfig").write_text(f"[http]\n\tsslCAInfo = {CERTIFICATE}\n{found}")

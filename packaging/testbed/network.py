@@ -59,6 +59,10 @@ class Subnet:
     def gateway(self) -> str:
         return f"10.78.{self.number}.1"
 
+    @property
+    def neighbour(self) -> str:
+        return f"10.78.{self.number}.2"
+
     def exists(self) -> bool:
         return _exists(self.bridge)
 
@@ -68,7 +72,8 @@ class Subnet:
             # go on talking to the old one for half a minute.
             hardware_address = f"02:69:76:79:00:{self.number:02x}"
             run(["ip", "link", "add", "name", self.bridge, "address", hardware_address, "type", "bridge"])
-            run(["ip", "address", "add", f"{self.gateway}/24", "dev", self.bridge])
+            for address in (self.gateway, self.neighbour):
+                run(["ip", "address", "add", f"{address}/24", "dev", self.bridge])
         run(["ip", "link", "set", self.bridge, "up"])
 
     def down(self) -> None:

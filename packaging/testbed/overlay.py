@@ -22,6 +22,9 @@ root=$1; user=$2; directory=$3; shift 3
 ip link set lo up
 mount -t proc proc "$root/proc"
 mount -t tmpfs -o mode=1777 tmpfs "$root/dev/shm"
+mkdir -p "$root/dev/pts" # for tests with a serial line that is none
+mount -t devpts -o newinstance,ptmxmode=0666 devpts "$root/dev/pts"
+ln -sfn pts/ptmx "$root/dev/ptmx"
 cd "$root"
 pivot_root . .
 umount --lazy .

@@ -16,6 +16,8 @@ from dataclasses import asdict, dataclass, field
 from email.utils import formatdate
 from pathlib import Path
 
+import node_needs
+
 from testbed.network import locked
 from testbed.overlay import is_lower_layer, remove_tree, throwaway
 from testbed.run import BedError, progress, run
@@ -54,7 +56,6 @@ INSTRUMENTS = (
     "gnuplot-nox",
     "iproute2",
     "less",
-    "man-db",
     "mosquitto-clients",
     "nftables",
     "openssh-server",
@@ -123,16 +124,16 @@ def suite() -> str:
 
 
 def node_root(of: str | None = None) -> Path:
-    """What a node boots: a bare Debian with systemd, and beside it the packages that ivy depends on."""
+    """What a node boots: a bare Debian with systemd and man, and beside it the packages that ivy depends on."""
     download = 'chroot "$1" apt-get install --yes --quiet --download-only'
     hooks = (
         'chroot "$1" apt-get clean',
-        f"{download} {shlex.join(_wanted())}",
+        f"{download} {shlex.join(dependencies())}",
         f"{download} --no-install-recommends {shlex.join(INSTRUMENTS)}",
         f'mkdir -p "$1/{POOL}"',
         f'mv "$1"/var/cache/apt/archives/*.deb "$1/{POOL}/"',
     )
-    include = ("systemd", "systemd-sysv", "dbus", "ca-certificates")
+    include = ("systemd", "systemd-sysv", "dbus", "ca-certificates", "man-db")
     return _cached(Recipe("node", include, hooks, version=POOL_VERSION, suite=of or suite()))
 
 
@@ -173,7 +174,7 @@ def _download_upgrade(base: Path, to: str, layer: Path) -> None:
         shutil.copy("/etc/resolv.conf", root / "etc/resolv.conf")
         apt = ["chroot", str(root), "apt-get", "--yes", "--quiet"]
         quiet = {"DEBIAN_FRONTEND": "noninteractive"}
-        run([*apt, "install", *_wanted()], env=quiet, log=log, timeout=600)
+        run([*apt, "install", *dependencies()], env=quiet, log=log, timeout=600)
         (root / "etc/apt/sources.list").write_text(f"{_source(to)}\n")
         for step in (["clean"], ["update"], ["full-upgrade", "--download-only"]):
             run([*apt, *step], env=quiet, log=log, timeout=1200, hint=f"All of it: {log}")
@@ -185,8 +186,9 @@ def _download_upgrade(base: Path, to: str, layer: Path) -> None:
     (layer / POOL).rename(layer / UPGRADE_POOL)
 
 
-def _wanted() -> list[str]:
-    return sorted({*DEPENDENCIES, *control_packages("Depends", "Recommends")})
+def dependencies() -> list[str]:
+    """The packages that ivy is installed with."""
+    return sorted({*DEPENDENCIES, *control_packages("Depends", "Recommends"), *node_needs.read("debian")})
 
 
 def _source(of: str) -> str:
@@ -200,7 +202,9 @@ def _mirror() -> str:
 
 
 def _build_dependencies() -> tuple[str, ...]:
-    stanza = f"Source: ivy\\nMaintainer: nobody\\nBuild-Depends: {control_field('Build-Depends')}\\n"
+    # Tests may import what procedures do.
+    needed = ", ".join([control_field("Build-Depends"), *node_needs.read("debian")])
+    stanza = f"Source: ivy\\nMaintainer: nobody\\nBuild-Depends: {needed}\\n"
     return (
         'mkdir -p "$1/tmp/source/debian"',
         f'printf %b {shlex.quote(stanza)} >"$1/tmp/source/debian/control"',
@@ -242,10 +246,11 @@ def control_field(name: str, control: Path = PROJECT / "debian/control") -> str:
 
 
 def control_packages(*fields: str) -> set[str]:
-    """The names in dependency fields: the first of alternatives; no versions, no substitution variables."""
+    """The names in dependency fields: the first of alternatives; no versions, no substitution variables, nothing
+    that is built here."""
     entries = [entry.strip() for field in fields for entry in control_field(field).split(",")]
     names = (re.match(r"[a-z0-9][a-z0-9+.-]+", entry) for entry in entries)
-    return {name.group() for name in names if name}
+    return {name.group() for name in names if name} - set(control_field("Package").split(", "))
 
 
 def _cached(recipe: Recipe) -> Path:
@@ -299,6 +304,7 @@ def _furnish_node(root: Path, of: str) -> None:
     for timer in MASKED:
         (root / "etc/systemd/system" / timer).symlink_to("/dev/null")
     (root / "etc/dpkg/dpkg.cfg.d/testbed").write_text(FAST_DPKG)
+    (root / "var/lib/man-db/auto-update").unlink(missing_ok=True)  # the index of pages, after each package
     (root / "etc/apt/apt.conf.d/99mmdebstrap").unlink(missing_ok=True)
     (root / "etc/apt/apt.conf.d/99testbed").write_text(OFFLINE_APT)
     (root / "etc/apt/sources.list").write_text(f"deb [trusted=yes] file:/{POOL} ./\n")
@@ -320,6 +326,12 @@ def index_pool(pool: Path, of: str, origin: str = "Debian") -> None:
         raise BedError(f"no packages were downloaded to {pool}", f"See {CACHE}/node.log")
     index = "\n".join(_index_entry(archive) for archive in archives)
     (pool / "Packages").write_text(index)
+    describe_pool(pool, of, origin)
+
+
+def describe_pool(pool: Path, of: str, origin: str) -> None:
+    """The second of them alone, for packages that are the same as before."""
+    index = (pool / "Packages").read_text()
     digest = hashlib.sha256(index.encode()).hexdigest()
     release = POOL_RELEASE.format(
         origin=origin,

@@ -13,6 +13,9 @@ from typing import IO, Any, NoReturn, TypeAlias
 
 Argv: TypeAlias = Sequence[str | Path]
 
+# Limits are written down for a machine that has nothing else to do. One that is slower, or busy, is waited for
+# longer: a limit only tells what hangs, never how fast something is.
+PATIENCE = 4
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 INHERITED = ("http_proxy", "https_proxy", "no_proxy")  # apt and mmdebstrap may need them to reach a mirror
 TAIL_LINES = 40
@@ -53,14 +56,15 @@ def run(
     hint: str = "",
     log: Path | None = None,
 ) -> subprocess.CompletedProcess[str]:
-    """Run to the end. `env` is added to a clean environment. With `log`, all output is appended to that file
-    (where a person can watch it grow) and comes back as `stdout`."""
+    """Run to the end. `env` is added to a clean environment. `timeout` is in seconds, see `PATIENCE`. With `log`,
+    all output is appended to that file (where a person can watch it grow) and comes back as `stdout`."""
     with log.open("a+b") if log else tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         began = out.seek(0, os.SEEK_END)
-        status = _call(argv, input, clean_environment(env), timeout, out, out if log else err)
+        limit = timeout and PATIENCE * timeout
+        status = _call(argv, input, clean_environment(env), limit, out, out if log else err)
         output = _read(out, began), _read(err, 0)
     if status is None:
-        raise CommandError(argv, f"did not finish within {timeout} s", output, hint)
+        raise CommandError(argv, f"did not finish within {limit} s", output, hint)
     if check and status != 0:
         raise CommandError(argv, f"exit status {status}", output, hint)
     return subprocess.CompletedProcess([str(word) for word in argv], status, *output)

@@ -13,7 +13,7 @@ from testbed.run import PATH, BedError, progress, run
 STATE = Path(os.environ.get("IVY_TESTBED_DIR", "/var/lib/ivy-testbed")).absolute()
 
 PACKAGES = {
-    "aptly": "aptly",
+    "apt-ftparchive": "apt-utils",
     "gpg": "gnupg",
     "mmdebstrap": "mmdebstrap",
     "systemd-nspawn": "systemd-container",
@@ -21,6 +21,7 @@ PACKAGES = {
     "ip": "iproute2",
     "git": "git",
     "lighttpd": "lighttpd",
+    "openssl": "openssl",
     "ssh-keygen": "openssh-client",
     "mosquitto": "mosquitto",
     "mosquitto_passwd": "mosquitto",

@@ -11,6 +11,7 @@ from ansible_collections.ivy.fleet.plugins.module_utils.node import (
     run_ivy,
     running_version,
     wait_for_decision,
+    why_held,
 )
 
 DOCUMENTATION = r"""
@@ -19,6 +20,7 @@ short_description: Update an ivy node to a version
 description:
   - Lets the node run a version by C(ivy update), which fetches the signed tag, tests it, tries it, and undoes it
     if it does not run well. That fails the task with the node's reason; the node goes on as before.
+  - A node that somebody holds is left alone.
   - May be called again if the connection or the node's power was lost meanwhile. A trial that is under way is
     waited for and not begun again.
 options:
@@ -30,6 +32,12 @@ options:
     description: How long to wait for a trial that is under way.
     type: int
     default: 900
+  now:
+    description:
+      - Whether not to wait for procedures in the middle of something, such as a calibration.
+      - Otherwise the task may take two hours more. A version that knows of no such thing refuses it.
+    type: bool
+    default: false
 attributes:
   check_mode:
     support: full
@@ -52,6 +60,10 @@ version:
   description: The version that runs now.
   type: str
   returned: always
+held:
+  description: For how long and why somebody holds the node.
+  type: str
+  returned: if somebody does
 before:
   description: The version that ran before.
   type: str
@@ -65,10 +77,14 @@ def main() -> None:
         argument_spec={
             "version": {"type": "str", "required": True},
             "seconds": {"type": "int", "default": 900},
+            "now": {"type": "bool", "default": False},
         },
         supports_check_mode=True,
     )
     wanted = module.params["version"]
+    if (held := why_held(module)) is not None:
+        before = running_version(releases(module))
+        module.exit_json(changed=False, before=before, version=before, held=held)
     if module.check_mode:
         before = running_version(releases(module))
         module.exit_json(changed=before != wanted, before=before, version=before)
@@ -78,7 +94,7 @@ def main() -> None:
         module.exit_json(changed=waited, before=before, version=wanted)
     if waited:
         reject_if_decided(module, found, wanted, before)
-    status, _, complained = run_ivy(module, "update", wanted)
+    status, _, complained = run_ivy(module, "update", wanted, *(["--now"] if module.params["now"] else []))
     now = running_version(releases(module))
     if status != 0 or now != wanted:
         module.fail_json(
