@@ -78,7 +78,7 @@ def _live(platform: Platform, directory: Path, sizes: Sizes) -> Iterator[Row]:
         by_backend = (limits.written(backend.pid) - before) / sizes.samples / 1e3
         yield Row(f"written to disk per message, {name}, by its sender", by_sender, "kB")
         yield Row(f"written to disk per message, {name}, by the backend", by_backend, "kB")
-        yield Row(f"written to disk per message, {name}, by both", by_sender + by_backend, "kB", "≤ 16")
+        yield Row(f"written to disk per message, {name}, by both", by_sender + by_backend, "kB", "≤ 7")
 
 
 def _while_a_backlog_drains(platform: Platform, directory: Path, sizes: Sizes) -> Iterator[Row]:

@@ -1,7 +1,7 @@
 """A program that adds messages: `writer.py COUNT SECONDS_AFTER_EACH`.
 
-Prints a line when it is ready, begins when a line comes, and prints the seconds it took and the bytes it wrote to
-disk.
+Prints a line when it is ready, begins when a line comes, and prints the seconds that all took, the bytes that it
+wrote to disk, and the 99th percentile and the longest of one.
 """
 
 import sys
@@ -21,14 +21,17 @@ def main() -> None:
     agent = MessagingAgent()
     print(flush=True)
     sys.stdin.readline()
+    each = []
     before, began = _written(), time.perf_counter()
     for number in range(count):
+        start = time.perf_counter()
         agent.add_message(DataMessageBody(data={"live": number, "temperature": 20 + number / 7}))
+        each.append(time.perf_counter() - start)
         if pause:
             time.sleep(pause)
     seconds = time.perf_counter() - began
     agent.teardown()
-    print(seconds, _written() - before)
+    print(seconds, _written() - before, sorted(each)[round(0.99 * (count - 1))], max(each))
 
 
 if __name__ == "__main__":

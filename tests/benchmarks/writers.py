@@ -13,8 +13,12 @@ _PROGRAM = Path(__file__).with_name("writer.py")
 class Result:
     """What a writer found out."""
 
+    count: int
     seconds: float
     bytes_to_disk: int
+    percentile: float
+    """Seconds that 99 of 100 messages took at most."""
+    longest: float
 
 
 def write(node: Node, writers: int, count: int, pause: float = 0) -> list[Result]:
@@ -32,14 +36,14 @@ def write(node: Node, writers: int, count: int, pause: float = 0) -> list[Result
     for process in processes:
         process.stdin.write("\n")  # type: ignore[union-attr]
         process.stdin.flush()  # type: ignore[union-attr]
-    return [_result(process) for process in processes]
+    return [_result(process, count) for process in processes]
 
 
 def _start(node: Node, count: int, pause: float) -> Process:
     return node.spawn([str(_PROGRAM), str(count), str(pause)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
 
-def _result(process: Process) -> Result:
+def _result(process: Process, count: int) -> Result:
     output, _ = process.communicate()
-    seconds, bytes_to_disk = output.split()
-    return Result(float(seconds), int(bytes_to_disk))
+    seconds, bytes_to_disk, percentile, longest = output.split()
+    return Result(count, float(seconds), int(bytes_to_disk), float(percentile), float(longest))

@@ -5,14 +5,16 @@ import csv
 import json
 import random
 from collections.abc import Generator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 from testbed.waiting import wait_for
 
+from tests.broker.trials import try_out
 from tests.support.backend_node import MakeNode, Node, config_message, data_message, free_port
-from tests.support.platforms import Platform, TentaPlatform, ThingsBoardPlatform
+from tests.support.platforms import Platform, TentaPlatform, ThingsBoardPlatform, judged
 
 HASTY = {"to_try_again": 0.02}
 LOG = {"variant": "log", "level": "ERROR", "subject": "a subject", "body": "a body"}
@@ -24,17 +26,20 @@ def platform(request: pytest.FixtureRequest, tmp_path: Path) -> Generator[Platfo
     """Each platform in turn; at the end, everything that has arrived must have been in its form."""
     tenta = request.param == "tenta"
     platform: Platform = TentaPlatform(tmp_path / "broker", free_port()) if tenta else ThingsBoardPlatform()
-    yield platform
-    try:
-        platform.check()
-    finally:
-        platform.close()
+    with judged(platform):
+        yield platform
+
+
+@pytest.fixture(params=["5", "3.1.1"])
+def protocol(request: pytest.FixtureRequest) -> str:
+    """Each version of MQTT in turn."""
+    return str(request.param)
 
 
 @pytest.fixture
-def node(make_node: MakeNode, platform: Platform) -> Node:
-    """A node that is configured for the platform."""
-    return make_node(platform.port, provider=platform.provider)
+def node(make_node: MakeNode, platform: Platform, protocol: str) -> Node:
+    """A node that is configured for the platform, and for that version."""
+    return make_node(platform.port, provider=platform.provider, protocol=protocol)
 
 
 def _numbers(platform: Platform) -> list[Any]:
@@ -74,7 +79,7 @@ def test_a_backlog_arrives_whole_and_live_samples_go_first(node: Node, platform:
     node.wait_until_empty(60)
     wait_for(lambda: len(platform.samples()) >= 10_001, 10, "all messages", interval=0.5)
     numbers = _numbers(platform)
-    assert numbers[:50] == list(range(9_950, 10_000))
+    assert set(numbers[:50]) <= set(range(9_900, 10_000))
     assert numbers.index(-1) < 9_000
     assert sorted(numbers) == list(range(-1, 10_000))
 
@@ -100,12 +105,13 @@ def test_at_most_one_window_comes_twice_when_the_connection_breaks(node: Node, p
     node.wait_until_empty(60)
     wait_for(lambda: set(_numbers(platform)) == set(range(10_000)), 10, "all messages", interval=0.5)
     times = collections.Counter(_numbers(platform))
-    assert sum(times.values()) - len(times) <= 50
+    assert sum(times.values()) - len(times) <= 500
 
 
 def test_a_broker_that_is_restarted_again_and_again_costs_no_sample(node: Node, platform: Platform) -> None:
     chance = random.Random(1)
-    node.start(hurry={**HASTY, "of_a_suspect": 0.1, "for_a_witness": 0.1})
+    soon = {"of_a_suspect": 0.1, "for_a_witness": 0.1, "between_retries": 1.0, "between_looks_at_retries": 0.5}
+    node.start(hurry={**HASTY, **soon})
     node.wait_until_connected()
     count = 0
     for _ in range(50):
@@ -115,13 +121,10 @@ def test_a_broker_that_is_restarted_again_and_again_costs_no_sample(node: Node, 
         platform.restart()
     node.wait_until_empty(60)
     wait_for(lambda: set(_numbers(platform)) == set(range(count)), 10, "all messages", interval=0.5)
-    assert "was removed" not in node.log
+    assert node.execute("SELECT COUNT(*) FROM DROPPED") == [(0,)]
 
 
-def test_what_cannot_be_sent_stands_in_nobodys_way_and_is_reported_once(
-    make_node: MakeNode, platform: Platform
-) -> None:
-    node = make_node(platform.port, provider=platform.provider)
+def test_what_cannot_be_sent_stands_in_nobodys_way_and_is_reported_once(node: Node, platform: Platform) -> None:
     node.config["logging_verbosity"]["message_sending"] = "WARNING"
     node.write_config(node.config)
     node.fill(data_message(number=float("nan")) for _ in range(120))
@@ -142,6 +145,76 @@ def test_a_long_log_message_is_cut(node: Node, platform: Platform) -> None:
     assert platform.logs()[0].endswith("[cut]")
 
 
+def test_messages_stay_until_it_is_decided_which_broker_is_theirs(node: Node, platform: Platform) -> None:
+    releases = try_out(node, host="the.accepted.one")
+    node.add(*(data_message(number=number) for number in range(20)))
+    process = node.start()
+    wait_for(lambda: sorted(_numbers(platform)) == list(range(20)), 20, "all messages")
+    node.add(data_message(number=20))
+    wait_for(lambda: 20 in _numbers(platform), 10, "another one")
+    assert node.queue_length() >= 21, "what another broker acknowledged is not lost to the accepted one"
+    process.terminate()
+    process.wait(30)
+    assert node.queue_length() >= 21, "nor when it is undone"
+    node.start()
+    releases.end_probation()
+    node.wait_until_empty()
+
+
+def test_of_a_trial_with_the_same_broker_nothing_stays(node: Node, platform: Platform) -> None:
+    try_out(node, password="an older one")
+    node.add(data_message(number=1))
+    node.start()
+    node.wait_until_empty()
+    assert _numbers(platform) == [1]
+
+
+# A week without the broker of the config, and an hour of the one before it, in seconds.
+WEEK = {"until_former": 2, "between_formers": 1e6}
+
+
+def _move_away(node: Node, port: int, **general: Any) -> None:
+    """Let the node's config have another broker than the one until now, which is remembered."""
+    former = {"general": {**node.config["general"], **general}, "backend": node.config["backend"]}
+    past = {"former_connections": [former], "connected_since": 1}
+    (node.data.parent / "updates.json").write_text(json.dumps(past))
+    connection = {**node.config["backend"]["mqtt_connection"], "port": port}
+    node.write_config({**node.config, "backend": {**node.config["backend"], "mqtt_connection": connection}})
+
+
+def test_a_broker_that_is_gone_for_good_costs_neither_operator_nor_samples(node: Node, platform: Platform) -> None:
+    port = free_port()
+    _move_away(node, port)
+    node.add(*(data_message(number=number) for number in range(20)))
+    node.start(hurry=WEEK | HASTY)
+    wait_for(lambda: sorted(_numbers(platform)) == list(range(20)), 30, "all messages, at the broker before")
+    wait_for(lambda: platform.logs(), 10, "the operator to be told")
+    [told] = [log for log in platform.logs() if "No connection to" in log]
+    assert f":{port} for 0 days" in told and "offer a config with a broker that is there" in told
+    assert not node.link["connected"] and "accepted before, is used meanwhile" in node.link["reason"]
+    platform.offer({"general": GENERAL}, 3)
+    _wait_for_revisions(node, 3)
+    node.wait_until_empty()
+
+
+def test_the_broker_of_the_config_is_not_given_up(make_node: MakeNode, tmp_path: Path) -> None:
+    """After the hour it has its turn again, and no message is lost meanwhile."""
+    with closing(TentaPlatform(tmp_path / "former", free_port())) as former:
+        port = free_port()
+        node = make_node(former.port, provider="tenta")
+        _move_away(node, port)
+        node.start(hurry=WEEK | HASTY | {"of_a_former": 5})
+        node.add(data_message(number=1))
+        wait_for(lambda: _numbers(former) == [1], 30, "the broker before")
+        wait_for(lambda: "meanwhile" not in str(node.link.get("reason")), 30, "the turn of the config's one")
+        with closing(TentaPlatform(tmp_path / "own", port)) as own:
+            node.add(data_message(number=2))  # now that somebody listens there
+            wait_for(lambda: _numbers(own) == [2], 30, "the broker of the config")
+            node.wait_until_empty()
+            assert node.link["connected"] and node.link["reason"] is None
+        assert _numbers(former) == [1]
+
+
 def test_an_offer_becomes_pending_and_is_answered(node: Node, platform: Platform) -> None:
     node.start()
     node.wait_until_connected()
@@ -149,7 +222,7 @@ def test_an_offer_becomes_pending_and_is_answered(node: Node, platform: Platform
     _wait_for_revisions(node, 3)
     assert node.pending() == [{"general": {**GENERAL, "config_revision": 3}, "more": {"a": [1, None]}}]
     wait_for(lambda: '""status"":""received""' in node.archive(), 5, "the answer")
-    assert (node.data / "run" / "pending-config").exists()
+    assert (node.data / "run-backend" / "pending-config").exists()
 
 
 def test_an_offer_survives_until_the_node_comes(node: Node, platform: Platform) -> None:
@@ -165,7 +238,7 @@ def test_an_offer_survives_a_kill_of_the_backend(node: Node, platform: Platform)
     process.kill()
     node.start()
     platform.offer({"general": GENERAL}, 4)
-    _wait_for_revisions(node, 3, 4)
+    _wait_for_revisions(node, 4)
 
 
 def test_offers_arrive_after_a_blip(node: Node, platform: Platform) -> None:
@@ -178,13 +251,13 @@ def test_offers_arrive_after_a_blip(node: Node, platform: Platform) -> None:
     _wait_for_revisions(node, 3)
 
 
-def test_only_newer_offers_are_taken(node: Node, platform: Platform) -> None:
-    node.start()  # with a config of revision 2
+def test_the_offer_that_came_last_waits_whatever_its_revision(node: Node, platform: Platform) -> None:
+    """The updater decides what is old, and answers."""
+    node.start(hurry={"between_offers": 0.1})  # with a config of revision 2
     node.wait_until_connected()
-    for revision in (1, 2, 4, 4, 3, 5):
+    for revision in (1, 5, 4, 4, 2, 5):
         platform.offer({"general": GENERAL}, revision)
-    _wait_for_revisions(node, 4, 5)
-    assert "Ignored a config offer of revision 3" in node.log
+    _wait_for_revisions(node, 4)
 
 
 def test_offers_do_not_pile_up_without_bound(node: Node, platform: Platform) -> None:
@@ -192,7 +265,7 @@ def test_offers_do_not_pile_up_without_bound(node: Node, platform: Platform) -> 
     node.wait_until_connected()
     for revision in range(3, 40):
         platform.offer({"general": GENERAL}, revision)
-    wait_for(lambda: _revisions(node) == list(range(24, 40)), 20, "the newest to be kept")
+    wait_for(lambda: _revisions(node) == [39], 20, "the newest to be kept")
 
 
 @pytest.mark.parametrize(("size", "taken"), [(60_000, True), (65_536, False)])
@@ -200,8 +273,10 @@ def test_offers_are_bounded_in_size(node: Node, platform: Platform, size: int, t
     node.start()
     node.wait_until_connected()
     platform.offer({"general": GENERAL, "x": "x" * size}, 3)
+    if taken:
+        _wait_for_revisions(node, 3)
     platform.offer({"general": GENERAL}, 4)
-    _wait_for_revisions(node, *([3, 4] if taken else [4]))
+    _wait_for_revisions(node, 4)
 
 
 def test_an_invalid_offer_is_rejected_at_once(node: Node, platform: Platform) -> None:
@@ -227,8 +302,8 @@ def test_what_is_no_offer_does_no_harm_and_is_not_reported_for_ever(node: Node, 
     assert process.poll() is None
 
 
-def test_refused_credentials_are_named_once(make_node: MakeNode, platform: Platform) -> None:
-    node = make_node(platform.port, provider=platform.provider, username="wrong")
+def test_refused_credentials_are_named_once(make_node: MakeNode, platform: Platform, protocol: str) -> None:
+    node = make_node(platform.port, provider=platform.provider, username="wrong", protocol=protocol)
     node.start(hurry=HASTY)
     wait_for(lambda: "Not authorized" in str(node.link.get("reason")), 10, "the reason")
     assert "check client_id, username and password" in node.link["reason"]

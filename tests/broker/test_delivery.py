@@ -15,6 +15,7 @@ from tests.support.recorder import Recorder
 from tests.support.validators import tenta
 
 OFTEN = {"between_reports": 0.1}
+WINDOW = 500  # max_parallel_messages
 LOG = {"variant": "log", "level": "ERROR", "subject": "s", "body": "b"}
 
 
@@ -86,7 +87,7 @@ def test_the_newest_go_first(node: Node, recorder: Recorder) -> None:
     node.wait_until_empty(60)
     wait_for(lambda: len(recorder.elements("measurements")) == 20_001, 10, "all messages", interval=0.5)
     numbers = _numbers(recorder.elements("measurements"))
-    assert numbers[:50] == list(range(19_950, 20_000))  # one window: oldest first among the newest
+    assert set(numbers[:50]) <= set(range(19_900, 20_000))
     assert numbers.index(-1) < 19_000
     assert sorted(numbers) == list(range(-1, 20_000))
 
@@ -135,7 +136,7 @@ def test_duplicates_after_a_kill_of_the_broker_are_bounded_by_one_window(
     broker.start()
     node.wait_until_empty(30)
     times = collections.Counter(_numbers(recorder.elements("measurements")))
-    assert sum(times.values()) - len(times) <= 50
+    assert sum(times.values()) - len(times) <= WINDOW
 
 
 def test_at_most_one_window_comes_twice_when_the_backend_is_killed(node: Node, recorder: Recorder) -> None:
@@ -147,7 +148,7 @@ def test_at_most_one_window_comes_twice_when_the_backend_is_killed(node: Node, r
     node.start()
     node.wait_until_empty(30)
     wait_for(lambda: set(_numbers(recorder.elements("measurements"))) == set(range(20_000)), 10, "all", 0.5)
-    assert len(recorder.elements("measurements")) <= 20_050
+    assert len(recorder.elements("measurements")) <= 20_000 + WINDOW
 
 
 def test_a_sample_wakes_the_backend(node: Node, recorder: Recorder) -> None:
@@ -156,3 +157,36 @@ def test_a_sample_wakes_the_backend(node: Node, recorder: Recorder) -> None:
     node.add(data_message(number=1))
     recorder.wait_for_element("measurements", 5, "the sample", '"number": 1')
     assert json.loads(recorder.arrivals[0].payload)[0]["value"]["number"] == 1
+
+
+def test_what_was_dropped_is_told_when_there_is_a_link_and_cannot_be_dropped(
+    node: Node, recorder: Recorder
+) -> None:
+    node.add(data_message(number=1))
+    node.execute("INSERT INTO DROPPED VALUES ('log', 10400, 0), ('archive', 7, 2)")
+    node.start(hurry={"between_losses": 0.2})
+    recorder.wait_for_element("logs", 10, "the report", "10400 log")
+    assert "5 archive" in json.dumps(recorder.elements("logs"))
+    wait_for(lambda: node.execute("SELECT COUNT(*) FROM DROPPED WHERE reported < count") == [(0,)], 10, "the note")
+    node.stop_all()
+    assert len(recorder.elements("logs")) == 1
+    assert node.queue_length() == 0
+
+
+def test_a_queue_that_somebody_holds_silences_nobody(node: Node, recorder: Recorder) -> None:
+    node.add(data_message(number=1))
+    node.start(hurry=OFTEN)
+    node.wait_until_empty()
+    with node.holding_the_queue():
+        node.add(data_message(number=2))
+        recorder.wait_for_element("measurements", 10, "the sample", '"number": 2')
+        recorder.wait_for_element("logs", 10, "the report", "they wait in memory")
+        # What it cannot remove it does not send again.
+        node.add(data_message(number=3))
+        recorder.wait_for_element("measurements", 10, "the sample", '"number": 3')
+    node.add(data_message(number=4))
+    recorder.wait_for_element("measurements", 10, "the sample", '"number": 4')
+    node.wait_until_empty()
+    assert _numbers(recorder.elements("measurements")) == [1, 2, 3, 4]
+    archived = [json.loads(row["message_body"]) for row in csv.DictReader(node.archive().splitlines())]
+    assert [body["data"]["number"] for body in archived if body["variant"] == "data"] == [1, 2, 3, 4]

@@ -2,7 +2,6 @@
 
 import datetime
 from pathlib import Path
-from typing import Any
 
 import pytest
 from testbed.broker import Broker, Tls
@@ -12,16 +11,12 @@ from ivy.cli.doctor.finding import Finding
 from ivy.types import link_report
 from ivy.types.config import Config, MQTTBrokerConfig
 from ivy.types.link_report import LinkReport
+from tests.broker.configs import config_for
 from tests.support.backend_node import PASSWORD, SENSOR, free_port
 from tests.support.helpers import make_config
 from tests.support.openssl import openssl
 
 DAYS_OF_A_SHORT_LIFE = 3
-
-
-def config_for(port: int, **connection: Any) -> Config:
-    broker = {"host": "127.0.0.1", "port": port, "client_id": SENSOR, "username": SENSOR, "password": PASSWORD}
-    return make_config(backend={"provider": "tenta", "mqtt_connection": {**broker, **connection}})
 
 
 def findings(config: Config) -> dict[str, Finding]:
@@ -38,6 +33,11 @@ def test_a_wrong_password_is_told_with_what_to_do(broker: Broker) -> None:
     login = findings(config_for(broker.port, password="wrong"))["login"]
     assert "Not authorized" in login.text
     assert "password" in login.remedy
+
+
+def test_a_password_that_nobody_knows_here_is_not_tried(broker: Broker) -> None:
+    login = findings(config_for(broker.port, password="***"))["login"]
+    assert "not tried" in login.text and "sudo ivy doctor" in login.remedy
 
 
 def test_nobody_listens() -> None:

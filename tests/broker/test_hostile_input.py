@@ -1,6 +1,7 @@
 """Thousands of mutated offers, calls and answers over the broker: the backend stays, as it was, and as small.
 
-`IVY_HOSTILE_INPUTS=10000` sends more of them to each platform than the default, which takes half a minute.
+`IVY_HOSTILE_INPUTS=10000` sends more of them to each platform than the default, which takes half a minute; and
+`IVY_HOSTILE_CALLS=130000` calls each method ten thousand times.
 """
 
 import json
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from testbed.broker import Broker
 from testbed.waiting import wait_for
 
+from ivy.types import calls
 from tests.support.backend_node import SENSOR, MakeNode, Node, data_message
 from tests.support.platforms import ThingsBoardPlatform
 from tests.support.recorder import Recorder
@@ -22,6 +24,10 @@ from tests.support.recorder import Recorder
 _INPUTS = int(os.environ.get("IVY_HOSTILE_INPUTS", "3000"))
 _WARM_UP = 1_000
 _MOST_GROWTH = 2_000_000  # bytes
+_CALLS = int(os.environ.get("IVY_HOSTILE_CALLS", "20000"))
+_CALLS_AT_ONCE = 10_000
+_SECONDS_FOR_CALLS = 400
+_MOST_GROWTH_IN_A_FLOOD = 100_000_000  # of MemoryMax=256M
 _LAST = 2_147_483_000
 
 _CONFIG = {
@@ -32,10 +38,16 @@ _DEVICE = "v1/devices/me"
 _TENTA = [(f"configurations/{SENSOR}", {"revision": 3, "configuration": _CONFIG})]
 _THINGSBOARD: list[tuple[str, Any]] = [
     (f"{_DEVICE}/attributes", {"configuration": _CONFIG}),
-    (f"{_DEVICE}/attributes", {"deleted": ["configuration"]}),
-    (f"{_DEVICE}/attributes/response/1", {"shared": {"configuration": _CONFIG}}),
+    (f"{_DEVICE}/attributes", {"deleted": ["configuration", "sw_title", "sw_version"]}),
+    (f"{_DEVICE}/attributes", {"sw_title": "ivy", "sw_version": "9.1.0"}),
+    (
+        f"{_DEVICE}/attributes/response/1",
+        {"shared": {"configuration": _CONFIG, "fw_title": "ivy", "fw_version": "1"}},
+    ),
     (f"{_DEVICE}/rpc/request/1", {"method": "restart", "params": {"name": "system-checks"}}),
     (f"{_DEVICE}/rpc/request/2", {"method": "status", "params": None}),
+    (f"{_DEVICE}/rpc/request/3", {"method": "logs", "params": {"name": "system-checks", "lines": 200}}),
+    (f"{_DEVICE}/rpc/request/4", {"method": "resend", "params": {"since": "2026-11-20", "until": 1_700_000_000}}),
     (f"{_DEVICE}/rpc/response/1", {"maxInflightMessages": 100, "rateLimits": {"messages": "20000:1,600000:60"}}),
 ]
 _TOKENS = [
@@ -43,7 +55,9 @@ _TOKENS = [
     b"NaN",
     b"1e999",
     b"-1",
-    b"9" * 5000,
+    b"9" * 5000,  # Python makes no number of more than 4300 digits
+    b"-" + b"9" * 6000,
+    b"0." + b"1" * 6000,
     b"[" * 300,
     b'"\\ud800"',
     b"\xff",
@@ -121,11 +135,9 @@ def _check_pending(node: Node) -> None:
     for config in pending:
         general = config["general"]
         assert type(general["config_revision"]) is int
-        assert general["config_revision"] > 2
         assert all(part.isdecimal() for part in general["software_version"].split("-")[0].split("."))
-    revisions = [config["general"]["config_revision"] for config in pending]
-    assert revisions == sorted(set(revisions))
-    assert [path.name for path in node.data.glob("state.json*")] == ["state.json"]
+    assert len({json.dumps(config) for config in pending}) == len(pending), "each is there once"
+    assert [path.name for path in node.data.glob("backend/state.json*")] == ["state.json"]
     flags = {path.name for path in (node.data / "run").glob("restart-*")}
     assert flags <= {"restart-system-checks"}
 
@@ -141,6 +153,49 @@ def test_thingsboard(make_node: MakeNode) -> None:
         platform.check()
     finally:
         platform.close()
+
+
+_METHODS = [*(method for method in calls.METHODS if method != "status"), "exec", ""]
+_PARAMS: list[Any] = [
+    *({"name": "x"}, {"name": "system-checks", "lines": 200}, {"lines": "9" * 5000}, {"name": "../x" * 500}),
+    *({"since": "-2h"}, {"since": 1e308, "until": []}, {"x" * 5000: {}}, "system-checks", None, {}, [[]] * 500),
+]
+
+
+def test_thousands_of_calls_of_each_method_without_a_pause(make_node: MakeNode) -> None:
+    """Some thousand a second: they are answered or not, and samples go on. Root sees one of each method."""
+    platform = ThingsBoardPlatform()
+    try:
+        node = make_node(platform.port, provider="thingsboard")
+        node.fake("systemctl", "echo ActiveState=active")
+        process = node.start()
+        node.wait_until_connected()
+        before, since = _resident_bytes(process.pid), node.link["since"]
+        for number in range(_CALLS):
+            method = "status" if number % 100 == 0 else _METHODS[number % len(_METHODS)]
+            call = {"method": method, "params": _PARAMS[number // len(_METHODS) % len(_PARAMS)]}
+            platform.server.send(f"{_DEVICE}/rpc/request/{number}", json.dumps(call).encode())
+            if number % 5_000 == 0:
+                node.add(data_message(number=number))
+            if number % _CALLS_AT_ONCE == _CALLS_AT_ONCE - 1:
+                _wait_for_an_answer(platform, _LAST + number)
+                print(f"{number + 1} calls: {_resident_bytes(process.pid) - before} bytes more")
+        node.wait_until_empty(_SECONDS_FOR_CALLS)
+        assert process.poll() is None
+        assert node.link["since"] == since
+        assert _resident_bytes(process.pid) - before < _MOST_GROWTH_IN_A_FLOOD
+        assert "Traceback" not in node.log
+        flags = {f"call-{method}" for method in calls.BY_ROOT}
+        found = {path.name for path in node.data.glob("run*/*") if path.name.startswith(("restart-", "call-"))}
+        assert found - {"restart-system-checks"} == flags
+    finally:
+        platform.close()
+
+
+def _wait_for_an_answer(platform: ThingsBoardPlatform, number: int) -> None:
+    """Behind too many calls the answer to the node's own ping would come too late, and the connection end."""
+    platform.server.send(f"{_DEVICE}/rpc/request/{number}", b'{"method":"ping"}')
+    wait_for(lambda: number in platform.server.answers, _SECONDS_FOR_CALLS, "the answer to the last call")
 
 
 @pytest.mark.parametrize("edits", [[(0.0, 0, b"x")], [(0.5, 3, b"")], [(1.0, 0, b"yz")]])

@@ -6,14 +6,18 @@ import os
 import socket
 import time
 from collections.abc import Generator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
+from typing import Any
 
 import pytest
-from testbed.broker import Broker, Tls
+from testbed.broker import OPERATOR, Broker, Tls
 from testbed.waiting import wait_for
 
-from tests.broker.fake import CONNACK, FakeBroker, HangingUp, TalkingNonsense
+from ivy.cli.doctor import checks_network
+from ivy.types import link_report
+from tests.broker.configs import config_for
+from tests.broker.fake import CONNACK, Broker5, FakeBroker, HangingUp, TalkingNonsense
 from tests.support.backend_node import (
     PASSWORD,
     SENSOR,
@@ -103,7 +107,7 @@ def test_a_broker_that_talks_nonsense_is_given_up(make_node: MakeNode, answer: b
         node = make_node(broker.port)
         process = node.start(hurry={"to_connect": 0.5, **_often(), **HASTY})
         wait_for(lambda: len(broker.greetings) >= 3, 10, "other tries")
-        assert all(b"\x00\x04MQTT\x04" in greeting for greeting in broker.greetings)  # always MQTT 3.1.1
+        assert all(b"\x00\x04MQTT" in greeting for greeting in broker.greetings)
         assert process.poll() is None
         assert "No connection" in node.log
         assert "Traceback" not in node.log
@@ -114,7 +118,11 @@ def test_it_connects_when_the_broker_has_come_to_its_senses(make_node: MakeNode,
         node = make_node(fake.port)
         process = node.start(hurry=HASTY)
         wait_for(lambda: fake.connections >= 2, 10, "another try")
-    with Broker("127.0.0.1", fake.port, {SENSOR: PASSWORD}, directory=tmp_path / "broker"):
+    users = {SENSOR: PASSWORD, OPERATOR: PASSWORD}
+    with (
+        Broker("127.0.0.1", fake.port, users, directory=tmp_path / "broker") as broker,
+        closing(Recorder(broker.address, broker.port, OPERATOR, PASSWORD)),
+    ):
         node.add(data_message(number=1))
         node.wait_until_empty()
         assert process.poll() is None
@@ -132,7 +140,66 @@ def test_a_stalled_connection_is_remade(node: Node, broker: Broker, recorder: Re
     recorder.wait_for_element("measurements", 5, "the message", '"number": 1')
 
 
-def test_a_slow_broker_is_not_a_stalled_one(node: Node, broker: Broker) -> None:
+class Silent(Broker5):
+    """Answers all but publications, until it is told to."""
+
+    answers = False
+
+    def judge(self, topic: str, elements: list[Any]) -> int | None:
+        return 0 if self.answers else None
+
+
+def test_a_broker_that_acknowledges_nothing_is_a_problem_over_all_connections(
+    make_node: MakeNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Silent() as broker:
+        node = make_node(broker.port)
+        node.add(data_message(number=1))
+        node.start(hurry={"until_stalled": 0.5, "until_stuck": 1.5, **_often(), **HASTY})
+        wait_for(lambda: node.link.get("stuck_since"), 20, "the trouble to be told")
+        assert node.link["has_delivered"] is False
+        assert broker.connections >= 2
+        _wait_for_status(node, "s ago is not acknowledged")
+        monkeypatch.setattr(link_report, "LINK_REPORT_FILE", str(node.data / "run-backend" / "link.json"))
+        config = config_for(broker.port)
+
+        def found() -> str | None:
+            [login] = [each for each in checks_network.backend(config) if each.check == "login"]
+            return login.text if "has not acknowledged what was sent" in login.text else None
+
+        wait_for(found, 20, "doctor to say so")
+        broker.answers = True
+        node.wait_until_empty()
+        wait_for(lambda: node.link["stuck_since"] is None, 10, "the end of the trouble")
+        assert node.link["has_delivered"] is True
+
+
+class Forgetful(Broker5):
+    """Forgets to answer to one publication."""
+
+    has_forgotten = False
+
+    def judge(self, topic: str, elements: list[Any]) -> int | None:
+        if "13.5" in json.dumps(elements) and not self.has_forgotten:
+            self.has_forgotten = True
+            return None
+        return 0
+
+
+def test_what_is_not_acknowledged_while_others_are_is_sent_again(make_node: MakeNode) -> None:
+    with Forgetful() as broker:
+        node = make_node(broker.port, max_parallel_messages=2)
+        node.start(hurry={"until_stalled": 0.5, **_often(), **HASTY})
+        node.add(data_message(number=13.5))
+        number = 0
+        while 13.5 not in broker.numbers():
+            node.add(data_message(number=number))
+            number += 1
+            assert number < 10_000
+        node.wait_until_empty()
+
+
+def test_a_slow_broker_is_not_a_stalled_one(node: Node, broker: Broker, recorder: Recorder) -> None:
     """The time begins when something is sent, not when the last answer came."""
     node.start(hurry={"until_stalled": 0.5, **_often()})
     node.wait_until_connected()
@@ -155,8 +222,19 @@ def test_the_link_report_tells_what_is(node: Node, broker: Broker) -> None:
     address = f"127.0.0.1:{broker.port}"
     report = node.link
     assert abs(report.pop("since") - time.time()) < 10
-    expected = {"broker": address, "connected": True, "reason": None, "last_acknowledged": None, "invocation": ""}
-    assert report == expected
+    assert report == {
+        "broker": address,
+        "connected": True,
+        "reason": None,
+        "warning": None,
+        "last_acknowledged": None,
+        "has_delivered": False,
+        "stuck_since": None,
+        "protocol": "5",
+        "troubles": [],
+        "nobody_listens": False,
+        "invocation": "",
+    }
     broker.stop()
     _wait_for_reason(node, f"cannot connect to {address}: [Errno 111] Connection refused")
     assert node.link["connected"] is False
@@ -164,7 +242,9 @@ def test_the_link_report_tells_what_is(node: Node, broker: Broker) -> None:
     assert node.link["reason"] == "the backend was stopped"
 
 
-def test_the_link_report_tells_when_the_broker_took_messages(node: Node, broker: Broker) -> None:
+def test_the_link_report_tells_when_the_broker_took_messages(
+    node: Node, broker: Broker, recorder: Recorder
+) -> None:
     process = node.start(hurry={"between_renewals": 0.1, **_often()})
     node.wait_until_connected()
     since = node.link["since"]
@@ -182,14 +262,14 @@ def test_the_link_report_tells_when_the_broker_took_messages(node: Node, broker:
 def test_the_link_report_of_a_killed_backend_is_not_believed(make_node: MakeNode) -> None:
     with FakeBroker() as broker:
         node = make_node(broker.port)
-        (node.data / "run").mkdir()
+        (node.data / "run-backend").mkdir()
         stale = {"broker": f"127.0.0.1:{broker.port}", "connected": True, "since": 1.7e9, "reason": None}
-        (node.data / "run" / "link.json").write_text(json.dumps(stale))
+        (node.data / "run-backend" / "link.json").write_text(json.dumps(stale))
         node.start()
         wait_for(lambda: node.link["connected"] is False, 10, "another report")
 
 
-def test_the_status_line_tells_what_matters(node: Node, broker: Broker) -> None:
+def test_the_status_line_tells_what_matters(node: Node, broker: Broker, recorder: Recorder) -> None:
     node.start(hurry=_often())
     _wait_for_status(node, f"connected to 127.0.0.1:{broker.port}, 0 queued, nothing sent yet")
     node.add(data_message(number=1))
@@ -300,8 +380,11 @@ def authorities(tmp_path: Path) -> Path:
 def tls_broker(authorities: Path) -> Generator[Broker, None, None]:
     """A broker that speaks TLS only."""
     tls = Tls(authorities / "broker.pem", authorities / "broker.key")
-    users = {SENSOR: PASSWORD}
-    with Broker("127.0.0.1", free_port(), users, directory=authorities / "broker", tls=tls) as broker:
+    users = {SENSOR: PASSWORD, OPERATOR: PASSWORD}
+    with (
+        Broker("127.0.0.1", free_port(), users, directory=authorities / "broker", tls=tls) as broker,
+        closing(Recorder(broker.address, broker.port, OPERATOR, PASSWORD, authorities / "right.pem")),
+    ):
         yield broker
 
 
@@ -327,6 +410,21 @@ def test_tls_with_another_host_name_is_refused(make_node: MakeNode, authorities:
     node.start()
     _wait_for_reason(node, "certificate verify failed")
     assert node.link["connected"] is False
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "directory"])
+def test_what_is_no_certificate_file_is_not_waited_for(
+    make_node: MakeNode, authorities: Path, tls_broker: Broker, kind: str
+) -> None:
+    """An operator can offer any path, and a procedure can make a pipe."""
+    os.mkfifo(authorities / "pipe")
+    path = {"pipe": authorities / "pipe", "device": Path("/dev/zero"), "directory": authorities}[kind]
+    node = make_node(tls_broker.port, tls={"enabled": True, "ca_file": str(path)})
+    node.start(hurry=HASTY)
+    _wait_for_reason(node, f"is not a regular file: '{path}'")
+    config = config_for(tls_broker.port, tls={"enabled": True, "ca_file": str(path)})
+    [tls] = [finding for finding in checks_network.backend(config) if finding.check == "tls"]
+    assert not tls.ok and str(path) in tls.text
 
 
 def test_a_certificate_file_may_come_later(make_node: MakeNode, authorities: Path, tls_broker: Broker) -> None:

@@ -1,22 +1,14 @@
 """Config offers from a real broker: taken into the state, or refused without harm."""
 
 import json
-from typing import Any
 
 import pytest
 from testbed.broker import Broker
 from testbed.waiting import wait_for
 
-from tests.support.backend_node import SENSOR, Node, data_message
+from tests.broker.offers import TOPIC, offer
+from tests.support.backend_node import SENSOR, Node, data_message, stop
 from tests.support.recorder import Recorder
-
-TOPIC = f"configurations/{SENSOR}"
-
-
-def offer(revision: int, **more: Any) -> str:
-    """An offer as Tenta sends it."""
-    configuration = {"general": {"software_version": "1.0.1", "system_identifier": SENSOR}, **more}
-    return json.dumps({"revision": revision, "configuration": configuration})
 
 
 def _revisions(node: Node) -> list[int]:
@@ -44,12 +36,24 @@ def test_an_offer_from_before_the_start_becomes_pending(node: Node, recorder: Re
     _wait_for_revisions(node, 3)
 
 
-def test_only_newer_offers_are_taken(node: Node, recorder: Recorder) -> None:
-    node.start()  # with a config of revision 2
+def test_the_offer_that_came_last_waits_whatever_its_revision(node: Node, recorder: Recorder) -> None:
+    node.start(hurry={"between_offers": 0.1})  # with a config of revision 2
     node.wait_until_connected()
-    for revision in (1, 2, 4, 4, 3, 5):
+    for revision in (1, 5, 4, 5, 2, 4):
         recorder.publish(TOPIC, offer(revision))
-    _wait_for_revisions(node, 4, 5)
+    _wait_for_revisions(node, 4)
+
+
+def test_an_offer_that_is_held_back_is_stored_when_the_backend_is_stopped(node: Node, recorder: Recorder) -> None:
+    process = node.start(hurry={"between_offers": 600})
+    node.wait_until_connected()
+    recorder.publish(TOPIC, offer(3))
+    _wait_for_revisions(node, 3)
+    recorder.publish(TOPIC, offer(4))
+    recorder.publish(TOPIC, "no offer")  # as it is reported, the one before it has come
+    wait_for(lambda: "A config offer was ignored" in node.log, 10, "both to come")
+    stop(process, 30)
+    assert _revisions(node) == [4]
 
 
 def test_an_offer_that_cannot_be_stored_stops_no_message_and_is_tried_again(node: Node, recorder: Recorder) -> None:
@@ -97,7 +101,7 @@ def test_what_is_no_offer_is_reported_and_does_no_harm(node: Node, recorder: Rec
     recorder.wait_for_element("logs", 5, "the report", "A config offer was ignored")
     assert node.log.count("A config offer was ignored") == 1
     assert process.poll() is None
-    assert [path.name for path in node.data.glob("state.json*")] == ["state.json"]
+    assert [path.name for path in node.data.glob("backend/state.json*")] == ["state.json"]
 
 
 def test_bytes_that_are_no_text_do_no_harm(node: Node, recorder: Recorder) -> None:
@@ -121,6 +125,20 @@ def test_a_retained_malformed_offer_is_reported_once(node: Node, broker: Broker,
     assert node.log.count("A config offer was ignored") == 1
 
 
+def test_a_retained_malformed_offer_is_not_answered_at_each_start(node: Node, recorder: Recorder) -> None:
+    recorder.publish(TOPIC, json.dumps({"revision": 7, "configuration": {}}), retain=True)
+    for _ in range(3):
+        process = node.start()
+        node.wait_until_connected()
+        wait_for(lambda: "A config offer was ignored" in node.log, 10, "the report")
+        node.add(data_message(number=1))  # the retained offer comes before its acknowledgment
+        node.wait_until_empty()
+        process.terminate()
+        process.wait()
+    assert node.log.count("A config offer was ignored") == 1
+    assert [element["revision"] for element in recorder.elements("acknowledgments")] == [7]
+
+
 def test_an_offer_that_was_taken_back_is_no_trouble(node: Node, recorder: Recorder) -> None:
     node.start()
     node.wait_until_connected()
@@ -135,4 +153,4 @@ def test_offers_do_not_pile_up_without_bound(node: Node, recorder: Recorder) -> 
     node.wait_until_connected()
     for revision in range(3, 40):
         recorder.publish(TOPIC, offer(revision))
-    _wait_for_revisions(node, *range(24, 40))
+    _wait_for_revisions(node, 39)

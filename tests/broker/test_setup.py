@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ def applied(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """The configs that are handed over, on a node whose active config has no backend."""
     configs: list[dict[str, Any]] = []
 
-    def apply_text(text: str) -> int:
+    def apply_text(text: str, _wish: update.Wish) -> int:
         Config.load_from_string(text)
         configs.append(json.loads(text))
         return 0
@@ -65,6 +66,8 @@ def test_it_tries_the_login_and_keeps_the_rest_of_the_config(
         PASSWORD,
     )
     assert "lets this node in" in capsys.readouterr().out
+    # What nobody asked for is not there: an older release, to which the node may go back, would not know it.
+    assert connection["tls"] == {"enabled": False, "ca_file": None}
 
 
 def test_a_login_that_is_refused_changes_nothing(
@@ -77,12 +80,74 @@ def test_a_login_that_is_refused_changes_nothing(
     assert call(*options(broker, str(tmp_path / "wrong")), "--no-test") == 0
 
 
+def test_hidden_means_the_password_that_the_node_has(
+    applied: list[dict[str, Any]],
+    broker: Broker,
+    password_file: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "hidden").write_text("***")
+    hidden = options(broker, str(tmp_path / "hidden"))
+    assert call(*hidden) == 2
+    assert "backend.mqtt_connection.password: is ***" in capsys.readouterr().err
+    assert call(*options(broker, password_file)) == 0
+    before = json.dumps(applied.pop())
+    monkeypatch.setattr(Releases, "active_text", lambda _: before)
+    assert call(*hidden) == 0
+    assert json.dumps(applied.pop()) == before
+
+
+@pytest.mark.parametrize("name", ["roof-7", SENSOR.upper(), f"{{{SENSOR}}}", SENSOR[:-1]])
+def test_a_name_that_tenta_cannot_know_is_refused(
+    applied: list[dict[str, Any]], broker: Broker, password_file: str, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(*options(broker, password_file), "--identifier", name) == 2
+    said = capsys.readouterr()
+    assert "--identifier: " in said.err and "is not a UUID" in said.err and name in said.err
+    assert "Trying" not in said.out and applied == []
+
+
+def test_at_the_terminal_a_name_that_tenta_can_know_is_asked_for(
+    applied: list[dict[str, Any]],
+    broker: Broker,
+    password_file: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    asked: list[str] = []
+    answers = iter(["", "roof-7", SENSOR])
+
+    def answer(question: str) -> str:
+        asked.append(question)
+        return next(answers)
+
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: True)
+    monkeypatch.setattr("builtins.input", answer)
+    given = options(broker, password_file)
+    given[given.index("--identifier") : given.index("--identifier") + 2] = []
+    assert call("--provider", "tenta", *given) == 0
+    assert asked == ["Name of this node there: "] * 3, "no host name is proposed"
+    assert "'roof-7' is not a UUID" in capsys.readouterr().out
+    assert applied[0]["general"]["system_identifier"] == SENSOR
+
+
+def test_a_host_name_is_a_name_for_thingsboard(
+    applied: list[dict[str, Any]], password_file: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    login = ["--host", "h", "--tls", "no", "--password-file", password_file]
+    assert call("--provider", "thingsboard", *login, "--no-test") == 0
+    assert applied[0]["general"]["system_identifier"] == os.uname().nodename
+
+
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
+        (["--host", "h", "--password-file", "/proc/sys/kernel/ostype"], "is not a UUID"),
         ([], "--host is missing"),
         (["--host", "h"], "--password-file is missing"),
-        (["--host", "h", "--password-file", "/nowhere"], "the password cannot be read"),
+        (["--host", "h", "--password-file", "/nowhere"], "--password-file: /nowhere cannot be read"),
         (["--host", "h", "--port", "http", "--password-file", "/dev/null"], "port: "),
     ],
 )

@@ -1,6 +1,7 @@
 """What only ThingsBoard has: its three ways to log in, limits, attributes at connect, remote calls."""
 
 import json
+import math
 import ssl
 import time
 from collections.abc import Generator
@@ -12,7 +13,7 @@ from testbed.waiting import wait_for
 
 from tests.support.backend_node import PASSWORD, SENSOR, MakeNode, Node, data_message
 from tests.support.openssl import openssl
-from tests.support.platforms import ThingsBoardPlatform
+from tests.support.platforms import ThingsBoardPlatform, judged
 from tests.support.thingsboard_server import BAD_CREDENTIALS, GRANTED, TRY_LATER, ThingsBoardServer
 from tests.support.validators import thingsboard
 
@@ -23,11 +24,8 @@ HASTY = {"to_try_again": 0.02}
 def platform() -> Generator[ThingsBoardPlatform, None, None]:
     """A server, and what has arrived there."""
     platform = ThingsBoardPlatform()
-    yield platform
-    try:
-        platform.check()
-    finally:
-        platform.close()
+    with judged(platform):
+        yield platform
 
 
 @pytest.fixture
@@ -62,6 +60,7 @@ def test_it_says_who_it_is_at_each_connect(node: Node, server: ThingsBoardServer
 
 
 def test_calls_are_answered(node: Node, server: ThingsBoardServer) -> None:
+    node.fake("systemctl", "echo ActiveState=active")
     node.start()
     node.wait_until_connected()
     assert _answer(server, "ping") == {"success": True, "result": "pong"}
@@ -69,12 +68,61 @@ def test_calls_are_answered(node: Node, server: ThingsBoardServer) -> None:
     assert status["config_revision"] == 2
     assert status["queued"] == 0
     assert _answer(server, "restart", "system-checks")["success"] is True
-    assert (node.data / "run" / "restart-system-checks").exists()
+    assert (node.data / "run-backend" / "restart-system-checks").exists()
     for method, params in (("restart", "../../bin/sh"), ("restart", None), ("exec", "rm"), ("", None)):
         answer = _answer(server, method, params)
         assert answer["success"] is False
         assert answer["error"]
-    assert [path.name for path in (node.data / "run").glob("restart-*")] == ["restart-system-checks"]
+    assert [path.name for path in (node.data / "run-backend").glob("restart-*")] == ["restart-system-checks"]
+
+
+def _root(node: Node, method: str) -> None:
+    """What units/ivy-call@.service does when it sees a flag."""
+    (node.data / "run-answers").mkdir(exist_ok=True)
+    flag = node.data / "run-backend" / f"call-{method}"
+    wait_for(flag.exists, 10, "the flag for root")
+    assert node.spawn(["-m", "ivy", "call", method]).wait(30) == 0
+    assert not flag.exists()
+
+
+def test_calls_are_answered_by_root(node: Node, server: ThingsBoardServer) -> None:
+    node.fake("systemctl", "echo ActiveState=active")
+    node.fake("journalctl", f"seq 1 20000 | sed 's/$/ {PASSWORD} {'x' * 1500}/' | tail -n 200")
+    units = node.config_file.parents[1] / "units"
+    units.mkdir()
+    (units / "ivy-system-checks.service").touch()
+    node.start(hurry={"to_answer": 60.0})  # root takes its time on a machine that is busy
+    node.wait_until_connected()
+    methods = {each["method"] for each in _answer(server, "list")["result"]["methods"]}
+    assert {"help", "ping", "status", "doctor", "logs", "restart", "reboot", "resend", "rollback"} < methods
+    number = server.call("logs", {"name": "system-checks", "lines": 200})
+    _root(node, "logs")
+    lines = wait_for(lambda: server.answers.get(number), 20, "the answer of root")["result"]["lines"]
+    assert lines[-1].startswith("20000 *** xxx"), "the newest, and no secret of the config"
+    assert len(json.dumps(lines)) < 60_000
+    bad = _answer(server, "logs", {"lines": 1000})
+    assert bad == {"success": False, "error": '"lines" must be an integer from 1 to 200; 50 if it is left out'}
+    assert "did you mean system-checks" in _answer(server, "logs", {"name": "sytem-checks"})["error"]
+    assert "did you mean reboot" in _answer(server, "rebot")["error"]
+
+
+def test_what_takes_longer_is_begun_and_told_later(node: Node, platform: ThingsBoardPlatform) -> None:
+    server = platform.server
+    node.fake("systemctl", "echo ActiveState=active")
+    node.fake("ivy", "echo 'ivy: there is nothing to go back to' >&2; exit 2")
+    node.start(hurry={"to_answer": 0.1, "between_late_looks": 0.1})
+    node.wait_until_connected()
+    assert _answer(server, "rollback")["result"].startswith("begun")
+    _root(node, "rollback")
+
+    def told() -> list[Any]:
+        elements = [element for batch in _published(server, thingsboard.TELEMETRY) for element in batch]
+        values = [element.get("values", {}) for element in elements]  # versions have no time
+        logged = [found["logging"] for found in values if "logging" in found]
+        return [line for line in logged if line["body"] == "there is nothing to go back to"]
+
+    wait_for(told, 10, "the message about it")
+    assert told()[0]["subject"].endswith("The remote call rollback failed")
 
 
 def test_a_large_sample_arrives_whole_before_it_leaves_the_queue(node: Node, platform: ThingsBoardPlatform) -> None:
@@ -89,20 +137,26 @@ def test_a_large_sample_arrives_whole_before_it_leaves_the_queue(node: Node, pla
     assert arrived == data
 
 
-LIMITS = {"maxInflightMessages": 100, "rateLimits": {"messages": "10:1,600:60", "telemetryDataPoints": "100:1"}}
+LIMITS = {
+    "maxInflightMessages": 100,
+    # By the first of them each third message would have to wait for minutes, if it counted for telemetry.
+    "rateLimits": {"messages": "3:1,20:600", "telemetryMessages": "10:1,600:60", "telemetryDataPoints": "100:1"},
+}
 
 
 def test_the_backlog_keeps_to_the_limits_and_live_samples_go_first(
-    node: Node, server: ThingsBoardServer, platform: ThingsBoardPlatform
+    make_node: MakeNode, server: ThingsBoardServer, platform: ThingsBoardPlatform
 ) -> None:
+    """The server breaks the connection of who does not, and the platform's fixture forbids that."""
     server.limits = LIMITS
+    node = make_node(server.port, provider="thingsboard", max_parallel_messages=45)  # allowed, with the versions
     node.fill(data_message(number=number, other=1) for number in range(400))
     node.start()
     node.wait_until_connected()
     wait_for(lambda: len(platform.samples()) >= 100, 20, "some of the backlog")
     node.add(data_message(number=-1))
     node.wait_until_empty(60)
-    arrivals = [a for a in list(server.arrivals) if a.topic == thingsboard.TELEMETRY]
+    arrivals = [a for a in list(server.arrivals) if a.topic == thingsboard.TELEMETRY and b'"ts"' in a.payload]
     points = [(a.time, sum(len(e["values"]) for e in json.loads(a.payload))) for a in arrivals]
     limited = points[3:]  # the first window may have gone out before the answer came
     for begin, _ in limited:
@@ -113,6 +167,39 @@ def test_the_backlog_keeps_to_the_limits_and_live_samples_go_first(
     assert numbers.index(-1) < 250
     assert set(numbers) == set(range(-1, 400))
     assert points[-1][0] - points[0][0] > 400 * 2 / 100 - 3
+
+
+def test_who_has_sent_more_than_is_allowed_before_it_was_told_gets_through(make_node: MakeNode) -> None:
+    with ThingsBoardServer(lambda *_: GRANTED) as server:
+        server.limits = {"rateLimits": {"telemetryDataPoints": "40:1"}}
+        node = make_node(server.port, provider="thingsboard", max_parallel_messages=50)
+        node.fill(data_message(number=number, other=1) for number in range(100))
+        node.start(hurry=HASTY)
+        node.wait_until_empty(60)
+        acknowledged = _published(server, thingsboard.TELEMETRY)
+        elements = [element for told in acknowledged for element in told if "ts" in element]
+        assert {element["values"].get("number") for element in elements} >= set(range(100))
+        assert len(server.closings) <= 3 and server.lost == []
+        assert "was removed" not in node.log
+
+
+def test_what_is_hard_to_send_is_stored_as_it_was_sampled(node: Node, server: ThingsBoardServer) -> None:
+    node.config["logging_verbosity"]["message_sending"] = "WARNING"
+    node.write_config(node.config)
+    data = {"a": 0.05137437372453215, "b": 1.5e19, "c": 21.0, "温度": 21.5, "CO2 <ppm>": 400, "": 1.0, "d": 1e-20}
+    node.start()
+    node.wait_until_connected()
+    node.add({"variant": "data", "data": data}, {"variant": "data", "data": data})
+    wait_for(lambda: len(server.stored) >= 2 * len(data) + 1 + 4, 10, "two samples, a report and what runs")
+    stored = {key: value for (_, key), value in server.stored.items() if not key.startswith("current_")}
+    report = stored.pop("logging")["body"]
+    assert stored == {
+        **{key: data[key] for key in ("b", "c", "温度")},
+        **{"a": 0.0513743737245322, "CO2 _ppm>": 400, "_": 1.0, "d": 0.0},
+    }
+    assert [type(stored[key]) for key in ("a", "b", "c", "d")] == [float] * 4
+    assert sum(key == "logging" for _, key in server.stored) == 1, "it is told once"
+    assert all(key in report for key in ("'CO2 <ppm>': sent as 'CO2 _ppm>'", "'': sent as '_'", "'d': rounded"))
 
 
 def test_batches_keep_to_the_size_that_the_server_names(
@@ -194,40 +281,45 @@ def test_login_with_a_certificate(make_node: MakeNode, certificates: Path) -> No
         node.wait_until_empty()
 
 
-def test_a_message_over_which_the_server_breaks_the_connection_blocks_nothing(make_node: MakeNode) -> None:
+@pytest.mark.parametrize("protocol", ["5", "3.1.1"])
+def test_a_message_that_the_server_does_not_take_blocks_nothing(make_node: MakeNode, protocol: str) -> None:
     with ThingsBoardServer(lambda _id, name, _password: GRANTED if name == SENSOR else BAD_CREDENTIALS) as server:
         server.poison = b'"number":13.5'
-        node = make_node(server.port, provider="thingsboard")
-        node.fill([data_message(number=number) for number in range(13)])
-        node.fill([data_message(number=13.5)])
-        node.fill([data_message(number=number) for number in range(14, 20)])
+        node = make_node(server.port, provider="thingsboard", protocol=protocol)
+        node.fill([data_message(number=number) for number in [*range(13), 13.5, *range(14, 20)]])
         node.start(hurry={**HASTY, "for_a_witness": 0.0})
         node.wait_until_empty(30)
-        assert server.closings == ["poison"] * 2
-        arrived = {e["values"].get("number") for told in _published(server, thingsboard.TELEMETRY) for e in told}
-        assert {*range(13), *range(14, 20)} <= arrived
-        assert node.log.count("A message was removed") == 1
+        assert len(server.closings) <= math.log2(20) + 2
+        assert set(server.closings) == {"poison" if protocol == "3.1.1" else "refused: poison"}
+        taken = [told for told in _published(server, thingsboard.TELEMETRY) if "13.5" not in json.dumps(told)]
+        elements = [element for told in taken for element in told if "ts" in element]
+        assert {element["values"].get("number") for element in elements} == {*range(13), *range(14, 20)}
+        assert node.log.count("A message was set aside") == 1
 
 
-def test_a_server_that_refuses_large_batches_gets_smaller_ones(make_node: MakeNode) -> None:
+@pytest.mark.parametrize("protocol", ["5", "3.1.1"])
+def test_a_server_that_refuses_large_batches_gets_smaller_ones(make_node: MakeNode, protocol: str) -> None:
     with ThingsBoardServer(lambda *_: GRANTED) as server:
         server.largest = 1000  # less than half a window
-        node = make_node(server.port, provider="thingsboard")
+        node = make_node(server.port, provider="thingsboard", protocol=protocol)
         node.fill([data_message(number=number) for number in range(2000)])
         node.start(hurry=HASTY)
         node.wait_until_empty(60)
-        arrived = [a.payload for a in list(server.arrivals) if a.topic == thingsboard.TELEMETRY]
+        arrived = [
+            a.payload for a in list(server.arrivals) if a.topic == thingsboard.TELEMETRY and b'"ts"' in a.payload
+        ]
         taken = [payload for payload in arrived if len(payload) <= server.largest]
         numbers = {element["values"].get("number") for payload in taken for element in json.loads(payload)}
         assert set(range(2000)) <= numbers
         assert len(taken) < 1000  # not one by one
-        assert "was removed" not in node.log
+        assert len(server.closings) < len(taken) / 15
+        assert "was set aside" not in node.log
 
 
 def test_messages_outlive_a_server_that_breaks_every_connection(make_node: MakeNode) -> None:
     with ThingsBoardServer(lambda *_: GRANTED) as server:
         server.poison = b"number"
-        node = make_node(server.port, provider="thingsboard")
+        node = make_node(server.port, provider="thingsboard", protocol="3.1.1")
         node.fill([data_message(number=number) for number in range(20)])
         node.start(
             hurry={
@@ -248,7 +340,7 @@ def test_a_server_that_breaks_connections_is_not_hammered(make_node: MakeNode) -
     """What it acknowledges before, the greeting, delivers nothing, so the waits grow all the same."""
     with ThingsBoardServer(lambda *_: GRANTED) as server:
         server.poison = b"number"
-        node = make_node(server.port, provider="thingsboard")
+        node = make_node(server.port, provider="thingsboard", protocol="3.1.1")
         node.add(data_message(number=1))
         began = time.monotonic()
         node.start(hurry={"to_try_again": 0.2, "between_reports": 0.1, "of_a_suspect": 0.0, "for_a_witness": 0.0})

@@ -22,7 +22,7 @@ from tests.support.platforms import Platform, TentaPlatform, ThingsBoardPlatform
 from tests.support.slow_line import SlowLine
 
 ROUNDS = 3
-WINDOW = 50  # the default
+WINDOW = 500  # the default
 WINDOWS = 200
 SHARE_OF_THE_MACHINE = 0.08  # where it is so slow or so busy that this counts
 WINDOWS_OF_A_SAMPLE = 40  # in that case

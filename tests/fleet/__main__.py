@@ -60,9 +60,9 @@ def _bed_name() -> str:
 def _measure(fleet: Fleet, options: argparse.Namespace) -> None:
     _timed("bare nodes", fleet.set_up)
     interval = {"dummy_procedure": {"seconds_between_datapoints": options.interval}}
-    _played("provision", fleet.desk.play("provision", ivy_node_config=interval))
+    _played("provision", fleet.desk.play("provision", ivy_node_config=interval, ivy_batch="100%"))
     _timed("all deliver", lambda: _wait_for_samples(fleet))
-    _played("provision again", fleet.desk.play("provision", ivy_node_config=interval))
+    _played("provision again", fleet.desk.play("provision", ivy_node_config=interval, ivy_batch="100%"))
     _print_cost(fleet)
     _played("status", fleet.desk.play("status"))
     fleet.maker.release("9.1.0", signer=fleet.signer)

@@ -83,9 +83,12 @@ class Desk:
         canaries: Sequence[str],
         variables: Mapping[str, Any],
         vault: Mapping[str, Any],
+        own: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
-        """As the collection's README shows it; `vault` is encrypted."""
-        hosts = {name: {"ansible_host": address} for name, address in addresses.items()}
+        """As the collection's README shows it; `vault` is encrypted, and `own` are variables of hosts."""
+        hosts = {
+            name: {"ansible_host": address, **(own or {}).get(name, {})} for name, address in addresses.items()
+        }
         groups: dict[str, Any] = {"canaries": {"hosts": {name: {} for name in canaries}}}
         self._write("inventory.yml", json.dumps({"all": {"hosts": hosts, "children": groups}}))
         login = {"ansible_user": "root", "ansible_ssh_private_key_file": str(self.directory / "desk")}

@@ -2,12 +2,13 @@
 
 import json
 import secrets
-from collections.abc import Iterable
+import uuid
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from testbed.bed import Bed, Node
+from testbed.bed import Bed, Node, Snapshot
 from testbed.broker import OPERATOR, Broker
 from testbed.git_server import GitServer, map_hosts
 from testbed.run import Argv, run
@@ -24,7 +25,8 @@ AT_ONCE = 4
 # At each login, as bash does on a node without the locale of the desk.
 COMPLAINT = 'echo "bash: warning: setlocale: LC_ALL: cannot change locale (de_DE.UTF-8)" >&2\n'
 TEXT_OF_FILE = "{{ lookup('ansible.builtin.file', '%s') }}"
-NAME = "{{ inventory_hostname }}"
+IDENTIFIER = "{{ inventory_hostname | ansible.builtin.to_uuid }}"
+ANSIBLES_NAMESPACE = uuid.UUID("361e6d51-faec-444a-9079-341386da8e2e")
 UPDATER = {
     "repository": REPOSITORY,
     "provider": "github",
@@ -34,16 +36,31 @@ UPDATER = {
 }
 
 
+def identifier_of(name: str) -> str:
+    """The sensor that a node is in Tenta: what Ansible's filter `to_uuid` makes of its name."""
+    return str(uuid.uuid5(ANSIBLES_NAMESPACE, name))
+
+
 class Fleet:
     """Nodes n1 to nN, of which the first `canaries` are what they are called."""
 
-    def __init__(self, bed: Bed, directory: Path, size: int, canaries: int, forks: int = 20) -> None:
+    def __init__(
+        self,
+        bed: Bed,
+        directory: Path,
+        size: int,
+        canaries: int,
+        forks: int = 20,
+        furnished: Snapshot | None = None,
+    ) -> None:
+        """With a disk that has the packages which ivy depends on, all nodes but the last one begin with it."""
         self.directory = directory
         self.names = [f"n{number}" for number in range(1, size + 1)]
         self.canaries = self.names[:canaries]
         self.passwords = {name: secrets.token_urlsafe(18) for name in self.names}
         self.private_key = secrets.token_urlsafe(40)
-        users = {**self.passwords, OPERATOR: secrets.token_urlsafe(18)}
+        sensors = {identifier_of(name): password for name, password in self.passwords.items()}
+        users = {**sensors, OPERATOR: secrets.token_urlsafe(18)}
         self.broker = Broker(bed.address, users=users, directory=directory / "broker")
         self.git = GitServer(bed.address, directory=directory / "git", public=[REPOSITORY])
         self.web = WebServer(bed.address, root=directory / "apt", directory=directory / "web")
@@ -55,6 +72,7 @@ class Fleet:
         self.desk = Desk(directory, forks)
         self.nodes: dict[str, Node] = {}
         self._bed = bed
+        self._furnished = furnished
 
     def close(self) -> None:
         """Stop what was started here, and destroy the nodes."""
@@ -75,8 +93,16 @@ class Fleet:
         self.desk.write_inventory(addresses, self.canaries, self._variables(), vault)
 
     def _boot(self) -> None:
-        """Bare Debian 13 nodes that have an SSH server, which lets the desk's key in, and nothing else."""
-        first = self._bed.node("bare")
+        bare = self._with_ssh("bare")
+        others = self._with_ssh("furnished", self._furnished) if self._furnished else bare
+        bases = {**dict.fromkeys(self.names, others), self.names[-1]: bare}
+        self.nodes = {name: self._bed.node(name, base=base) for name, base in bases.items()}
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            list(pool.map(Node.boot, self.nodes.values()))
+
+    def _with_ssh(self, name: str, base: Snapshot | None = None) -> Snapshot:
+        """Bare Debian 13, or another disk, with an SSH server, which lets the desk's key in, and nothing else."""
+        first = self._bed.node(name, base=base)
         first.boot()
         first.run(["apt-get", "install", "--yes", "--no-install-recommends", "openssh-server"], timeout=300)
         keys = first.path("/root/.ssh")
@@ -85,14 +111,12 @@ class Fleet:
         first.path("/root/.bashrc").write_text(COMPLAINT)
         be_calm(first)
         map_hosts(first, self.git)
-        bare = first.snapshot("bare")
-        self.nodes = {name: self._bed.node(name, base=bare) for name in self.names}
-        with ThreadPoolExecutor(AT_ONCE) as pool:
-            list(pool.map(Node.boot, self.nodes.values()))
+        return first.snapshot(name)
 
-    def publish(self, *packages: Path) -> None:
+    def publish(self, *packages: Path, keys: Sequence[str] = ("apt",), options: Sequence[str] = ()) -> None:
         """Make the APT repository, or add packages to it."""
-        command: Argv = [PROJECT / "packaging/apt-repository", "--make-key", "--key", self.directory / "apt.key"]
+        signers = [word for name in keys for word in ("--key", self.directory / f"{name}.key")]
+        command: Argv = [PROJECT / "packaging/apt-repository", "--make-key", *signers, *options]
         run([*command, "--output", self.web.root, *packages], timeout=120)
 
     def _variables(self) -> dict[str, Any]:
@@ -104,6 +128,7 @@ class Fleet:
             "ivy_allowed_signers": allowed_signers([self.signer]),
             "ivy_files": {"authority.pem": "a certificate"},
             "ivy_secret_files": {"node.key": "{{ vault_private_key }}"},
+            "ivy_system_identifier": IDENTIFIER,
             "ivy_config": self._config(),
             "ivy_secrets": {
                 "backend": {"mqtt_connection": {"password": "{{ vault_passwords[inventory_hostname] }}"}}
@@ -115,7 +140,7 @@ class Fleet:
         backend = {
             "provider": "tenta",
             "max_drain_time": 5,
-            "mqtt_connection": {**broker, "client_id": NAME, "username": NAME},
+            "mqtt_connection": {**broker, "client_id": IDENTIFIER, "username": IDENTIFIER},
         }
         return {"backend": backend, "updater": UPDATER, "dummy_procedure": {"seconds_between_datapoints": 1}}
 
@@ -140,4 +165,5 @@ class Fleet:
     def arrived(self, name: str) -> list[float]:
         """The timestamps of all samples of a node that arrived at the broker."""
         pairs = self.recorder.timed_elements("measurements")
-        return [element["timestamp"] for arrival, element in pairs if arrival.topic == f"measurements/{name}"]
+        topic = f"measurements/{identifier_of(name)}"
+        return [element["timestamp"] for arrival, element in pairs if arrival.topic == topic]

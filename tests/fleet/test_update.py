@@ -19,6 +19,8 @@ SECONDS_BETWEEN_FAULTS = 10  # somewhere in the fleet, in the mean
 GREETING = 'logger.info("Starting the random walk")'
 BROKEN = replace("ivy/procedures/dummy_procedure.py", GREETING, 'raise RuntimeError("the sensor is not there")')
 SOAK = {"ivy_soak_seconds": 2, "ivy_batch": "50%"}
+DEAD = "ivy-system-checks"  # on one node, from before the update
+DROP_IN = f"/etc/systemd/system/{DEAD}.service.d/dead.conf"
 
 
 def samples(directory: Path, name: str) -> set[float]:
@@ -43,9 +45,16 @@ def weather(fleet: Fleet, chance: random.Random) -> Weather:
 def test_a_bad_release_stops_at_the_canaries_and_a_good_one_goes_everywhere(
     provisioned: Provisioned, tmp_path: Path
 ) -> None:
+    """Also to a node of which one sensor was dead before; that is named."""
     fleet, chance = provisioned.fleet, random.Random(SEED)
     fleet.maker.release(BAD, BROKEN, signer=fleet.signer)
     fleet.maker.release(GOOD, signer=fleet.signer)
+    broken = fleet.nodes[fleet.names[-1]]
+    drop_in = broken.path(DROP_IN)
+    drop_in.parent.mkdir(parents=True, exist_ok=True)
+    drop_in.write_text("[Service]\nExecStart=\nExecStart=false\n")
+    broken.run(["systemctl", "daemon-reload"])
+    broken.run(["systemctl", "restart", DEAD], check=False)
     with weather(fleet, chance) as storm:
         bad = fleet.desk.play("update", ivy_target=BAD, **SOAK)
         good = fleet.desk.play("update", ivy_target=GOOD, **SOAK)
@@ -61,6 +70,11 @@ def test_a_bad_release_stops_at_the_canaries_and_a_good_one_goes_everywhere(
         assert bool(decided(fleet, name, BAD)) == (name in fleet.canaries)
     good.succeeded()
     assert set(fleet.versions().values()) == {GOOD}
+    found = json.loads(broken.run(["ivy", "releases", "--json"]).stdout)["decisions"]
+    assert [DEAD in found["reason"] for found in found if found["accepted"] and found["version"] == GOOD] == [True]
+    drop_in.unlink()
+    broken.run(["systemctl", "daemon-reload"])
+    broken.run(["systemctl", "restart", DEAD])
     for name in fleet.names:
         wait_for(lambda name=name: fleet.status(name)["well"], 60, f"{name} to be well")  # type: ignore[misc]
     assert_nothing_is_lost(fleet, tmp_path)
@@ -93,3 +107,12 @@ def test_without_canaries_or_version_nothing_is_updated(
     play = provisioned.fleet.desk.play("update", **variables)
     assert play.status != 0
     assert "Name the version, without a v," in play.output
+
+
+def test_a_list_of_nodes_is_just_those(provisioned: Provisioned) -> None:
+    fleet = provisioned.fleet
+    some = [*fleet.canaries, *fleet.names[-2:]]
+    play = fleet.desk.play("update", "--list-hosts", ivy_target=GOOD, ivy_nodes=",".join(some))
+    of_others = play.output.partition("Update the others")[2].partition("play #")[0]
+    listed = of_others.partition("hosts (")[2].split()
+    assert sorted(name for name in listed if name in fleet.names) == sorted(fleet.names[-2:]), play.output

@@ -1,6 +1,7 @@
 """Nodes for the tests: real systemd in containers, ivy installed from the .deb, a real Mosquitto on the bridge."""
 
 from collections.abc import Callable, Generator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -9,34 +10,35 @@ from testbed.bed import Bed, Node, Snapshot
 from testbed.broker import Broker
 
 from tests.support import installed as recipe
-from tests.support.backend_node import PASSWORD
-from tests.support.beds import bed, package
-from tests.support.installed import install
+from tests.support.backend_node import PASSWORD, SENSOR
+from tests.support.beds import bed, furnished, node_package, package
+from tests.support.installed import install, keep_answer
 from tests.support.recorder import Recorder
+from tests.support.update_site import UpdateSite, with_tenta
 
-__all__ = ["bed", "package"]
+__all__ = ["bed", "furnished", "node_package", "package"]
 
-pytest.register_assert_rewrite("tests.node.aftermath")
+pytest.register_assert_rewrite("tests.node.aftermath", "tests.node.hostile_site")
 
 
 @pytest.fixture(scope="session")
-def installed(bed: Bed, package: Path) -> Snapshot:
+def installed(bed: Bed, package: Path, furnished: Snapshot) -> Snapshot:
     """The disk of a node right after `apt install`, powered off; other nodes start from it in a second.
 
     It is made once for a package: sessions that run beside this one need the same.
     """
-    root = roots.node_root()
 
     def make() -> Path:
-        node = bed.node("installer")
+        node = bed.node("installer", base=furnished)
         node.boot()
         install(node, package)
+        keep_answer(node)
         frozen = node.snapshot("installed").layers[0]
         node.destroy()
         return frozen
 
-    made_of = package.read_bytes() + Path(recipe.__file__).read_bytes() + str(root).encode()
-    return Snapshot("installed", (roots.kept_layer("installed", made_of, make), root))
+    made_of = package.read_bytes() + Path(recipe.__file__).read_bytes() + str(furnished.layers).encode()
+    return Snapshot("installed", (roots.kept_layer("installed", made_of, make), *furnished.layers))
 
 
 @pytest.fixture
@@ -56,6 +58,14 @@ def new_node(bed: Bed, installed: Snapshot) -> Generator[Callable[[str], Node], 
 
 
 @pytest.fixture
+def site(bed: Bed, node: Node, tmp_path: Path) -> Generator[UpdateSite, None, None]:
+    """Where a connected node gets its updates, with Tenta as its platform."""
+    with closing(with_tenta(bed, node, tmp_path)) as site:
+        site.connect()
+        yield site
+
+
+@pytest.fixture
 def node(new_node: Callable[[str], Node]) -> Node:
     """A running node with ivy installed."""
     return new_node("n1")
@@ -72,7 +82,7 @@ def ivy_node(bed: Bed, installed: Snapshot) -> Node:
 @pytest.fixture
 def broker(bed: Bed, tmp_path: Path) -> Generator[Broker, None, None]:
     """Mosquitto as a Tenta deployment has it."""
-    users = {"n1": PASSWORD, "operator": PASSWORD}
+    users = {SENSOR: PASSWORD, "operator": PASSWORD}
     with Broker(bed.address, 1883, users, directory=tmp_path / "broker") as broker:
         yield broker
 

@@ -37,6 +37,8 @@ def lapses(calls: Iterable[Call]) -> list[str]:
             names.add(os.path.dirname(paths[-1]))
         elif call.name in CHANGES and (call.name != "openat" or "O_CREAT" in call.arguments):
             files.add(paths[0])
+        elif call.name == "rmdir":  # the last of a tree
+            files = {path for path in files if not _is_in(path, paths[0])}
     return found + [f"a name in {path} is not synced at the end" for path in sorted(names)]
 
 

@@ -46,14 +46,14 @@ FLAWS = {
         ("ivy-dummy-procedure.service ended 3 times", "there is no sensor"),
     ),
     "a procedure that crashes after a while": Flaw(
-        replace(DUMMY, STARTED, 'notify.sleep(2)\n    raise RuntimeError("the sensor broke")'),
+        replace(DUMMY, STARTED, 'notify.sleep(1)\n    raise RuntimeError("the sensor broke")'),
         ("ivy-dummy-procedure.service ended 3 times", "the sensor broke"),
     ),
     "a backend that cannot connect": Flaw(
         replace(
-            "ivy/backend/mqtt_link.py",
-            "client.connect(self._settings.host, self._settings.port",
-            "client.connect(self._settings.host, 1884",
+            "ivy/backend/sockets.py",
+            "self._resolver.addresses(settings.host, settings.port",
+            "self._resolver.addresses(settings.host, 1884",
         ),
         ("after 20 s there is no connection", "refused"),
     ),

@@ -10,12 +10,13 @@ from typing import Any
 from testbed.bed import Bed, Node, Snapshot
 
 from tests.node.kills import UPDATER
+from tests.support.backend_node import SENSOR
 from tests.support.installed import read_config
 from tests.support.platforms import TentaPlatform
 from tests.support.recorder import Recorder
 from tests.support.update_site import UpdateSite
 
-STATE = "/var/lib/ivy/data/state.json"
+STATE = "/var/lib/ivy/backend/state.json"
 BROKER_PORT = 1883
 
 
@@ -36,6 +37,7 @@ class Prepared:
     case: Case
     snapshot: Snapshot
     payload: str
+    state: str
     revision: int
     revision_before: int
 
@@ -45,33 +47,28 @@ def prepare(site: UpdateSite, recorder: Recorder, cases: Sequence[Case]) -> list
     node = site.node
     before = read_config(node)["general"]["config_revision"]
     node.run(["systemctl", "mask", "--runtime", "--now", f"{UPDATER}.path", f"{UPDATER}.service"])
-    revisions = [_let_arrive(site, case) for case in cases]
-    offers = [arrival for arrival in recorder.arrivals if arrival.topic == "configurations/n1"]
+    arrived = [_let_arrive(site, case) for case in cases]
+    offers = [arrival for arrival in recorder.arrivals if arrival.topic == f"configurations/{SENSOR}"]
     payloads = [offer.payload.decode() for offer in offers[-len(cases) :]]
     snapshot = node.snapshot("offers-have-come")
     return [
-        Prepared(case, snapshot, payload, revision, before)
-        for case, payload, revision in zip(cases, payloads, revisions, strict=True)
+        Prepared(case, snapshot, payload, state, revision, before)
+        for case, payload, (revision, state) in zip(cases, payloads, arrived, strict=True)
     ]
 
 
-def _let_arrive(site: UpdateSite, case: Case) -> int:
+def _let_arrive(site: UpdateSite, case: Case) -> tuple[int, str]:
+    """Returns the offer's revision, and the state then, as if no other offer had come before it."""
     revision = site.offer(case.version, **case.sections)
     site.node.wait_for(lambda: revision in pending_revisions(site.node), 30, f"the offer of {case.name}")
-    return revision
+    state = json.loads(site.node.path(STATE).read_text())
+    return revision, json.dumps({**state, "superseded": []}, indent=4)
 
 
 def pending_revisions(node: Node) -> list[int]:
     """The revisions that the node still has to decide about."""
     state = json.loads(node.path(STATE).read_text())
     return [config["general"]["config_revision"] for config in state.get("pending_configs", [])]
-
-
-def _with_one_offer(text: str, revision: int) -> str:
-    state = json.loads(text)
-    offers = state["pending_configs"]
-    state["pending_configs"] = [offer for offer in offers if offer["general"]["config_revision"] == revision]
-    return json.dumps(state, indent=4)
 
 
 class Lane:
@@ -81,18 +78,17 @@ class Lane:
         self._bed = bed
         self._name = f"lane-{number}"
         self._port = BROKER_PORT + number
-        platform = TentaPlatform(directory / self._name, self._port, bed.address, "n1")
+        platform = TentaPlatform(directory / self._name, self._port, bed.address)
         self.recorder, self.close = platform.recorder, platform.close
 
     @contextmanager
     def copy(self, prepared: Prepared) -> Generator[Node, None, None]:
         """A copy of the node, without power yet; to its broker the offer is retained."""
-        self.recorder.publish("configurations/n1", self._at_this_broker(prepared.payload), retain=True)
+        self.recorder.publish(f"configurations/{SENSOR}", self._at_this_broker(prepared.payload), retain=True)
         self.recorder.arrivals.clear()
         node = self._bed.node(self._name, base=prepared.snapshot)
         try:
-            state = _with_one_offer(node.path(STATE).read_text(), prepared.revision)
-            node.path(STATE).write_text(self._at_this_broker(state))
+            node.path(STATE).write_text(self._at_this_broker(prepared.state))
             config = node.path("/etc/ivy/config.json")
             config.write_text(self._at_this_broker(config.read_text()))
             yield node

@@ -15,9 +15,11 @@ from tests.node import aftermath
 from tests.node.kill_site import BROKER_PORT, Case, Lane, Prepared, prepare
 from tests.node.kills import Kill, record_pass
 from tests.support import strace
+from tests.support.installed import keep_answer
 from tests.support.platforms import TentaPlatform
 from tests.support.releases import append
-from tests.support.update_site import SHORT_PROBATION, UpdateSite
+from tests.support.sampling import let_edit
+from tests.support.update_site import AT_ONCE, SHORT_PROBATION, UpdateSite
 
 LANES = 3
 CANNOT_RUN = "\n\ndef run(config, logger):\n    raise SystemExit(78)\n"
@@ -107,9 +109,11 @@ def _prepare_all(bed: Bed, installed: Snapshot, directory: Path, stack: contextl
     """A node with all offers before it; the git server lives as long as the stack."""
     node = bed.node("kill", base=installed)
     node.boot()
-    platform = TentaPlatform(directory / "broker", BROKER_PORT, bed.address, "n1")
+    platform = TentaPlatform(directory / "broker", BROKER_PORT, bed.address)
     site = stack.enter_context(contextlib.closing(UpdateSite(bed, node, platform, directory)))
     node.run(["apt-get", "install", "--yes", "strace"], timeout=120)
+    keep_answer(node)
+    AT_ONCE(let_edit(node))
     site.connect()
     site.accepts(updater={**SHORT_PROBATION, "seconds_of_probation": 1})
     site.release("9.1.0")

@@ -3,6 +3,7 @@
 import contextlib
 import os
 from collections.abc import Generator
+from pathlib import Path
 
 from testbed.bed import Node
 from testbed.run import run
@@ -49,6 +50,14 @@ def fill(descriptor: int) -> None:
 def give_back(descriptor: int, size: int) -> None:
     """Leave some bytes of room after all."""
     os.ftruncate(descriptor, max(0, os.fstat(descriptor).st_size - size))
+
+
+def fail(node: Node) -> None:
+    """Let the kernel find an error on the disk that is in, which makes it read-only until it was looked after."""
+    data = node.path(DATA)
+    run(["mount", "-o", "remount,errors=remount-ro", data])
+    device = os.path.basename(run(["findmnt", "-no", "SOURCE", data]).stdout.strip())
+    Path(f"/sys/fs/ext4/{device}/trigger_fs_error").write_text("1")
 
 
 def use_up_reserve(node: Node) -> None:

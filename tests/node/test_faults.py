@@ -1,5 +1,6 @@
 """Nothing is lost and little is sent twice, whatever dies or is cut off, at random moments while sampling."""
 
+import itertools
 import random
 from collections import Counter
 from collections.abc import Generator
@@ -8,29 +9,34 @@ from pathlib import Path
 import pytest
 from testbed.bed import Bed, Node
 
-from tests.node import damage, fake_clock, small_disk
 from tests.node.faults import Cause, Faults
-from tests.support.installed import use_backend
+from tests.node.sampling_node import prepare
+from tests.support.backend_node import SENSOR
 from tests.support.platforms import MortalPlatform, MortalThingsBoard, TentaPlatform
-from tests.support.sampling import add_sampler, arrived, be_impatient, sampled
+from tests.support.sampling import arrived, sampled
 
 TIMES_EACH = 1
 TIMES_EACH_IN_A_SWEEP = 5
 SECONDS_OF_STALL = 5.0
 SECONDS_OF_STALL_IN_A_SWEEP = 58.0  # up to 70: the backend gives the connection up after 60
-WINDOW = 50  # max_parallel_messages
+WINDOW = 500  # max_parallel_messages
+LINKS = [("tenta", "5"), ("thingsboard", "3.1.1")]
+LINKS_IN_A_SWEEP = list(itertools.product(["tenta", "thingsboard"], ["5", "3.1.1"]))
 SEED = random.SystemRandom().randrange(10**6)
-# With log messages each service has the queue open twice.
-VERBOSITY = {"file_archive": "DEBUG", "console_prints": "DEBUG", "message_sending": "INFO"}
 
 
-@pytest.fixture(params=["tenta", "thingsboard"])
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    links = LINKS_IN_A_SWEEP if metafunc.config.getoption("--sweep") else LINKS
+    metafunc.parametrize(("platform", "protocol"), links, indirect=["platform"])
+
+
+@pytest.fixture
 def platform(request: pytest.FixtureRequest, bed: Bed, tmp_path: Path) -> Generator[MortalPlatform, None, None]:
     """Each platform in turn."""
     platform: MortalPlatform = (
-        TentaPlatform(tmp_path / "broker", 1883, bed.address, "n1")
+        TentaPlatform(tmp_path / "broker", 1883, bed.address)
         if request.param == "tenta"
-        else MortalThingsBoard(tmp_path / "broker", 1883, bed.address, "n1")
+        else MortalThingsBoard(tmp_path / "broker", 1883, bed.address, SENSOR)
     )
     yield platform
     platform.close()
@@ -48,16 +54,20 @@ def schedule(faults: Faults, sweep: bool) -> list[tuple[str, Cause]]:
 
 
 def test_no_sample_is_lost_whatever_fails(
-    node: Node, platform: MortalPlatform, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
+    node: Node,
+    platform: MortalPlatform,
+    protocol: str,
+    request: pytest.FixtureRequest,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     sweep = bool(request.config.getoption("--sweep"))
-    prepare(node, platform)
+    prepare(node, platform, protocol)
     stall = SECONDS_OF_STALL_IN_A_SWEEP if sweep else SECONDS_OF_STALL
     faults = Faults(node=node, platform=platform, chance=random.Random(SEED), least_stall=stall)
     some = schedule(faults, sweep)
     of_each = Counter(name for name, _ in some if name in faults.kinds())
     with capsys.disabled():
-        print(f"\n{platform.provider}: seed {SEED}, {of_each.total()} faults: {dict(sorted(of_each.items()))}")
+        print(f"\n{platform.provider} by MQTT {protocol}, seed {SEED}: {of_each.total()} faults, {dict(of_each)}")
     for name, cause in some:
         faults.cause(name, cause)
     node.run(["systemctl", "stop", "ivy-fast-sampler"])
@@ -71,17 +81,6 @@ def test_no_sample_is_lost_whatever_fails(
     platform.check()
     assert duplicates <= len(some) * WINDOW
     assert not failed
-
-
-def prepare(node: Node, platform: MortalPlatform) -> None:
-    """A node that samples and sends, with all that faults need."""
-    be_impatient(node)
-    node.run(["apt-get", "install", "--yes", damage.PACKAGE])
-    fake_clock.install(node)
-    small_disk.insert(node)
-    use_backend(node, platform.provider, platform.address, platform.port, logging_verbosity=VERBOSITY)
-    add_sampler(node)
-    node.wait_for(lambda: arrived(platform.samples()), 20, "the first samples")
 
 
 def report(node: Node, faults: Faults, platform: MortalPlatform, failed: list[str]) -> int:

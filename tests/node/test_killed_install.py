@@ -11,7 +11,7 @@ from testbed.broker import Broker
 from tests.node import aftermath
 from tests.node.kills import RECORD, choose
 from tests.support import strace
-from tests.support.installed import use_tenta
+from tests.support.installed import keep_answer, use_tenta
 from tests.support.recorder import Recorder
 from tests.support.releases import STATEMENTS, set_version
 from tests.support.update_site import wait_for_sample
@@ -29,6 +29,7 @@ def unpacked(bed: Bed, installed: Snapshot, broker: Broker) -> Snapshot:
     node = bed.node("unpacked", base=installed)
     node.boot()
     node.run(["apt-get", "install", "--yes", "strace"], timeout=120)
+    keep_answer(node)
     use_tenta(node, broker, dummy_procedure={"seconds_between_datapoints": 1})
     set_version(node.path(BUNDLED), NEW, [name for name in STATEMENTS if not name.startswith("debian/")])
     snapshot = node.snapshot("unpacked")
@@ -51,10 +52,17 @@ def install(node: Node, *before: str) -> int:
     return node.run([*before, *INSTALL], env={"PYTHONPATH": BUNDLED}, check=not before, timeout=120).returncode
 
 
+def settle(node: Node) -> None:
+    """What the package's script does next; and then the new version has proved itself."""
+    node.run(["ivy", "restart"])
+    node.run(["ivy", "releases", "--wait", "120"], timeout=150)
+
+
 def test_the_power_is_cut(bed: Bed, unpacked: Snapshot, recorder: Recorder, request: pytest.FixtureRequest) -> None:
     with copy(bed, unpacked) as node:
         assert install(node, *strace.recording(RECORD)) == 0
         calls = list(filter(strace.is_persistent, strace.parse(node.path(RECORD).read_text())))
+        settle(node)
         whole = aftermath.releases(node)
     chosen = choose(calls, POINTS_IN_A_SWEEP if request.config.getoption("--sweep") else POINTS)
     for call in random.sample(chosen, len(chosen)):
@@ -66,7 +74,7 @@ def test_the_power_is_cut(bed: Bed, unpacked: Snapshot, recorder: Recorder, requ
             node.boot()
             wait_for_sample(node, recorder)
             install(node)
-            node.run(["ivy", "restart"])
+            settle(node)
             wait_for_sample(node, recorder)
             aftermath.wait_for_end(node)  # it removes the release from before
             assert node.run(["ivy", "--version"]).stdout.split()[-1] == NEW

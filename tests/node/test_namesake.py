@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 from testbed.bed import Bed, Node, Snapshot
 from testbed.broker import Broker
-from testbed.roots import NAMESAKE_VERSIONS, POOL, add_namesake, index_pool, suite
+from testbed.roots import NAMESAKE_VERSIONS, POOL, add_namesake, describe_pool, index_pool, suite
 from testbed.run import Argv, run
 
 from tests.node import released
-from tests.support.backend_node import PASSWORD
+from tests.support.backend_node import PASSWORD, SENSOR
 from tests.support.installed import be_calm, install, use_tenta
 from tests.support.recorder import Recorder
 from tests.support.releases import PROJECT, THIS
@@ -36,7 +36,7 @@ SOURCE = f"deb [signed-by={REPOSITORY}/ivy-archive-keyring.asc] file:{REPOSITORY
 @pytest.fixture(scope="module")
 def world(bed: Bed, tmp_path_factory: pytest.TempPathFactory) -> Generator[tuple[Broker, Recorder], None, None]:
     """A broker, and an operator who sees what arrives there."""
-    users = {"n1": PASSWORD, "operator": PASSWORD}
+    users = {SENSOR: PASSWORD, "operator": PASSWORD}
     with Broker(bed.address, 1884, users, directory=tmp_path_factory.mktemp("broker")) as broker:
         recorder = Recorder(broker.address, broker.port, "operator", PASSWORD)
         yield broker, recorder
@@ -44,9 +44,9 @@ def world(bed: Bed, tmp_path_factory: pytest.TempPathFactory) -> Generator[tuple
 
 
 @pytest.fixture(scope="module")
-def bare(bed: Bed) -> Snapshot:
+def bare(bed: Bed, furnished: Snapshot) -> Snapshot:
     """A node without ivy, that Debian keeps up to date by itself."""
-    node = bed.node("unattended")
+    node = bed.node("unattended", base=furnished)
     node.boot()
     be_calm(node)
     unattended = ["apt-get", "install", "--yes", "--no-install-recommends", "unattended-upgrades"]
@@ -138,7 +138,7 @@ def test_a_fresh_node_keeps_ours(
     node.run(["apt-get", "full-upgrade", "--yes"], timeout=600)
     assert_it_delivers(node, recorder, OURS)
     for origin in ("Raspbian", "Ubuntu", "Debian Backports", "Debian"):  # those that have it, too
-        index_pool(pool, suite(), origin)
+        describe_pool(pool, suite(), origin)
         node.run(["apt-get", "update", "--allow-releaseinfo-change"])
         assert f"  Candidate: {OURS}\n" in node.run(["apt-cache", "policy", "ivy"]).stdout
     assert doctor(node)["ok"]

@@ -23,7 +23,7 @@ sed -i 's|^home = .*|home = /opt/old/bin|' pyvenv.cfg
 ln -sfn "/opt/old/bin/$python" bin/python3
 """
 REINSTALL = ["apt-get", "install", "--yes", "--reinstall", "python3-psutil"]
-FLAG = "/run/ivy/packages-changed"
+FLAG = "/run/ivy-updater/packages-changed"
 
 
 @pytest.fixture

@@ -52,7 +52,7 @@ def problems(node: Node, *prefix: str) -> list[str]:
 
 
 @pytest.fixture
-def connected(node: Node, broker: Broker) -> Node:
+def connected(node: Node, broker: Broker, recorder: Recorder) -> Node:  # somebody must listen there
     use_tenta(node, broker)
     node.wait_for(lambda: problems(node) == [], 30, "all to be well")
     return node
@@ -61,7 +61,7 @@ def connected(node: Node, broker: Broker) -> Node:
 def releases(node: Node) -> set[str]:
     """Also those that are not whole."""
     names = node.run(["ls", "--almost-all", ROOT]).stdout.split()
-    return set(names) - {"automation.lock", "current", "data"}
+    return set(names) - {"announced", "automation.lock", "backend", "current", "data"}
 
 
 def wait_until_all_is_sent(node: Node) -> None:

@@ -3,17 +3,20 @@
 import re
 from collections.abc import Generator
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import pytest
 from testbed.bed import Bed, Snapshot
+from testbed.package_index import PackageIndex
 
 from tests.node import own_disk
 from tests.node.flaws import DUMMY, FLAWS
-from tests.node.package_index import PackageIndex
+from tests.support.backend_node import PASSWORD, SENSOR
 from tests.support.installed import read_config, unit_property
 from tests.support.releases import append, edits, write
-from tests.support.update_site import MARKED, UpdateSite, with_tenta
+from tests.support.sampling import let_edit
+from tests.support.update_site import AT_ONCE, DECISION_SECONDS, MARKED, UpdateSite, with_tenta
 
 RELEASES = "/var/lib/ivy"
 DISK_MEGABYTES = 500
@@ -31,7 +34,7 @@ def site(
     node.boot()
     with closing(with_tenta(bed, node, directory)) as site:
         site.connect(queue={"min_free_megabytes": 1})
-        site.release("9.1.0", MARKED)
+        site.release("9.1.0", edits(MARKED, AT_ONCE))
         site.accepts("9.1.0")
         yield site
     node.destroy()
@@ -57,8 +60,9 @@ def rejects(site: UpdateSite, *words: str, version: str | None = None, **section
 
 
 def mqtt_connection(site: UpdateSite, **changes: Any) -> dict[str, Any]:
+    """As it is, with its secrets: those of a node are for the broker that it knows."""
     connection: dict[str, Any] = read_config(site.node)["backend"]["mqtt_connection"]
-    return {"mqtt_connection": connection | changes}
+    return {"mqtt_connection": connection | {"username": SENSOR, "password": PASSWORD} | changes}
 
 
 def test_a_config_with_a_wrong_broker_address(site: UpdateSite) -> None:
@@ -91,7 +95,15 @@ def test_tags(site: UpdateSite) -> None:
     site.release("3.2.0")
     site.maker.forge_tag("3.2.0")
     rejects(site, "the tag v3.2.0", "incorrect signature", version="3.2.0")
-    rejects(site, "v3.3.0 of https://github.com/university/ivy.git: there is no such tag", version="3.3.0")
+
+
+def test_a_tag_that_is_pushed_after_its_offer(site: UpdateSite) -> None:
+    revision = site.offer("3.3.0")
+    said = site.wait_for_log("Cannot fetch the source of version 3.3.0", timeout=DECISION_SECONDS)
+    assert "v3.3.0 of https://github.com/university/ivy.git: there is no such tag" in said
+    site.release("3.3.0", MARKED)
+    assert site.decision(revision), site.reason(revision)
+    site.wait_for_samples(revision)
 
 
 def test_dependencies(site: UpdateSite, index: PackageIndex) -> None:
@@ -107,15 +119,42 @@ def test_dependencies(site: UpdateSite, index: PackageIndex) -> None:
     site.accepts("4.3.0")  # after all that, the next good one
 
 
+def _need_a_group(tree: Path) -> None:
+    project = tree / "pyproject.toml"
+    needy, count = re.subn(r"(?m)^groups = \[.*\]$", 'groups = ["of-a-sensor"]', project.read_text())
+    assert count == 1
+    project.write_text(needy)
+
+
+def test_what_a_node_lacks_of_debian_is_waited_for(site: UpdateSite) -> None:
+    site.release("4.4.0", edits(MARKED, _need_a_group))
+    revision = site.offer("4.4.0")
+    said = "missing: the group of-a-sensor; play provision"
+    site.wait_for_log(
+        "This node lacks what it needs for the source of version 4.4.0", said, timeout=DECISION_SECONDS
+    )
+    site.node.run(["groupadd", "--system", "of-a-sensor"])
+    assert site.decision(revision), site.reason(revision)
+    site.wait_for_samples(revision)
+
+
 def test_a_full_disk(site: UpdateSite, index: PackageIndex) -> None:
+    """What does not fit waits for room, whether that is known before or found out on the way."""
     line = index.add("ballast", {"ballast.bin": 2 * LEAST_FREE})
     site.release("5.0.0", edits(MARKED, write("requirements.lock", line)))
     directory = site.node.path(RELEASES)
+    lack = "This node lacks what it needs for the source of version 5.0.0"
     with own_disk.filled(directory, free=LEAST_FREE // 2):
-        rejects(site, "no space left for a version", "100 are needed", version="5.0.0")
+        waiting = site.offer("5.0.0")
+        site.wait_for_log(lack, "no space left for a version", "100 are needed", timeout=DECISION_SECONDS)
+        site.accepts(dummy_procedure={"seconds_between_datapoints": 2})
+        assert "superseded by" in site.reason(waiting)
     with own_disk.filled(directory, free=LEAST_FREE * 3 // 2):
-        rejects(site, "No space left on device", version="5.0.0")
-    assert list(directory.glob(".*.new")) == []
+        waiting = site.offer("5.0.0", dummy_procedure={"seconds_between_datapoints": 1})
+        site.wait_for_log(lack, "No space left on device", timeout=DECISION_SECONDS)
+        site.node.wait_for(lambda: not list(directory.glob(".*.new")), 60, "what was begun to be removed")
+    assert site.decision(waiting), site.reason(waiting)
+    site.wait_for_samples(waiting)
 
 
 def test_the_source_is_away_for_a_while_and_the_newest_offer_wins(site: UpdateSite) -> None:
@@ -148,14 +187,16 @@ def wait_until_waiting(site: UpdateSite, version: str) -> None:
 
 def test_a_release_whose_updater_broke_later(site: UpdateSite) -> None:
     version, _ = site.running()
-    site.node.path(f"{RELEASES}/{version}/ivy/utils/updater.py").unlink()
+    release = let_edit(site.node, f"{RELEASES}/{version}")  # as nobody knows how it should be
+    (release / "ivy" / "utils" / "updater.py").unlink()
     site.release("8.0.0", MARKED)
     site.accepts("8.0.0")
     assert "making the pass with that of the package" in site.node.journal("--unit=ivy-rollback")
 
 
 def test_what_was_decided_is_not_tried_again(site: UpdateSite) -> None:
-    rejects(site, "there is no such tag", version="9.0.0")
+    site.release("9.0.0", signer=None)
+    rejects(site, "the tag v9.0.0 is not signed", version="9.0.0")
     site.node.cut()
     site.node.boot()
     site.platform.restart()

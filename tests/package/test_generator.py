@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from ivy.utils.host import hold
+
 PROJECT = Path(__file__).parents[2]
 NAMES = sorted(path.stem.replace("_", "-") for path in (PROJECT / "ivy" / "procedures").glob("[!_]*.py"))
 PROCEDURES = {f"ivy.target.wants/ivy-{name}.service" for name in NAMES}
@@ -26,6 +28,7 @@ class Machine:
         self.bundled = directory / "bundled"
         self.package_units = directory / "package"
         self.output = directory / "output"
+        self.unusable_config = directory / "unusable-config"
         self.root.mkdir()
         self.bundled.mkdir()
         for part in ("ivy/procedures", "ivy/backend", "units"):
@@ -41,7 +44,14 @@ class Machine:
         return release
 
     def configure(self, config: object) -> None:
-        (self.root / "current" / "config" / "config.json").write_text(json.dumps(config))
+        self.config_file.write_text(json.dumps(config))
+
+    def accept(self, config: object) -> None:
+        self.config_file.with_name("config.accepted.json").write_text(json.dumps(config))
+
+    @property
+    def config_file(self) -> Path:
+        return self.root / "current" / "config" / "config.json"
 
     def generate(self) -> dict[str, str]:
         """Run the generator. Returns: what it wrote by path: a text, or `-> ` and where a link points."""
@@ -57,6 +67,7 @@ class Machine:
             "IVY_ROOT_DIR": str(self.root),
             "IVY_BUNDLED_DIR": str(self.bundled),
             "IVY_PACKAGE_UNITS": str(self.package_units),
+            "IVY_UNUSABLE_CONFIG": str(self.unusable_config),
         }
         command = [sys.executable, "-IS", str(PROJECT / "units" / "ivy-generator"), *arguments]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=10)
@@ -85,6 +96,32 @@ def test_a_release_like_the_package_needs_nothing_but_the_wishes(machine: Machin
     assert machine.generate().keys() == PROCEDURES
 
 
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ('{"stop": true}', {"ivy.target.wants/ivy-system-checks.service"} & PROCEDURES),
+        ('{"stop": false}', PROCEDURES),
+        ('{"stop": "true"}', PROCEDURES),
+        ("{", PROCEDURES),
+        ("[]", PROCEDURES),
+        ("", PROCEDURES),
+    ],
+)
+def test_a_hold_may_stop_all_but_what_looks_after_the_node(machine: Machine, text: str, wanted: set[str]) -> None:
+    release = machine.add_release()
+    (machine.root / "hold.json").write_text(text)
+    assert machine.generate().keys() == PROCEDURES, "the release does not know of holds, and would never end one"
+    for name in ("ivy/utils/host/hold.py",):
+        (release / name).parent.mkdir(parents=True)
+        shutil.copy(PROJECT / name, release / name)
+    assert machine.generate().keys() == wanted
+
+
+def test_nothing_that_a_hold_names_is_another_one_than_in_the_code() -> None:
+    text = (PROJECT / "units" / "ivy-generator").read_text(encoding="utf-8")
+    assert f'"{hold.KEPT}"' in text and f'"{os.path.basename(hold.FILE)}"' in text
+
+
 def add_procedure(release: Path) -> None:
     (release / "ivy" / "procedures" / "wind_sensor.py").touch()
     (release / "units" / "ivy-wind-sensor.service").write_text("[Service]\nExecStart=/bin/true\n")
@@ -95,6 +132,52 @@ def test_a_release_brings_a_procedure(machine: Machine) -> None:
     written = machine.generate()
     assert written["ivy-wind-sensor.service"] == "[Service]\nExecStart=/bin/true\n"
     assert written["ivy.target.wants/ivy-wind-sensor.service"] == "-> ../ivy-wind-sensor.service"
+
+
+def add_trigger(release: Path, kind: str, name: str = "wind-sensor") -> str:
+    text = f"[{kind.capitalize()}]\n# of a {kind}\n[Unit]\nPartOf=ivy.target\n"
+    (release / "units" / f"ivy-{name}.{kind}").write_text(text)
+    return text
+
+
+@pytest.mark.parametrize("kind", ["timer", "path", "socket"])
+def test_a_release_brings_what_starts_its_procedure_when_it_is_time(machine: Machine, kind: str) -> None:
+    release = machine.add_release()
+    add_procedure(release)
+    text = add_trigger(release, kind)
+    written = machine.generate()
+    assert written[f"ivy-wind-sensor.{kind}"] == text
+    assert written[f"ivy.target.wants/ivy-wind-sensor.{kind}"] == f"-> ../ivy-wind-sensor.{kind}"
+    assert "ivy-wind-sensor.service" in written and "ivy.target.wants/ivy-wind-sensor.service" not in written
+    machine.configure({"backend": None, "procedures": {"wind_sensor": {"enabled": False}}})
+    assert f"ivy.target.wants/ivy-wind-sensor.{kind}" not in machine.generate()
+
+
+def test_a_package_brings_it_too(machine: Machine) -> None:
+    add_procedure(machine.bundled)
+    add_trigger(machine.bundled, "timer")
+    shutil.copy(machine.bundled / "units" / "ivy-wind-sensor.timer", machine.package_units)
+    written = machine.generate()
+    link = f"-> {machine.package_units / 'ivy-wind-sensor.timer'}"
+    assert written["ivy.target.wants/ivy-wind-sensor.timer"] == link and "ivy-wind-sensor.timer" not in written
+
+
+@pytest.mark.parametrize("name", ["updater", "tenta", "no-procedure", "wind-sensor-2", "owners"])
+def test_a_release_can_start_only_its_own_procedures_so(machine: Machine, name: str) -> None:
+    release = machine.add_release()
+    add_procedure(release)
+    before = machine.generate()
+    for kind in ("timer", "path", "socket"):
+        add_trigger(release, kind, name)
+    assert machine.generate() == before
+
+
+def test_a_trigger_that_cannot_be_read_makes_a_release_unusable(machine: Machine) -> None:
+    release = machine.add_release()
+    add_procedure(release)
+    (release / "units" / "ivy-wind-sensor.timer").symlink_to("/dev/zero")
+    assert machine.generate().keys() == PROCEDURES
+    assert "is not a regular file" in machine.run(str(machine.output))
 
 
 def test_a_release_changes_a_unit(machine: Machine) -> None:
@@ -130,15 +213,46 @@ def test_shared_drop_ins_reach_each_service_by_name_and_never_the_updater(machin
 
 def test_a_drop_in_of_one_service_wins_over_the_shared_one(machine: Machine) -> None:
     release = machine.add_release()
-    (release / "units" / "ivy-tenta.service.d").mkdir()
+    (release / "units" / "ivy-tenta.service.d").mkdir(exist_ok=True)
     (release / "units" / "ivy-tenta.service.d" / "10-sandbox.conf").write_text("[Service]\nUser=tenta\n")
     assert machine.generate()["ivy-tenta.service.d/10-sandbox.conf"] == "[Service]\nUser=tenta\n"
+
+
+def test_the_flags_of_a_release_without_a_user_for_backends_are_looked_for(machine: Machine) -> None:
+    release = machine.add_release()
+    assert not [name for name in machine.generate() if ".path.d/" in name]
+    (release / "units" / "ivy-owners.service").unlink()
+    written = machine.generate()
+    assert "PathExists=/run/ivy/pending-config\n" in written["ivy-updater.path.d/50-of-1.0.conf"]
+    assert "PathExistsGlob=/run/ivy/restart-*\n" in written["ivy-restart.path.d/50-of-1.0.conf"]
 
 
 def test_a_drop_in_that_only_the_package_has_does_not_apply(machine: Machine) -> None:
     machine.add_release()
     (machine.package_units / "ivy-.service.d" / "40-later.conf").write_text("[Service]\n")
     assert machine.generate()["ivy-tenta.service.d/40-later.conf"] == "-> /dev/null"
+
+
+def test_a_procedure_that_the_config_switches_off_is_not_wanted(machine: Machine) -> None:
+    machine.add_release()
+    sections = [name.replace("-", "_") for name in NAMES]
+    machine.configure({"procedures": {sections[0]: {"enabled": False}}})
+    assert machine.generate().keys() == PROCEDURES - {f"ivy.target.wants/ivy-{NAMES[0]}.service"}
+    machine.configure({"procedures": {section: {"enabled": False} for section in sections}})
+    assert not any(path.startswith("ivy.target.wants/") for path in machine.generate())
+
+
+FIRST = NAMES[0].replace("-", "_")
+
+
+@pytest.mark.parametrize(
+    "procedures",
+    [None, [], "all", {"nobody": {"enabled": False}}, {FIRST: {}}, {FIRST: {"enabled": 0}}, {FIRST: False}],
+)
+def test_what_is_not_just_off_is_on(machine: Machine, procedures: object) -> None:
+    machine.add_release()
+    machine.configure({"procedures": procedures})
+    assert machine.generate().keys() == PROCEDURES
 
 
 @pytest.mark.parametrize("provider", BACKENDS)
@@ -195,6 +309,38 @@ def test_with_a_broken_config_all_procedures_run(machine: Machine, text: bytes) 
     (release / "config" / "config.json").write_bytes(text)
     assert machine.generate().keys() == PROCEDURES
     assert "config.json cannot be read" in machine.run(str(machine.output / "again"))
+
+
+TENTA_IS_WANTED = {"ivy.target.wants/ivy-tenta.service", "ivy-tenta.service.d/30-drain.conf"}
+
+
+@pytest.mark.parametrize("text", [None, b"", b"{", b"\0" * 851, b"\xff\xfe", b"[]", b"null"])
+def test_where_the_config_cannot_be_read_the_accepted_one_counts(machine: Machine, text: bytes | None) -> None:
+    machine.add_release()
+    machine.accept({"backend": TENTA})
+    machine.config_file.unlink() if text is None else machine.config_file.write_bytes(text)
+    assert machine.generate().keys() == PROCEDURES | TENTA_IS_WANTED
+    assert "config.json cannot be read" in machine.run(str(machine.output / "again"))
+    machine.config_file.with_name("config.accepted.json").write_bytes(b"\0")
+    assert machine.generate().keys() == PROCEDURES
+
+
+def test_a_config_that_can_be_read_counts_whatever_was_accepted(machine: Machine) -> None:
+    machine.add_release()
+    machine.accept({"backend": TENTA | {"provider": "thingsboard"}})
+    machine.config_file.write_text("\ufeff" + json.dumps({"backend": TENTA}))
+    assert machine.generate().keys() == PROCEDURES | TENTA_IS_WANTED
+
+
+def test_of_a_config_that_is_wrong_the_updater_leaves_word_until_it_is_another(machine: Machine) -> None:
+    machine.add_release()
+    machine.accept({"backend": TENTA})
+    status = machine.config_file.stat()
+    machine.unusable_config.write_text(f"{status.st_ino} {status.st_mtime_ns} {status.st_size}")
+    assert machine.generate().keys() == PROCEDURES | TENTA_IS_WANTED
+    assert "config.json cannot be used" in machine.run(str(machine.output / "again"))
+    machine.configure({"backend": None, "corrected": True})
+    assert machine.generate().keys() == PROCEDURES
 
 
 @pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo, lambda path: path.symlink_to("nowhere")])

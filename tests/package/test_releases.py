@@ -9,14 +9,17 @@ from pathlib import Path
 
 import pytest
 
+from ivy import constants
 from ivy.types.config import Config
-from ivy.utils.updates import history
+from ivy.utils.updates import activation, history
 from ivy.utils.updates.bundled import ReleaseError, install_bundled
 from ivy.utils.updates.releases import Releases
 from ivy.version import Version
 from tests.support.killing import killed_at
 
 TEMPLATE = Path(__file__).parents[2] / "config" / "config.template.json"
+THIS, NEXT = str(constants.VERSION), "99.0.0"
+"""The version by whose schema configs are judged here, and another."""
 
 
 class Machine:
@@ -89,6 +92,20 @@ def test_a_new_node_gets_a_release_and_a_config_of_its_own(machine: Machine) -> 
     assert machine.config_file.stat().st_mode & 0o777 == 0o640
     assert machine.config_file.stat().st_gid == (machine.root / "data").stat().st_gid
     assert machine.current.stat().st_mode & 0o777 == 0o755
+
+
+def test_a_service_that_the_new_version_lacks_ends_before_that_is_the_current_one(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Afterwards nothing could leave its hardware safe."""
+    stopped: list[tuple[Path, Path]] = []
+    machine.install()
+    monkeypatch.setattr(
+        activation, "stop_lacking", lambda release: stopped.append((machine.current.readlink(), release))
+    )
+    machine.install("1.1.0")
+    assert stopped == [(Path("1.0.0"), machine.root / "1.1.0")]
+    assert machine.current.readlink() == Path("1.1.0")
 
 
 def test_the_code_is_compiled_although_no_service_can_write_bytecode(
@@ -330,3 +347,44 @@ def test_a_removed_release_is_gone_at_once_or_there_as_a_whole(two: Releases) ->
         assert {path.name for path in two.root.iterdir()} == {"1.0.0", "current", "data"}
         return
     raise AssertionError("it was never seen half way")
+
+
+def keep_secrets_beside(machine: Machine) -> None:
+    """Let all releases be such as know of secrets, and of an accepted config, beside the config."""
+    (machine.bundled / "units").mkdir()
+    (machine.bundled / "units" / "ivy-owners.service").touch()
+
+
+def test_the_config_of_a_new_node_is_an_accepted_one(machine: Machine) -> None:
+    keep_secrets_beside(machine)
+    machine.install(THIS)
+    accepted = machine.config_file.with_name("config.accepted.json")
+    assert accepted.read_text() == machine.config_file.read_text()
+    machine.install(NEXT)
+    assert json.loads(accepted.read_text())["general"]["software_version"] == NEXT
+
+
+@pytest.mark.parametrize("damage", ["\0" * 851, "", '{"general": '], ids=["zeros", "nothing", "half"])
+@pytest.mark.parametrize("version", [THIS, NEXT])
+def test_a_config_that_cannot_be_used_stops_no_installation(machine: Machine, damage: str, version: str) -> None:
+    keep_secrets_beside(machine)
+    machine.install(THIS)
+    machine.edit_config("system_checks", {"seconds_between_checks": 77})
+    machine.releases.keep_accepted()
+    machine.config_file.write_text(damage)
+    machine.install(version)
+    active = json.loads(machine.releases.active_text())
+    assert active["system_checks"] == {"seconds_between_checks": 77}
+    assert active["general"]["software_version"] == version
+    # What somebody may yet correct, where it is his own release.
+    assert (machine.config_file.read_text() == damage) == (version == THIS)
+
+
+def test_a_config_that_is_gone_comes_from_the_accepted_one(machine: Machine) -> None:
+    keep_secrets_beside(machine)
+    machine.install(THIS)
+    machine.edit_config("system_checks", {"seconds_between_checks": 77})
+    machine.releases.keep_accepted()
+    machine.config_file.unlink()
+    machine.install(THIS)
+    assert machine.config().system_checks.seconds_between_checks == 77

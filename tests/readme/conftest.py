@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from testbed.bed import Bed
+from testbed.bed import Bed, Snapshot
 
 from tests.readme.desk import Desk
 from tests.readme.document import Document
@@ -15,12 +15,12 @@ from tests.readme.errands import Errands
 from tests.readme.fleet import FleetDesk
 from tests.readme.site import EDITOR, Site
 from tests.readme.terminal import Terminal
-from tests.support.beds import bed
+from tests.support.beds import bed, furnished
 from tests.support.releases import PROJECT, set_version
 
-__all__ = ["bed"]
+__all__ = ["bed", "furnished"]
 
-LONGEST_FORK = 1200  # seconds, as long as `packaging/test` gives the whole stage
+LONGEST_FORK = 1200  # seconds
 PASSPHRASE = "nobody guesses this"
 
 
@@ -47,6 +47,7 @@ class Started:
     checkout_venv: "Future[str]"
     fleet_venv: "Future[str]"
     pandas: "Future[str]"
+    cards: "Future[str]"
     fork: "Future[str]"
 
 
@@ -56,12 +57,14 @@ def started(desk: Desk, readme: Document) -> Generator[Started, None, None]:
     demo = Errands(desk.terminal(desk.clone_of(desk.clone, "tryout")))
     others = Errands(desk.terminal(desk.clone))
     tests = Errands(desk.terminal(desk.clone))
+    cards = desk.clone_of(desk.clone, "cards")
     checkout_venv = others.begin(f"{readme.take('packaging/test unit')} -- -k test_constants")  # makes .venv
     yield Started(
         demo.begin(readme.take("packaging/demo")),
         checkout_venv,
         others.begin(readme.take("python3 -m venv ~/fleet-desk")),
         others.begin("python3 -m venv ~/pandas && ~/pandas/bin/pip install --quiet pandas"),
+        others.begin(f"pushd {cards} && {readme.take('python3 -m venv ~/ivy ')} && popd"),
         tests.begin(fork(readme, desk), LONGEST_FORK, after=checkout_venv),
     )
     for errands in (demo, others, tests):
@@ -94,9 +97,11 @@ def terminal(desk: Desk) -> Terminal:
 
 
 @pytest.fixture(scope="session")
-def site(bed: Bed, desk: Desk, tmp_path_factory: pytest.TempPathFactory) -> Generator[Site, None, None]:
-    """Bare nodes, and all servers."""
-    site = Site(bed, tmp_path_factory.mktemp("site"), desk.public_key)
+def site(
+    bed: Bed, furnished: Snapshot, desk: Desk, tmp_path_factory: pytest.TempPathFactory
+) -> Generator[Site, None, None]:
+    """Nodes without ivy, and all servers."""
+    site = Site(bed, furnished, tmp_path_factory.mktemp("site"), desk.public_key)
     desk.name_hosts(
         {
             "roof-7": site.roof.address,

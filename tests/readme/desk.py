@@ -99,4 +99,5 @@ def _inherited() -> dict[str, str]:
     settings = Path(os.environ.get("XDG_CONFIG_HOME", Path.home() / ".config")) / "pip/pip.conf"
     if settings.is_file():
         found.setdefault("PIP_CONFIG_FILE", str(settings))
-    return {"PIP_CACHE_DIR": f"{cache}/pip", "DEB_BUILD_OPTIONS": "nocheck", **found}
+    # (Python compiles what is used of it; to pip, "no" to its option --no-compile means that it does not.)
+    return {"PIP_CACHE_DIR": f"{cache}/pip", "PIP_NO_COMPILE": "no", "DEB_BUILD_OPTIONS": "nocheck", **found}

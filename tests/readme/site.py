@@ -6,12 +6,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from testbed.bed import Bed, Node
+from testbed.bed import Bed, Node, Snapshot
 from testbed.broker import OPERATOR, Broker, Tls
 from testbed.git_server import GitServer, map_hosts
 from testbed.run import run
 
-from tests.readme import sensor
+from tests.readme import four, sensor
 from tests.readme.authority import Authority
 from tests.readme.terminal import SHELL, Terminal, environment
 from tests.support.file_server import FileServer
@@ -22,25 +22,32 @@ REPOSITORY = "university/ivy"
 HTTPS = 443
 BROKER, WEB = "broker.example.org", "www.example.org"
 # As in the config that the README shows, and in the vault that the collection's README does.
-IDENTIFIER = "4d1f…"
-USERS = {IDENTIFIER: "…", "roof-1": "correct-horse", "roof-2": "battery-staple", OPERATOR: "operator"}
+IDENTIFIER = "4d1fa09c-1c1e-4b59-9d2a-6d0f7a3f2b11"
+# Of roof-1 and roof-2, as the collection's README calls them.
+FLEET = {
+    "0b9a7c1e-5d7e-4c43-9f6b-7f2f5be2a101": "correct-horse",
+    "6c1d2f0a-93b4-4d0e-8a57-1c8f0d9e4b02": "battery-staple",
+}
+USERS = {IDENTIFIER: "…", **FLEET, OPERATOR: "operator"}
 NODES = ("roof-7", "roof-1", "roof-2")
-# For what a reader would install before: man pages, pictures.
-FURTHER_PACKAGES = ("man-db", "gnuplot-nox")
+# For what a reader would install before: pictures.
+FURTHER_PACKAGES = ("gnuplot-nox",)
 COLLECTOR = "/var/lib/prometheus/node-exporter"
 EDITOR = "/root/editor"
 WANTED = "/root/wanted.json"
 
 
 class Site:
-    """Nodes are bare at first, but for an SSH server that lets a key in."""
+    """Nodes are bare at first, but for an SSH server that lets a key in; the fleet's have what ivy depends on."""
 
-    def __init__(self, bed: Bed, directory: Path, public_key: str) -> None:
+    def __init__(self, bed: Bed, furnished: Snapshot, directory: Path, public_key: str) -> None:
         self._bed = bed
+        self._furnished = furnished
         self.authority = Authority(directory / "authority", [BROKER, WEB], bed.address)
         tls = Tls(self.authority.server_certificate, self.authority.server_key)
         self.broker = Broker(bed.address, 8883, USERS, directory=directory / "broker", tls=tls)
-        self.git = GitServer(bed.address, directory=directory / "git", public=[REPOSITORY])
+        # Not the website's address: both are found at the port of HTTPS.
+        self.git = GitServer(bed.second_address, directory=directory / "git", public=[REPOSITORY])
         self.web_root = directory / "www"
         self.web_root.mkdir()
         for server in (self.broker, self.git):
@@ -72,11 +79,12 @@ class Site:
         return terminal
 
     def connect_sensor(self, node: Node) -> None:
-        """Plug a thermometer in; a node that is booted again has none."""
+        """Plug a thermometer in, and all else that the release samples; a node that is booted again has none."""
         inside = "/root/sensor.py"
         node.copy_in(Path(sensor.__file__), inside)
         node.run(["systemd-run", "--unit=sensor", "/usr/bin/python3", inside])
         node.wait_for(lambda: node.run(["test", "-c", sensor.PORT], check=False).returncode == 0, 20, "the sensor")
+        four.plug_in(node)
 
     def wait_until_well(self, node: Node) -> None:
         """Wait until a node says so itself."""
@@ -102,7 +110,15 @@ class Site:
             server.stop()
 
     def _boot(self, public_key: str) -> dict[str, Node]:
-        first = self._bed.node("bare")
+        bare = self._with_ssh("bare", None, public_key)
+        others = self._with_ssh("furnished", self._furnished, public_key)
+        nodes = {name: self._bed.node(name, base=bare if name == "roof-7" else others) for name in NODES}
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(self._furnish, nodes.values()))
+        return nodes
+
+    def _with_ssh(self, name: str, base: Snapshot | None, public_key: str) -> Snapshot:
+        first = self._bed.node(name, base=base)
         first.boot()
         first.run(["apt-get", "install", "--yes", "--no-install-recommends", "openssh-server"], timeout=300)
         keys = first.path("/root/.ssh")
@@ -112,11 +128,7 @@ class Site:
         first.run(["update-ca-certificates"])
         be_calm(first)
         map_hosts(first, self.git)
-        bare = first.snapshot("bare")
-        nodes = {name: self._bed.node(name, base=bare) for name in NODES}
-        with ThreadPoolExecutor() as pool:
-            list(pool.map(self._furnish, nodes.values()))
-        return nodes
+        return first.snapshot(name)
 
     def _furnish(self, node: Node) -> None:
         with node.path("/etc/hosts").open("a") as hosts:

@@ -13,6 +13,8 @@ from collections.abc import Callable, Mapping
 from fcntl import ioctl
 from typing import NoReturn
 
+from testbed.run import PATIENCE
+
 ROWS, COLUMNS = 50, 200
 # --ctty: a password is asked for at the terminal that controls the process, whatever its standard input is.
 SHELL = ("setsid", "--ctty", "--wait", "bash", "--norc", "--noprofile", "--noediting")
@@ -54,10 +56,10 @@ class Terminal:
 
     def expect(self, pattern: str | re.Pattern[str], timeout: float = 60) -> re.Match[str]:
         """Wait for what must appear after all that was waited for before."""
-        deadline = time.monotonic() + timeout
+        deadline = time.monotonic() + PATIENCE * timeout
         while (found := re.search(pattern, self._unread)) is None:
             if time.monotonic() > deadline:
-                self._fail(f"{pattern!r} did not appear within {timeout:g} s")
+                self._fail(f"{pattern!r} did not appear within {PATIENCE * timeout:g} s")
             self._read()
         self._unread = self._unread[found.end() :]
         return found

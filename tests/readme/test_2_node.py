@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ivy.types.messages import DataMessageBody
+from ivy.types.secrets import HIDDEN
 from ivy.utils.storage import archive
 from tests.readme.conftest import Started
 from tests.readme.desk import Desk
@@ -59,8 +60,8 @@ def shown_backend(readme: Document) -> dict[str, Any]:
 def test_setup_has_written_what_the_readme_shows(readme: Document, site: Site) -> None:
     config, shown = read_config(site.roof), shown_backend(readme)
     assert config["general"]["system_identifier"] == IDENTIFIER
-    known_by = {"backend": {"mqtt_connection": {"client_id": IDENTIFIER}}}
-    assert merged(config, merged(shown, known_by)) == config
+    there = {"client_id": IDENTIFIER, "username": HIDDEN, "password": HIDDEN}
+    assert merged(config, merged(shown, {"backend": {"mqtt_connection": there}})) == config
 
 
 def test_the_config_can_be_edited(readme: Document, site: Site, roof: Terminal) -> None:
@@ -93,7 +94,11 @@ def test_what_can_be_seen(readme: Document, site: Site, roof: Terminal) -> None:
     assert list(site.roof.path(files.parent).glob(files.name))
     roof.run(readme.take("ivy queue"))
     assert "seconds_of_probation" in roof.run(readme.take("man ivy-config"))
+    host = read_config(site.roof)["backend"]["mqtt_connection"]["host"]
+    assert f'"{host}"' in roof.run(readme.take("ivy config get"))
     assert "rollback" in roof.run(readme.take("man ivy"))
+    assert "RECOVERY" in roof.run(readme.take("man ivy-fleet"))
+    assert "undisturbed" in roof.run(readme.take("man ivy-procedure"))
 
 
 def test_logs_can_be_followed(readme: Document, roof: Terminal) -> None:
@@ -105,13 +110,13 @@ def test_logs_can_be_followed(readme: Document, roof: Terminal) -> None:
 
 def plant_samples(site: Site) -> None:
     """In the month of which the README speaks."""
-    messages = site.roof.path("/var/lib/ivy/data/messages")
+    path = site.roof.path("/var/lib/ivy/data/messages/2026-11-05.csv")
+    appender = archive.Appender()
     taken = datetime.datetime(2026, 11, 5, 12, tzinfo=datetime.UTC).timestamp()
     for number in range(10):
         body = DataMessageBody(data={"temperature_celsius": number / 2, "humidity": 60 + number})
-        path, lock = messages / "2026-11-05.csv", messages / "lock"
-        archive.append(str(path), str(lock), taken + 60 * number, body.model_dump_json())
-    (messages / "lock").unlink()
+        appender.append(str(path), archive.line(taken + 60 * number, body.model_dump_json()))
+    appender.close()
 
 
 def test_data_arrive_at_the_desk(
@@ -126,6 +131,20 @@ def test_data_arrive_at_the_desk(
     roof.run(readme.take("ivy plot 'temp*' --since 2026"))
     assert "<svg" in site.roof.path("/root/november.svg").read_text()
     assert site.roof.path("/root/november.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_card_is_read_at_the_desk(readme: Document, site: Site, desk: Desk, started: Started) -> None:
+    started.cards.result()
+    reader = desk.terminal(desk.home)
+    reader.run(readme.take("~/ivy/bin/ivy messages", {"/mnt/card": str(site.roof.path("/"))}))
+    assert "temperature_celsius" in (desk.home / "dead.csv").read_text().partition("\n")[0]
+
+
+def test_data_are_sent_again(readme: Document, site: Site, roof: Terminal) -> None:
+    count = readme.take("ivy resend")
+    assert "10 messages (10 data)" in roof.run(count)
+    roof.run(count.replace(" --dry-run", ""))
+    site.recorder.wait_for_element("measurements", 60, "what nobody has sent before", "humidity")
 
 
 def test_an_editor_can_know_the_config(readme: Document, site: Site, roof: Terminal) -> None:

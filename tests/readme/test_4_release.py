@@ -1,5 +1,6 @@
 """Chapter "Updates over the air": release 1.2.0, with the thermometer."""
 
+from tests.readme import four
 from tests.readme.conftest import PASSPHRASE
 from tests.readme.desk import Desk
 from tests.readme.document import Document
@@ -28,12 +29,14 @@ def test_a_node_takes_it(readme: Document, site: Site, roof: Terminal, signers: 
     site.connect_sensor(site.roof)
     roof.run(readme.take("ivy update"), 180)
     site.wait_for_sample(IDENTIFIER, KEY)
-    assert "21.5 °C" in roof.run(readme.take("systemctl status") + " ivy-thermometer")
+    assert "21.5 °C" in roof.run("systemctl status ivy-thermometer")
     assert KEY in roof.run(readme.take("ivy plot 'temp*' --since -2d"))
 
 
 def test_it_can_be_taken_back_and_used_again(readme: Document, site: Site, roof: Terminal) -> None:
     roof.run(readme.take("ivy rollback"), 180)
+    # By the end of the procedure, and then by its unit, though the release that is back has neither.
+    assert four.levels(site.roof, four.HEATER)[-2:] == [0, 0]
     config = read_config(site.roof)
     assert config["general"]["software_version"] == THIS
     version = {"general": {"software_version": "1.2.0"}, "thermometer": {"seconds_between_datapoints": 60}}

@@ -4,7 +4,7 @@ import re
 
 from tests.readme.desk import Desk
 from tests.readme.fleet import NAMES, FleetDesk
-from tests.readme.site import Site
+from tests.readme.site import FLEET, Site
 from tests.support.releases import THIS
 
 
@@ -27,9 +27,9 @@ def test_all_take_the_release(fleet: FleetDesk, site: Site) -> None:
     for name in NAMES:
         site.connect_sensor(site.nodes[name])
     fleet.play("update")
-    for name in NAMES:
+    for name, identifier in zip(NAMES, FLEET, strict=True):
         assert site.nodes[name].path("/var/lib/ivy/current", follow=False).readlink().name == "1.2.0"
-        site.wait_for_sample(name, "temperature_celsius")
+        site.wait_for_sample(identifier, "temperature_celsius")
 
 
 def test_archives_are_collected(fleet: FleetDesk, desk: Desk) -> None:

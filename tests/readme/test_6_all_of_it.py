@@ -12,6 +12,7 @@ NOT_TRIED = {
     "packaging/test --suite forky upgrade": "by hand, for the same reason",
     "packaging/demo --keep": "all but the end is the demo that is tried",
     "ivy plot": "a name; with arguments it is tried",
+    "ivy setup --provision-key KEY --provision-secret-file FILE": "by tests/broker/test_registration.py",
 }
 
 

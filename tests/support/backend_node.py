@@ -20,6 +20,7 @@ from typing import Any, Self, TypeAlias
 
 from testbed.waiting import wait_for
 
+from tests.support import queue_file
 from tests.support.helpers import CONFIG
 
 Process: TypeAlias = subprocess.Popen[str]
@@ -28,7 +29,7 @@ PROJECT = Path(__file__).resolve().parents[2]
 SENSOR = "81bf7042-e20f-4a97-ac44-c15853e3618f"
 PASSWORD = "a-password-for-tests"
 
-_CONNECTION_KEYS = ("host", "client_id", "username", "password", "tls")
+_CONNECTION_KEYS = ("host", "client_id", "username", "password", "tls", "protocol")
 
 _WRITER = """
 import json, sys
@@ -118,6 +119,7 @@ class Node:
         """
         self.data = directory / "data"
         self._release = directory / "release"
+        self.programs = directory / "programs"
         self._log = directory / "log"
         self._processes: list[Process] = []
         self._writer: Process | None = None
@@ -139,7 +141,12 @@ class Node:
 
     def write_config(self, config: dict[str, Any]) -> None:
         """Replace the config."""
-        (self._release / "config" / "config.json").write_text(json.dumps(config))
+        self.config_file.write_text(json.dumps(config))
+
+    @property
+    def config_file(self) -> Path:
+        """The file with the config."""
+        return self._release / "config" / "config.json"
 
     def start(self, service: str | None = None, hurry: Mapping[str, float] = MappingProxyType({})) -> Process:
         """Start a service.
@@ -155,13 +162,20 @@ class Node:
             process = self.spawn([*entry, "run", name], extra, stdout=log, stderr=log)
         return process
 
+    def fake(self, program: str, action: str) -> None:
+        """Let the node's processes find another program of that name; `action` is a line of shell."""
+        self.programs.mkdir(exist_ok=True)
+        (self.programs / program).write_text(f"#!/bin/sh\n{action}\n")
+        (self.programs / program).chmod(0o755)
+
     def spawn(
         self, arguments: list[str], extra: Mapping[str, str] = MappingProxyType({}), **options: Any
     ) -> Process:
         """Start a Python process that finds ivy and its data as a service does. It ends with this node."""
+        inherited = environment(self._release, self.data)
         process: Process = subprocess.Popen(
             [sys.executable, *arguments],
-            env={**environment(self._release, self.data), **extra},
+            env={**inherited, "PATH": f"{self.programs}:{inherited['PATH']}", **extra},
             cwd=self._release,
             text=True,
             **options,
@@ -178,7 +192,7 @@ class Node:
     def link(self) -> dict[str, Any]:
         """What `link.json` says; nothing if there is none yet."""
         try:
-            report: dict[str, Any] = json.loads((self.data / "run" / "link.json").read_text())
+            report: dict[str, Any] = json.loads((self.data / "run-backend" / "link.json").read_text())
         except FileNotFoundError:
             return {}
         return report
@@ -188,9 +202,9 @@ class Node:
         wait_for(lambda: self.link.get("connected"), 10, "the backend to connect")
 
     def pending(self) -> list[dict[str, Any]]:
-        """The config offers in state.json."""
+        """The config offers that wait."""
         try:
-            state = json.loads((self.data / "state.json").read_text())
+            state = json.loads((self.data / "backend" / "state.json").read_text())
         except FileNotFoundError:
             return []
         offers: list[dict[str, Any]] = state["pending_configs"]
@@ -217,12 +231,35 @@ class Node:
         with self._database() as database:
             rows = [(time.time(), json.dumps(body)) for body in bodies]
             database.executemany("INSERT INTO QUEUE (timestamp, message_body) VALUES (?, ?)", rows)
+            queue_file.count_as_archived(database)
 
     def queue_length(self) -> int:
         """How many messages are in the queue."""
         with self._database() as database:
             [[length]] = database.execute("SELECT COUNT(*) FROM QUEUE")
         return int(length)
+
+    def execute(self, statement: str) -> list[Any]:
+        """Run a statement on the queue, behind the back of ivy."""
+        with self._database() as database:
+            return database.execute(statement).fetchall()
+
+    @contextlib.contextmanager
+    def holding_the_queue(self) -> Generator[None, None, None]:
+        """Keep everybody else from writing to it."""
+        with self._database() as database:
+            database.execute("BEGIN IMMEDIATE")
+            yield
+
+    def stop_all(self) -> None:
+        """Let the services end, each in its own time."""
+        for process in self._processes:
+            if process.stdin is None:
+                stop(process, 20)
+
+    def queue_bytes(self) -> int:
+        """Bytes of the queue's file."""
+        return (self.data / "active-message-queue.sqlite3").stat().st_size
 
     def wait_until_empty(self, timeout: float = 10) -> None:
         """Wait until the queue is empty."""
@@ -263,7 +300,13 @@ def _config(port: int, backend: dict[str, Any]) -> dict[str, Any]:
         **CONFIG,
         "general": {"config_revision": 2, "software_version": "1.0.0", "system_identifier": SENSOR},
         "logging_verbosity": {"file_archive": "DEBUG", "console_prints": "DEBUG", "message_sending": "ERROR"},
-        "backend": {"provider": "tenta", "mqtt_connection": connection, **backend},
+        # What a backlog may take, rather than what a platform should be spared.
+        "backend": {
+            "provider": "tenta",
+            "mqtt_connection": connection,
+            "max_messages_per_second": 1_000_000,
+            **backend,
+        },
         "system_checks": {"seconds_between_checks": 3600},
     }
 

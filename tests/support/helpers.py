@@ -1,7 +1,6 @@
 """What the tests share: a config, a node to run programs on, and waiting for a condition instead of a time."""
 
 import contextlib
-import importlib.util
 import json
 import os
 import socket
@@ -52,14 +51,17 @@ def make_config(**sections: Any) -> Config:
     return Config.load_from_string(json.dumps({**CONFIG, **sections}))
 
 
+def make_release(release: Path) -> None:
+    """Make the directories of a release that keeps its secrets beside its config, as those since 1.1.0 do."""
+    (release / "config").mkdir(parents=True)
+    (release / "units").mkdir()
+    (release / "units" / "ivy-owners.service").touch()
+
+
 def give_libraries(release: Path) -> None:
     """Let the environment of a release have what ivy imports, also where Debian's packages are not installed."""
     [packages] = (release / ".venv" / "lib").glob("*/site-packages")
     (packages / "libraries.pth").write_text(f"{Path(pydantic.__file__).parents[1]}\n")
-    if importlib.util.find_spec("systemd") is None:
-        (packages / "systemd").mkdir()
-        for module in ("__init__", "_journal"):
-            (packages / "systemd" / f"{module}.py").touch()
 
 
 def wait_until(condition: Callable[[], object], seconds: float = 20) -> None:
@@ -77,8 +79,15 @@ def all_go(processes: Sequence[subprocess.Popen[str]]) -> None:
         process.stdin.write("go\n")
         process.stdin.flush()
     for process in processes:
-        _, errors = process.communicate(timeout=60)
+        _, errors = process.communicate(timeout=240)
         assert (process.returncode, errors) == (0, "")
+
+
+def record_end(unit: str, ending: str, seconds_ago: int = 1, count: int = 1, lasts: int = 0) -> None:
+    """Leave what `units/ivy-report-end` does: how a service ended, the last of `count` times in `lasts` seconds."""
+    last = int(time.clock_gettime(time.CLOCK_BOOTTIME)) - seconds_ago
+    Path(constants.ENDS_DIR).mkdir(parents=True, exist_ok=True)
+    Path(constants.ENDS_DIR, unit).write_text(f"{last - lasts} {last} {last} {count} {ending}\n")
 
 
 class Node:
@@ -142,14 +151,14 @@ class Node:
     def python(self, *arguments: str) -> str:
         """Run Python with arguments, which must succeed. Returns what it printed."""
         process = self.start(*arguments)
-        output, errors = process.communicate(timeout=60)
+        output, errors = process.communicate(timeout=240)
         assert process.returncode == 0, errors
         return output
 
     def ivy(self, *arguments: str) -> tuple[int, str, str]:
         """Run the command `ivy`. Returns status, output and error output."""
         process = self.start("-m", "ivy", *arguments)
-        output, errors = process.communicate(timeout=60)
+        output, errors = process.communicate(timeout=240)
         return process.returncode, output, errors
 
     def close(self) -> None:

@@ -7,9 +7,13 @@ from typing import Any
 from testbed.bed import Node
 from testbed.broker import Broker
 
-from tests.support.backend_node import PASSWORD
+from tests.support.backend_node import PASSWORD, SENSOR
 
 BACKEND_READY_SECONDS = 30
+STEPS_USERS = "ivy-updater,ivy-fetch,ivy-install,ivy-test"
+"""Whoever handles what strangers wrote, as pgrep(1) takes them."""
+
+RUN_DIRECTORIES = ("/run/ivy", "/run/ivy-backend", "/run/ivy-busy", "/run/ivy-samples", "/run/ivy-updater")
 
 # Their form is that of real ones; the table's, that of any version.
 _FILL = """
@@ -38,6 +42,17 @@ def be_calm(node: Node) -> None:
     drop_in.write_text("[Service]\nBindReadOnlyPaths=/etc/calm-loadavg:/proc/loadavg\n")
 
 
+def keep_answer(node: Node) -> None:
+    """Let `ivy/fits.sh` find its answer in copies of this node, as a node does that has booted before.
+
+    After dpkg the answer is another one; and a directory that is seen through two layers has another inode once the
+    upper one is frozen.
+    """
+    updates = "/var/lib/dpkg/updates"
+    node.run(["sh", "-ec", f"rmdir {updates} && mkdir {updates}"])
+    node.run(["ivy", "--version"])
+
+
 def read_config(node: Node) -> dict[str, Any]:
     config: dict[str, Any] = json.loads(node.path("/etc/ivy/config.json").read_text())
     return config
@@ -56,15 +71,16 @@ def use_tenta(node: Node, broker: Broker, **settings: Any) -> None:
 def use_backend(node: Node, provider: str, host: str, port: int, **settings: Any) -> None:
     """The same for any platform."""
     config = read_config(node)
-    config["general"]["system_identifier"] = "n1"
+    config["general"]["system_identifier"] = SENSOR
     config["backend"] = {
         "provider": provider,
         "mqtt_connection": {
             "host": host,
             "port": port,
-            "client_id": "n1",
-            "username": "n1",
+            "client_id": SENSOR,
+            "username": SENSOR,
             "password": PASSWORD,
+            **settings.pop("connection", {}),
         },
         **settings.pop("backend", {}),
     }
@@ -86,6 +102,14 @@ def unit_property(node: Node, unit: str, name: str) -> str:
     return node.run(["systemctl", "show", "--value", f"--property={name}", f"{unit}.service"]).stdout.strip()
 
 
+def say_busy(node: Node, unit: str, seconds: int) -> None:
+    """Let a procedure not want to be disturbed for so long, as `notify.undisturbed` does in its process."""
+    # By then it has taken back what was said before it was started.
+    node.wait_for(lambda: unit_property(node, unit, "ActiveState") == "active", 30, f"{unit} to run")
+    until = f"read -r now _ </proc/uptime; touch -c -d @$((${{now%.*}} + {seconds})) /run/ivy-busy/{unit}"
+    node.run(["sh", "-c", until])
+
+
 def fill_queue(node: Node, count: int) -> None:
     """Queue samples, known by the key `backlog`: straight into the table, as adding them takes minutes."""
     node.run(["/usr/bin/python3", "-c", _FILL, str(count)], timeout=120)
@@ -95,3 +119,13 @@ def queue_length(node: Node) -> int:
     """Messages in the node's queue, by its own account."""
     status = json.loads(node.run(["ivy", "status", "--json"], check=False).stdout)
     return int(status["queue"]["length"])
+
+
+def be_synchronised(node: Node, *, is_it: bool = True) -> None:
+    """Let a time server have come, as systemd-timesyncd says it, or let none have come."""
+    note = node.path("/run/systemd/timesync/synchronized")
+    note.parent.mkdir(exist_ok=True)
+    if is_it:
+        note.touch()
+    else:
+        note.unlink(missing_ok=True)

@@ -6,6 +6,9 @@ import ssl
 import threading
 from collections.abc import Callable
 
+_LEAST_BUFFER = 2048
+_SMALL_SEGMENT = 536
+
 
 class Listener:
     """A listening socket, with a thread for each connection."""
@@ -16,6 +19,7 @@ class Listener:
         address: str = "127.0.0.1",
         port: int = 0,
         tls: ssl.SSLContext | None = None,
+        is_narrow: bool = False,
     ) -> None:
         """Start listening.
 
@@ -24,9 +28,13 @@ class Listener:
             address: Of this machine.
             port: Where to listen; 0 chooses.
             tls: How to encrypt. The handshake comes with the first thing read.
+            is_narrow: Whether what is not read stays with the sender, but for some kilobytes.
         """
         self._serve = serve
         self._socket = socket.create_server((address, port))
+        if is_narrow:  # before there is a connection: what was promised to its other end would be dropped
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _LEAST_BUFFER)
+            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, _SMALL_SEGMENT)
         self.port = int(self._socket.getsockname()[1])
         if tls is not None:
             self._socket = tls.wrap_socket(self._socket, server_side=True, do_handshake_on_connect=False)

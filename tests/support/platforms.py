@@ -1,15 +1,19 @@
 """What the contract's tests need of a platform, the same for each. Tenta is a real Mosquitto, as in production."""
 
 import json
+from collections.abc import Generator
+from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from testbed.broker import Broker
+from testbed.waiting import wait_for
 
 from tests.support.backend_node import PASSWORD, SENSOR
 from tests.support.recorder import Arrival, Recorder
 from tests.support.thingsboard_daemon import ThingsBoardDaemon
 from tests.support.thingsboard_server import BAD_CREDENTIALS, GRANTED, ThingsBoardServer
+from tests.support.update_packages import UpdatePackages
 from tests.support.validators import tenta, thingsboard
 
 Element = dict[str, Any]
@@ -132,16 +136,21 @@ class _ThingsBoardForms:
         """All publications, and why connections were closed."""
         raise NotImplementedError
 
+    def _lost(self) -> list[str]:
+        """Why samples were dropped after they were acknowledged."""
+        raise NotImplementedError
+
     def _telemetry(self, first: int = 0) -> list[Element]:
         return [
             element
             for arrival in self._arrived()[0][first:]
             if arrival.topic == thingsboard.TELEMETRY
             for element in json.loads(arrival.payload)
+            if "ts" in element
         ]
 
     def samples(self, first: int = 0) -> list[tuple[float, Element]]:
-        kinds = {"logging", "configuration"}
+        kinds = {"logging", "configuration", "sw_state", "fw_state"}
         return [(e["ts"] / 1000, e["values"]) for e in self._telemetry(first) if not kinds & e["values"].keys()]
 
     def delays(self, key: str) -> list[float]:
@@ -168,6 +177,8 @@ class _ThingsBoardForms:
         refused = [reason for reason in closings if "login" not in reason]
         if refused:
             raise ValueError(f"connections were closed: {refused}")
+        if lost := self._lost():
+            raise ValueError(f"acknowledged and lost: {lost}")
 
 
 class ThingsBoardPlatform(_ThingsBoardForms):
@@ -181,8 +192,26 @@ class ThingsBoardPlatform(_ThingsBoardForms):
         self.start, self.stop, self.restart = self.server.start, self.server.stop, self.server.restart
         self.pause, self.resume, self.close = self.server.pause, self.server.resume, self.server.stop
 
+    def packages(self, kind: str = "sw") -> UpdatePackages:
+        """Its update packages of a kind."""
+        return UpdatePackages(self.server, kind)
+
+    def ask(self, method: str, params: Any = None) -> Element:
+        """Call a procedure of the device. Returns what it answers."""
+        number = self.server.call(method, params)
+        answer: Element = wait_for(lambda: self.server.answers.get(number), 30, f"the answer to {method}")
+        return answer
+
+    def check(self) -> None:
+        super().check()
+        if faults := [fault for kind in ("sw", "fw") for fault in self.packages(kind).faults()]:
+            raise ValueError(f"update packages: {faults}")
+
     def _arrived(self) -> tuple[list[Arrival], list[str]]:
         return self.server.arrivals, self.server.closings
+
+    def _lost(self) -> list[str]:
+        return self.server.lost
 
     def offer(self, configuration: Any, revision: Any) -> None:
         if isinstance(configuration, dict) and isinstance(configuration.get("general"), dict):
@@ -192,6 +221,13 @@ class ThingsBoardPlatform(_ThingsBoardForms):
 
     def send(self, payload: bytes) -> None:
         self.server.send(thingsboard.ATTRIBUTES, payload)
+
+
+def new_platform(provider: str, directory: Path, address: str) -> Platform:
+    """A platform of each kind; `directory` is for its files, if it has any."""
+    if provider == ThingsBoardPlatform.provider:
+        return ThingsBoardPlatform(address)
+    return TentaPlatform(directory / "broker", 1883, address)
 
 
 class MortalThingsBoard(_ThingsBoardForms):
@@ -207,3 +243,17 @@ class MortalThingsBoard(_ThingsBoardForms):
     def _arrived(self) -> tuple[list[Arrival], list[str]]:
         self._daemon.update()
         return self._daemon.arrivals, self._daemon.closings
+
+    def _lost(self) -> list[str]:
+        return self._daemon.lost
+
+
+_Platform = TypeVar("_Platform", TentaPlatform, ThingsBoardPlatform, Platform)
+
+
+@contextmanager
+def judged(platform: _Platform) -> Generator[_Platform, None, None]:
+    """A platform for a test; at its end, everything that has arrived must have been in the platform's form."""
+    with closing(platform):
+        yield platform
+        platform.check()

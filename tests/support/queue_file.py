@@ -21,6 +21,13 @@ def plant(rows: Iterable[tuple[int | None, float, str | bytes]]) -> None:
     """Add rows at once: identifier (or None for the next one), timestamp, body."""
     with contextlib.closing(sqlite3.connect(QUEUE)) as database, database:
         database.executemany("INSERT INTO QUEUE (internal_id, timestamp, message_body) VALUES (?, ?, ?)", rows)
+        count_as_archived(database)
+
+
+def count_as_archived(database: sqlite3.Connection) -> None:
+    """What was planted does not come into the archive, too."""
+    if database.execute("SELECT 1 FROM sqlite_schema WHERE name = 'MARKS'").fetchall():
+        database.execute("UPDATE MARKS SET number = (SELECT COALESCE(MAX(internal_id), 0) FROM QUEUE)")
 
 
 def make_predecessors() -> None:

@@ -56,6 +56,7 @@ class ReleaseMaker:
         signer: Signer | None = None,
         graft: Graft | None = None,
         tag_version: str | None = None,
+        message: str | None = None,
     ) -> str:
         """Commit and tag a release; returns the commit's id. A tag of this name is replaced.
 
@@ -64,12 +65,13 @@ class ReleaseMaker:
             signer: Who signs the tag; None leaves it unsigned.
             graft: Makes another tree of the one that is committed.
             tag_version: The version that the tag itself (not its ref) and thus the signature speak of.
+            message: Of the commit.
         """
         self._made += 1
         tree = self._write_tree(version, edit)
         if graft:
             tree = graft(self.repository, tree)
-        commit = self._git("commit-tree", tree, *self._parent, "-m", f"Release {version}")
+        commit = self._git("commit-tree", tree, *self._parent, "-m", message or f"Release {version}")
         self._parent = ["-p", commit]
         self._git("update-ref", "refs/heads/main", commit)
         self._tag(version, tag_version or version, commit, signer)

@@ -29,6 +29,7 @@ class Sizes:
     backlog: int
     samples: int
     idle_seconds: int
+    links: int
 
 
 def latency_rows(name: str, delays: list[float], wanted: str = "") -> list[Row]:

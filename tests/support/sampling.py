@@ -50,9 +50,21 @@ def with_sampler(tree: Path) -> None:
     (tree / "units" / "ivy-fast-sampler.service").write_text(UNIT)
 
 
+def procedure_unit(name: str) -> str:
+    """The unit of a procedure, as a release brings it."""
+    return f"[Unit]\nPartOf=ivy.target\n\n[Service]\nExecStart=/usr/bin/ivy run {name}\nPrivateNetwork=yes\n"
+
+
 def release_file(node: Node, name: str) -> str:
     """Where a file of the current release is, in the node."""
     return node.run(["readlink", "-f", "/var/lib/ivy/current"]).stdout.strip() + "/" + name
+
+
+def let_edit(node: Node, release: str = "/var/lib/ivy/current") -> Path:
+    """Let a release be edited: else what differs from its manifest is taken for damage. Returns where it is."""
+    for name in ("manifest", "manifest.bytecode"):
+        node.path(f"{release}/{name}").unlink(missing_ok=True)
+    return node.path(release)
 
 
 def be_impatient(node: Node) -> None:

@@ -1,6 +1,6 @@
-"""A TCP proxy that delays: a long way between a node and its broker (this kernel cannot delay by itself).
+"""A TCP proxy that delays and is narrow: a long way between a node and its broker (this kernel has no such).
 
-Delays only; it loses and reorders nothing, and its bandwidth is this machine's.
+It loses and reorders nothing.
 """
 
 import contextlib
@@ -13,21 +13,26 @@ from typing import Self
 from tests.support.listener import Listener
 
 _LARGEST_CHUNK = 65_536
+_SECONDS_OF_A_CHUNK = 0.1
 
 
 class SlowLine:
     """Listens on loopback and passes everything on, half a round trip later in each direction."""
 
-    def __init__(self, port: int, round_trip: float) -> None:
+    def __init__(self, port: int, round_trip: float = 0, bytes_per_second: float | None = None) -> None:
         """Start listening.
 
         Args:
             port: Where the broker listens, on loopback.
             round_trip: Seconds.
+            bytes_per_second: What it carries in each direction; None: what this machine does.
         """
+        self._rate = bytes_per_second
         self._target = port
         self._delay = round_trip / 2
-        self._listener = Listener(self._serve)
+        self.passed = 0
+        """Bytes of both directions so far."""
+        self._listener = Listener(self._serve, is_narrow=bytes_per_second is not None)
         self.port = self._listener.port
 
     def __enter__(self) -> Self:
@@ -55,10 +60,16 @@ class SlowLine:
         chunk = b"?"
         while chunk:
             try:
-                chunk = source.recv(_LARGEST_CHUNK)
+                chunk = source.recv(self._largest_chunk())
             except OSError:  # broken is as good as ended
                 chunk = b""
+            self.passed += len(chunk)
+            if self._rate is not None:
+                time.sleep(len(chunk) / self._rate)
             under_way.put((time.monotonic() + self._delay, chunk))
+
+    def _largest_chunk(self) -> int:
+        return _LARGEST_CHUNK if self._rate is None else max(1, int(self._rate * _SECONDS_OF_A_CHUNK))
 
 
 def _let_out(sink: socket.socket, under_way: "queue.SimpleQueue[tuple[float, bytes]]") -> None:

@@ -31,6 +31,7 @@ class ThingsBoardDaemon(Server):
         super().__init__(address, port, directory)
         self.arrivals: list[Arrival] = []
         self.closings: list[str] = []
+        self.lost: list[str] = []
         self._token = token
         self._read = 0
 
@@ -47,6 +48,8 @@ class ThingsBoardDaemon(Server):
     def _take(self, record: dict[str, Any]) -> None:
         if "closing" in record:
             self.closings.append(record["closing"])
+        elif "lost" in record:
+            self.lost.append(record["lost"])
         else:
             self.arrivals.append(Arrival(**{**record, "payload": base64.b64decode(record["payload"])}))
 
@@ -79,6 +82,9 @@ class _WritingServer(ThingsBoardServer):
 
     def keep_closing(self, reason: str) -> None:
         self._write({"closing": reason})
+
+    def keep_loss(self, reason: str) -> None:
+        self._write({"lost": reason})
 
     def _write(self, record: dict[str, Any]) -> None:
         os.write(self._diary, json.dumps(record).encode() + b"\n")

@@ -10,6 +10,7 @@ from typing import Any
 from testbed.bed import Bed, Node
 from testbed.git_server import GitServer, map_hosts
 
+from tests.support.backend_node import SENSOR
 from tests.support.installed import read_config, use_backend
 from tests.support.platforms import Platform, TentaPlatform
 from tests.support.recorder import Recorder
@@ -18,8 +19,11 @@ from tests.support.signers import Signer, allowed_signers
 
 REPOSITORY, PRIVATE_REPOSITORY = "university/ivy", "university/secret"
 TOKEN = "a-token-for-tests"
+MOVED_TO_HTTP, MOVED_TO_ANOTHER_HOST = "evil/http", "evil/elsewhere"
+TRAP_PORT = 8082
 DECISION_SECONDS = 90
 SHORT_PROBATION = {"seconds_of_probation": 3, "max_seconds_of_probation": 20}
+SHORTEST_PROBATION = {"seconds_of_probation": 1}  # where it is not what is tested
 
 
 # An edit that lets each sample say by which config it was taken, which not every platform tells.
@@ -29,6 +33,9 @@ MARKED = replace(
     '"random_walk_position": position, "revision": config.general.config_revision',
 )
 
+# An edit that lets a backend store each offer as it comes. Usually one that follows another waits for five seconds,
+# and tests send more of them than a person does.
+AT_ONCE = replace("ivy/backend/delays.py", "between_offers: float = 5.0", "between_offers: float = 0.1")
 
 _FEW_ARRIVALS = 20
 
@@ -45,6 +52,10 @@ class UpdateSite:
             public=[REPOSITORY, "evil/ivy"],
             private=[PRIVATE_REPOSITORY],
             token=TOKEN,
+            moved={
+                MOVED_TO_HTTP: f"http://{bed.address}:{TRAP_PORT}/{PRIVATE_REPOSITORY}.git",
+                MOVED_TO_ANOTHER_HOST: f"https://gitlab.com/{PRIVATE_REPOSITORY}.git",
+            },
         )
         self.trusted, self.foreign = (Signer.make(directory, name) for name in ("trusted", "foreign"))
         self.git.start()
@@ -75,8 +86,8 @@ class UpdateSite:
             self.platform.address,
             self.platform.port,
             backend={"max_drain_time": 5},
-            general=general | {"system_identifier": "n1"},
-            updater={**provider, **SHORT_PROBATION},
+            general=general | {"system_identifier": SENSOR},
+            updater={**provider, **SHORT_PROBATION, **settings.pop("updater", {})},
             dummy_procedure={"seconds_between_datapoints": 1},
             **settings,
         )
@@ -114,13 +125,13 @@ class UpdateSite:
         """Why an offer was rejected, as the operator reads it."""
         return self.wait_for_log(f"Config revision {revision} for", "was rejected")
 
-    def wait_for_log(self, *contained: str) -> str:
+    def wait_for_log(self, *contained: str, timeout: float = 20) -> str:
         """The first log message to the operator that contains all of the given texts."""
 
         def find() -> list[str]:
             return [log for log in self.platform.logs() if all(text in log for text in contained)]
 
-        return self.node.wait_for(find, 20, f"a log message with {' and '.join(contained)}")[0]
+        return self.node.wait_for(find, timeout, f"a log message with {' and '.join(contained)}")[0]
 
     def accepts(self, version: str | None = None, **sections: Any) -> None:
         """Offer something that is good, and see new samples of it."""
@@ -165,7 +176,7 @@ class UpdateSite:
 
 def with_tenta(bed: Bed, node: Node, directory: Path) -> UpdateSite:
     """A site whose platform is Tenta."""
-    return UpdateSite(bed, node, TentaPlatform(directory / "broker", 1883, bed.address, "n1"), directory)
+    return UpdateSite(bed, node, TentaPlatform(directory / "broker", 1883, bed.address), directory)
 
 
 def wait_for_sample(node: Node, recorder: Recorder) -> None:

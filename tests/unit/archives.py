@@ -9,6 +9,8 @@ from typing import Any
 from tests.support.helpers import ARCHIVE_DIR
 
 DAY = 86_400
+LONG_AGO = 1_700_000_000.0
+"""On 2023-11-14, before any clock that is right."""
 NOON = datetime.datetime(2026, 11, 20, 12, tzinfo=datetime.UTC).timestamp()
 Ivy = Callable[..., tuple[int, str, str]]
 
@@ -26,3 +28,13 @@ def archive(timestamp: float, /, **body: Any) -> None:
 def sample(timestamp: float, /, **data: Any) -> None:
     """Append a sample."""
     archive(timestamp, variant="data", data=data)
+
+
+def tree(directory: Path) -> dict[str, tuple[int, int, bytes]]:
+    """All that is there, with modes, times and contents."""
+    found = {}
+    for path in sorted([directory, *directory.rglob("*")]):
+        status = path.lstat()
+        content = path.read_bytes() if path.is_file() else b""
+        found[str(path)] = (status.st_mode, status.st_mtime_ns, content)
+    return found

@@ -1,5 +1,6 @@
 """`ivy.utils.storage.archive`: one CSV file per UTC day that a power cut costs one line at most."""
 
+import csv
 import datetime
 import os
 import time
@@ -8,10 +9,9 @@ from pathlib import Path
 import pytest
 
 from ivy.types.messages import DataMessageBody
-from ivy.utils.host import locks
 from ivy.utils.messaging_agent import MESSAGE_ARCHIVE_DIR, MESSAGE_ARCHIVE_DIR_LOCK, MessagingAgent
 from ivy.utils.storage import archive
-from tests.support.helpers import ARCHIVE_DIR, Node, all_go
+from tests.support.helpers import ARCHIVE_DIR
 
 BODY = '{"variant":"data","data":{"a":1}}'
 
@@ -24,7 +24,9 @@ def path(tmp_path: Path) -> Path:
 
 def append(path: Path, timestamp: float = 1.5) -> None:
     """Append a message."""
-    archive.append(str(path), str(path.parent.parent / "lock"), timestamp, BODY)
+    appender = archive.Appender()
+    appender.append(str(path), archive.line(timestamp, BODY))
+    appender.close()
 
 
 def test_the_format_is_the_predecessors(path: Path) -> None:
@@ -88,6 +90,20 @@ def test_a_torn_line_costs_itself_only(path: Path, torn: str, capfd: pytest.Capt
     assert f"{path}: left out a line that is no message" in capfd.readouterr().err
 
 
+def test_a_torn_line_hides_no_other_from_who_reads_csv(path: Path) -> None:
+    line = archive.line(1.5, '{"variant":"data","data":{"a":"b"}}')
+    for length in range(1, len(line)):
+        path.unlink(missing_ok=True)
+        append(path, 1)
+        with path.open("a") as file:
+            file.write(line[:length])
+        append(path, 2)
+        append(path, 3)
+        with path.open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        assert [row["timestamp"] for row in rows if row["message_body"] == BODY] == ["1", "2", "3"], line[:length]
+
+
 def test_a_line_that_lost_only_its_end_is_read(path: Path) -> None:
     append(path, 1)
     path.write_bytes(path.read_bytes().removesuffix(b"\n"))
@@ -108,58 +124,17 @@ def test_without_an_archive_there_are_no_messages(path: Path) -> None:
     assert MessagingAgent.load_message_archive(datetime.date(2000, 1, 1)) == []
 
 
-APPEND = """
-import sys
-from ivy.utils.storage.archive import append
-print("ready", flush=True)
-input()
-_, path, lock, writer = sys.argv
-for number in range(100):
-    append(path, lock, float(f"{writer}{number}"), '{"variant":"data","data":{"a":1}}')
-"""
-
-
-@pytest.mark.slow
-def test_many_processes_append_whole_lines_below_one_header(node: Node, path: Path, tmp_path: Path) -> None:
-    lock = str(tmp_path / "lock")
-    processes = [node.start("-c", APPEND, str(path), lock, writer) for writer in "1234"]
-    for process in processes:
-        assert process.stdout and process.stdout.readline() == "ready\n"
-    all_go(processes)
-    lines = path.read_text().splitlines()
-    assert [number for number, line in enumerate(lines) if line.startswith("timestamp")] == [0]
-    timestamps = [item.timestamp for item in archive.read(str(path))]
-    assert len(timestamps) == len(lines) - 1
-    assert set(timestamps) == {float(f"{writer}{number}") for writer in (1, 2, 3, 4) for number in range(100)}
-    for writer in "1234":  # each one's in its order
-        own = [timestamp for timestamp in timestamps if f"{timestamp:.0f}".startswith(writer)]
-        assert own == [float(f"{writer}{number}") for number in range(100)]
-
-
-def test_a_line_is_written_under_the_lock(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Else two processes that find a new file would both begin it with a header."""
-    real = os.write
-
-    def write(descriptor: int, data: bytes) -> int:
-        with pytest.raises(TimeoutError), locks.file_lock(str(tmp_path / "lock"), timeout=0):
-            pass
-        return real(descriptor, data)
-
-    monkeypatch.setattr(os, "write", write)
-    append(path)
-    assert len(list(archive.read(str(path)))) == 1
-
-
-def test_a_hanging_holder_of_the_lock_does_not_stop_the_others(
-    node: Node, path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    lock = str(tmp_path / "lock")
-    code = f"from ivy.utils.host.locks import *\nwith file_lock({lock!r}, 0): print('held', flush=True); input()"
-    holder = node.start("-c", code)
-    assert holder.stdout and holder.stdout.readline() == "held\n"
-    monkeypatch.setattr(archive, "SECONDS_FOR_THE_LOCK", 0.05)
-    append(path)
-    assert len(list(archive.read(str(path)))) == 1
+def test_what_is_appended_to_is_the_file_of_that_name(path: Path) -> None:
+    appender = archive.Appender()
+    appender.append(str(path), archive.line(1, BODY))
+    path.rename(path.with_name("another"))
+    appender.append(str(path), archive.line(2, BODY))
+    path.write_text(path.read_text() + "torn")  # by somebody else
+    appender.append(str(path), archive.line(3, BODY))
+    path.unlink()
+    appender.append(str(path), archive.line(4, BODY))
+    appender.close()
+    assert path.read_text() == archive.HEADER + archive.line(4, BODY)
 
 
 def test_an_archive_is_not_for_others(path: Path) -> None:

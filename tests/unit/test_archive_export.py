@@ -5,8 +5,11 @@ import csv
 import io
 import json
 import math
+import re
+import sys
 import time
 import tracemalloc
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,6 +19,7 @@ from ivy.cli.archive.selection import Selection
 from ivy.cli.archive.table import write_csv
 from ivy.types.messages import DataMessageBody, LogMessageBody
 from ivy.utils.messaging_agent import MessagingAgent
+from ivy.utils.storage import archive as storage
 from tests.support.helpers import ARCHIVE_DIR, Node
 from tests.unit.archives import DAY, NOON, Ivy, archive, sample
 
@@ -42,6 +46,7 @@ def days() -> None:
         ("0001-01-01T00:00+02:00", 0),
         ("9999-12-31T23:00-02:00", 253_402_214_400),
         ("-999999999w", 0),
+        ("1795176000.5", NOON + 0.5),
     ],
 )
 def test_times_are_iso_and_utc(text: str, timestamp: float) -> None:
@@ -167,6 +172,78 @@ def test_special_numbers_and_doubts_in_a_table(ivy: Ivy) -> None:
     first, second = table(ivy("messages", "--date", "2026-11-20", "--csv")[1])
     assert math.isnan(float(first["a"])) and float(first["b"]) == -math.inf
     assert (first["timestamp_in_doubt"], second["timestamp_in_doubt"]) == ("0", "1")
+
+
+@pytest.mark.parametrize("form", [[], ["--csv"], ["--json"]])
+def test_times_as_printed_are_understood(ivy: Ivy, monkeypatch: pytest.MonkeyPatch, form: list[str]) -> None:
+    """Whatever the zone of the machine."""
+    monkeypatch.setenv("TZ", "Pacific/Kiritimati")
+    time.tzset()
+    try:
+        sample(NOON + 0.25, a=1)
+        sample(NOON + 1.25, a=2)
+        output = ivy("messages", "--since", "2026-11-20", *form)[1]
+        last = output.splitlines()[-1]
+        printed = re.findall(r"2026-[-\dT:.]+(?:Z|[+-]\d\d:\d\d)|\d{10}\.\d+", last)
+        assert printed
+        for moment in printed:
+            again = ivy("messages", "--since", moment, *form)[1]
+            assert again.splitlines()[-1] == last and "\n" in again and len(again) <= len(output) - len("a=1")
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
+def test_a_column_that_comes_late_is_empty_before(ivy: Ivy) -> None:
+    sample(NOON, a=1, note='of\n"two" lines')
+    sample(NOON + 1, b=2)
+    sample(NOON + 2, a=3, c=4)
+    rows = table(ivy("messages", "--date", "2026-11-20", "--csv")[1])
+    assert [[row[key] for key in ("a", "note", "b", "c")] for row in rows] == [
+        *(["1", 'of\n"two" lines', "", ""], ["", "", "2", ""], ["3", "", "", "4"]),
+    ]
+
+
+def test_a_table_that_has_no_room_is_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(100):
+        sample(NOON + number, **{f"key{number // 10}": number})
+    tables = []
+    for room in (10**9, 500, 0):
+        out = io.StringIO()
+        write_csv(Selection(since=NOON, kind="data"), out, room)
+        tables.append(out.getvalue())
+    assert tables[1:] == tables[:1] * 2 and len(table(tables[0])) == 100
+
+
+def test_the_archive_is_read_once_for_a_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    sample(NOON, a=1)
+    read: list[str] = []
+    records = storage.records
+
+    def count(path: str) -> Iterator[storage.Record]:
+        read.append(path)
+        return records(path)
+
+    monkeypatch.setattr(storage, "records", count)
+    write_csv(Selection(since=NOON, kind="data"), io.StringIO())
+    assert len(read) == 1
+
+
+def test_whoever_watches_on_a_terminal_sees_how_far_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    sample(NOON, a=1)
+    sample(NOON + DAY, a=1)
+    for terminal in (Terminal(), io.StringIO()):
+        monkeypatch.setattr(sys, "stderr", terminal)
+        write_csv(Selection(since=NOON, kind="data"), io.StringIO())
+        if terminal.isatty():
+            assert "reading the archive: 2026-11-21, 1 of 2" in terminal.getvalue()
+            assert terminal.getvalue().endswith(" \r")  # nothing of it is left
+        else:
+            assert terminal.getvalue() == ""
 
 
 @pytest.mark.slow

@@ -20,7 +20,7 @@ print(clock.is_synchronised())
 """
 YES, NO = "0\n", "5\n"
 """What adjtimex(2) returns."""
-NOTE = Path(constants.IVY_RUN_DIR, "clock-synchronised")
+NOTE = Path(constants.BACKEND_RUN_DIR, "clock-synchronised")
 
 
 def started() -> ModuleType:
@@ -57,13 +57,62 @@ def test_it_is_asked_once_a_minute(kernel: list[str]) -> None:
     assert kernel == [YES]
 
 
-def test_once_it_is_it_stays_so_until_the_next_boot(kernel: list[str]) -> None:
-    NOTE.parent.mkdir()
+def test_once_it_is_it_stays_so_until_the_next_boot(kernel: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constants, "NOTES_DIR", constants.BACKEND_RUN_DIR)
+    NOTE.parent.mkdir(parents=True)
     kernel += [YES]
     assert [started().is_synchronised() for _ in range(3)] == [True] * 3
     NOTE.write_text("another boot")
     kernel += [NO, YES]
     assert [started().is_synchronised() for _ in range(3)] == [False, True, True]
+
+
+def test_a_procedure_leaves_no_note_for_the_others_and_believes_none(kernel: list[str]) -> None:
+    """Whoever was taken over could else unmark the samples of all."""
+    NOTE.parent.mkdir(parents=True)
+    Path(constants.IVY_RUN_DIR).mkdir(exist_ok=True)
+    kernel += [YES, NO]
+    assert started().is_synchronised() is True
+    assert not NOTE.exists() and not Path(constants.IVY_RUN_DIR, NOTE.name).exists()
+    Path(constants.IVY_RUN_DIR, NOTE.name).write_text(clock.boot_id())
+    assert started().is_synchronised() is False
+
+
+def test_who_keeps_the_clock_is_believed(kernel: list[str]) -> None:
+    Path(constants.IVY_RUN_DIR).mkdir(exist_ok=True)
+    Path(constants.TIMESYNC_FLAG).touch()
+    assert started().is_synchronised() is True
+
+
+def test_that_it_was_set_is_noticed_at_once(kernel: list[str]) -> None:
+    kernel += [NO]
+    clock = started()
+    assert clock.is_synchronised() is False
+    Path(constants.IVY_RUN_DIR).mkdir(exist_ok=True)
+    Path(constants.TIMESYNC_FLAG).touch()
+    assert clock.is_synchronised() is True
+
+
+def test_a_step_is_noticed_once_and_a_clock_that_is_moved_slowly_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    times = {"is": 100.0, "since boot": 10.0}
+    monkeypatch.setattr(time, "time", lambda: times["is"])
+    monkeypatch.setattr(time, "clock_gettime", lambda _: times["since boot"])
+    monkeypatch.setattr(clock, "is_synchronised", lambda: None)
+    watch = clock.Watch()
+    watch.has_changed()
+    seen = []
+    for step in (0.0, 0.5, 1e6, 0.0, -30.0, 0.0):
+        times["is"] += 5 + step
+        times["since boot"] += 5
+        seen.append(watch.has_changed())
+    assert seen == [False, False, True, False, True, False]
+
+
+def test_that_it_becomes_synchronised_is_noticed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = [None, False, True, True]
+    monkeypatch.setattr(clock, "is_synchronised", lambda: answers.pop(0))
+    watch = clock.Watch()
+    assert [watch.has_changed() for _ in range(4)][1:] == [False, True, False]
 
 
 def test_without_a_place_for_the_note_it_is_asked_again(kernel: list[str]) -> None:

@@ -17,6 +17,8 @@ from hypothesis import strategies as st
 from ivy import constants
 from ivy.types.config import Config, ConfigError, ConfigWarning, ForeignConfig
 from ivy.types.state import State
+from ivy.utils.updates.releases import Releases
+from ivy.version import Version
 from tests.support.helpers import BACKEND, CONFIG, UPDATER, make_config
 
 MQTT = BACKEND["mqtt_connection"]
@@ -33,6 +35,7 @@ FULL: dict[str, Any] = {
     "queue": {"max_megabytes": 100, "min_free_megabytes": 10},
     "archive": {"max_days": 365},
     "metrics": {"textfile_directory": "/run/ivy"},
+    "node": {"hours_until_repair": 1.5, "hours_until_reboot": 24},
 }
 SECRETS = ("hidden-user", "hidden-password", "hidden-token")
 
@@ -72,6 +75,11 @@ BOUNDS: list[tuple[str, list[Any], list[Any]]] = [
     ("updater.source_conflict_strategy", ["overwrite", "reuse"], ["merge", None]),
     ("updater.require_signed_tags", [True, False], ["perhaps", None]),
     ("updater.oldest_version", [None, "1.0.0", "2.3.4-rc.1"], ["1.0", "", 1]),
+    (
+        "updater.locked",
+        [[], ["backend.mqtt_connection", "updater", "queue.max_megabytes", "general.system_identifier"]],
+        ["queue", None],
+    ),
     ("updater.seconds_of_probation", [1, 3600], [0, 3601, None]),
     ("updater.max_seconds_of_probation", [1, 86_400], [0, 86_401, None]),
     ("backend", [None], [1, []]),
@@ -83,12 +91,20 @@ BOUNDS: list[tuple[str, list[Any], list[Any]]] = [
     ("backend.mqtt_connection.password", ["x", "x" * 512], ["", "x" * 513]),
     ("backend.mqtt_connection.tls.enabled", [True], ["perhaps", None]),
     ("backend.mqtt_connection.tls.ca_file", [None, "/ca.pem"], [1]),
+    (
+        "backend.mqtt_connection.tls.check_dates",
+        ["when_synchronised", "always"],
+        ["never", "", None, True],
+    ),
+    ("backend.max_messages_per_second", [None, 1, 1_000_000], [0, 1_000_001, "fast"]),
     ("backend.max_parallel_messages", [1, 10_000], [0, 10_001]),
     ("backend.max_drain_time", [0, 7200], [-1, 7201]),
     ("queue.max_megabytes", [1, 1_000_000], [0, 1_000_001]),
     ("queue.min_free_megabytes", [0, 1_000_000], [-1, 1_000_001]),
     ("archive.max_days", [None, 1, 36_500], [0, 36_501]),
     ("metrics.textfile_directory", [None, "/run/ivy"], ["run", "", 1]),
+    ("node.hours_until_repair", [None, 0.1, 3, 87_600], [0, 0.09, 87_601, "often"]),
+    ("node.hours_until_reboot", [None, 0.1, 3, 87_600], [0, 0.09, 87_601, "often"]),
     ("system_checks.seconds_between_checks", [1, 7200], [0, 7201, None]),
 ]
 
@@ -105,6 +121,73 @@ def test_values_out_of_bounds_are_refused_by_the_path_of_their_field(path: str, 
     with pytest.raises(ConfigError) as refused:
         Config.load_from_string(changed(path, value))
     assert str(refused.value).startswith(f"{path}: ") and "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("path", "reason"),
+    [
+        ("", "must name a section or a field"),
+        ("nothing", "must name a section or a field"),
+        ("backend.nothing", "must name a section or a field"),
+        ("backend.provider.name", "must name a section or a field"),
+        ("backend.", "must name a section or a field"),
+        ("backend.mqtt_connection.__class__", "must name a section or a field"),
+        ("general.config_revision", "cannot be locked"),
+    ],
+)
+def test_what_is_locked_must_be_there(path: str, reason: str) -> None:
+    with pytest.raises(ConfigError, match=rf"^updater\.locked\.1: .*{reason}"):
+        make_config(updater={**UPDATER, "locked": ["backend.mqtt_connection.tls.ca_file", path]})
+
+
+PROCEDURE = "heat_box"
+
+
+@pytest.fixture
+def procedures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two, whatever this project has."""
+    modules = tmp_path / "ivy" / "procedures"
+    modules.mkdir(parents=True)
+    for name in (PROCEDURE, "system_checks", "_helper"):
+        (modules / f"{name}.py").touch()
+    monkeypatch.setattr(constants, "PROJECT_DIR", str(tmp_path))
+
+
+@pytest.mark.usefixtures("procedures")
+def test_a_procedure_can_be_switched_off() -> None:
+    assert not Config.load_from_string(changed("procedures", {})).is_off(PROCEDURE)
+    for enabled in (True, False):
+        config = Config.load_from_string(changed("procedures", {PROCEDURE: {"enabled": enabled}}))
+        assert config.is_off(PROCEDURE) is config.is_off(PROCEDURE.replace("_", "-")) is not enabled
+
+
+@pytest.mark.usefixtures("procedures")
+@pytest.mark.parametrize("limit", [None, 1, 31_536_000])
+def test_a_procedure_can_be_given_a_limit_for_its_silence(limit: int | None) -> None:
+    config = Config.load_from_string(changed("procedures", {PROCEDURE: {"max_silent_seconds": limit}}))
+    assert config.of_procedure(PROCEDURE.replace("_", "-")).max_silent_seconds == limit
+    assert not config.is_off(PROCEDURE)
+
+
+@pytest.mark.usefixtures("procedures")
+@pytest.mark.parametrize(
+    ("sections", "reason"),
+    [
+        ({"nobody": {"enabled": False}}, f"must be the name of a procedure: {PROCEDURE}, system_checks"),
+        ({"system_checks": {"enabled": False}}, "system_checks cannot be off"),
+        ({PROCEDURE: {"enabled": "perhaps"}}, f"procedures.{PROCEDURE}.enabled: "),
+        ({PROCEDURE: {"on": False}}, f"procedures.{PROCEDURE}.on: unknown field, remove it"),
+        *(
+            ({PROCEDURE: {"max_silent_seconds": wrong}}, f"procedures.{PROCEDURE}.max_silent_seconds: ")
+            for wrong in (0, -1, 31_536_001, "long", 1.5)
+        ),
+        ([PROCEDURE], "procedures: "),
+    ],
+)
+def test_what_is_no_procedure_or_must_run_cannot_be_switched_off(sections: Any, reason: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        Config.load_from_string(changed("procedures", sections))
+    assert str(error.value).startswith("procedures") and reason in str(error.value)
 
 
 def test_all_bad_fields_are_named_at_once() -> None:
@@ -127,7 +210,7 @@ def test_a_missing_section_is_named(section: str) -> None:
 def test_defaults() -> None:
     config = make_config(backend=BACKEND, updater={**UPDATER, "access_token": None})
     assert config.backend and config.updater
-    assert (config.backend.max_parallel_messages, config.backend.max_drain_time) == (50, 600)
+    assert (config.backend.max_parallel_messages, config.backend.max_drain_time) == (500, 600)
     assert config.updater.source_conflict_strategy == "reuse"
     assert config.updater.require_signed_tags and config.updater.oldest_version is None
     assert (config.updater.seconds_of_probation, config.updater.max_seconds_of_probation) == (30, 300)
@@ -322,6 +405,17 @@ def test_dump_replaces_the_file_in_one_step(dumped: Callable[[str], Path], kind:
     assert os.listdir(path.parent) == ["config.json"]
 
 
+def test_dump_hides_secrets_where_the_release_finds_them(dumped: Callable[[str], Path]) -> None:
+    path = dumped("1.0.0")
+    (path.parents[1] / "units").mkdir()
+    (path.parents[1] / "units" / "ivy-owners.service").touch()
+    Config.load_from_string(json.dumps(FULL)).dump()
+    assert "hidden" not in path.read_text()
+    whole = Releases().read_config(Version("1.0.0"))
+    assert Config.load_from_string(whole) == Config.load_from_string(json.dumps(FULL))
+    assert path.with_name("secrets.json").stat().st_mode & 0o077 == 0
+
+
 def test_dump_makes_no_release(root_dir: Path) -> None:
     with pytest.raises(FileNotFoundError):
         make_config().dump()
@@ -450,6 +544,8 @@ def test_any_damaged_text_is_accepted_or_refused(start: int, length: int, insert
         "[" * 100_000,
         '{"general":' * 10_000,
         "1" * 10_000,
+        f'{{"general": {{"config_revision": {"9" * 6000}}}}}',
+        f'{{"general": {{"config_revision": 1.{"9" * 6000}e{"9" * 6000}}}}}',
         "\ufeff{}",
         "\ud800",
         "\0",

@@ -11,10 +11,10 @@ import pytest
 
 from ivy.utils.host import commands
 from ivy.utils.updates import environment, sandbox
-from ivy.utils.updates.errors import NetworkTrouble, Rejected
+from ivy.utils.updates.errors import InstallTrouble, Rejected
 from tests.support.helpers import Node, give_libraries
 
-NEEDED = ["filelock", "paho", "psutil", "pydantic", "pydantic_core", "sdnotify", "systemd"]
+NEEDED = ["filelock", "paho", "psutil", "pydantic", "pydantic_core", "sdnotify"]
 HASHED = "wheel==1.0 --hash=sha256:00\n"
 
 
@@ -180,15 +180,6 @@ def test_without_dpkg_python_is_asked_each_time(release: Path, node: Node, dpkg:
     assert asked(node) == 2 and not (release / ".venv" / "fits").exists()
 
 
-@pytest.mark.parametrize(
-    ("lock", "has"), [(None, False), ("", False), ("# none\n \n", False), (HASHED, True), ("  -r other\n", True)]
-)
-def test_what_counts_as_a_dependency(release: Path, lock: str | None, has: bool) -> None:
-    if lock is not None:
-        (release / "requirements.lock").write_text(lock)
-    assert environment.has_dependencies(release) is has
-
-
 def test_without_dependencies_nothing_is_run(release: Path, node: Node) -> None:
     node.fake("systemd-run", {})
     environment.install_dependencies(release)
@@ -204,9 +195,11 @@ def test_dependencies_are_wheels_with_hashes_and_have_no_rights(release: Path, n
         "--require-hashes",
         "--only-binary=:all:",
         f"StateDirectory={os.path.relpath(release, '/var/lib')}/.venv ",
+        f"--requirement={release}/.venv/requirements.txt",
         "NoNewPrivileges=yes",
     ):
         assert part in call
+    assert (release / ".venv" / "requirements.txt").read_text() == HASHED
 
 
 @pytest.mark.parametrize(
@@ -214,9 +207,9 @@ def test_dependencies_are_wheels_with_hashes_and_have_no_rights(release: Path, n
     [
         ("ERROR: THESE PACKAGES DO NOT MATCH THE HASHES", Rejected),
         ("ERROR: No matching distribution found for wheel==1.0", Rejected),
-        ("WARNING: Retrying (Retry(total=4)) after connection broken", NetworkTrouble),
-        ("ReadTimeoutError: Read timed out.", NetworkTrouble),
-        ("", NetworkTrouble),  # as a time limit leaves it
+        ("WARNING: Retrying (Retry(total=4)) after connection broken", InstallTrouble),
+        ("ReadTimeoutError: Read timed out.", InstallTrouble),
+        ("", InstallTrouble),  # as a time limit leaves it
     ],
 )
 def test_why_dependencies_cannot_be_installed(release: Path, node: Node, said: str, error: type[Exception]) -> None:
@@ -224,6 +217,33 @@ def test_why_dependencies_cannot_be_installed(release: Path, node: Node, said: s
     (release / "requirements.lock").write_text(HASHED)
     with pytest.raises(error, match="dependencies cannot be"):
         environment.install_dependencies(release)
+
+
+def test_what_the_package_brought_is_tried_first(release: Path, node: Node, tmp_path: Path) -> None:
+    """No network is needed where that is enough; where it is not, it still counts."""
+    (tmp_path / "wheels").mkdir()
+    (release / "requirements.lock").write_text(HASHED)
+    node.fake("systemd-run", {})
+    environment.install_dependencies(release, wheels=tmp_path / "wheels")
+    [call] = node.calls()
+    assert f" --no-index --find-links={tmp_path}/wheels" in call and "--require-hashes" in call
+    node.fake("systemd-run", {"*--no-index*": "echo 'No matching distribution' >&2; exit 1"})
+    environment.install_dependencies(release, wheels=tmp_path / "wheels")
+    *_, first, second = (call for call in node.calls() if call.startswith("systemd-run "))
+    assert "--no-index" in first and "--no-index" not in second
+    assert f"--find-links={tmp_path}/wheels" in second
+
+
+def test_a_package_installs_what_it_brought_and_asks_no_network(release: Path, node: Node, tmp_path: Path) -> None:
+    (release / "requirements.lock").write_text(HASHED)
+    node.fake("systemd-run", {})
+    node.fake("systemctl", {})
+    environment.install_bundled_dependencies(release, wheels=tmp_path / "wheels", systemd=tmp_path)
+    [call] = (call for call in node.calls() if call.startswith("systemd-run "))
+    assert f"--no-index --find-links={tmp_path}/wheels" in call and "NoNewPrivileges=yes" in call
+    node.fake("systemd-run", {"*": "echo 'No matching distribution found for wheel' >&2; exit 1"})
+    with pytest.raises(Rejected, match=f"cannot be installed from {tmp_path}/wheels: No matching"):
+        environment.install_bundled_dependencies(release, wheels=tmp_path / "wheels", systemd=tmp_path)
 
 
 def test_an_environment_that_is_made_anew_fits_only_when_it_is_whole(release: Path, node: Node) -> None:

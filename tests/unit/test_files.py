@@ -90,18 +90,20 @@ def foreign(tmp_path: Path) -> Path:
 
 
 def test_root_is_somebody_else_where_files_are_theirs(foreign: Path) -> None:
-    before, owner = (os.geteuid(), os.getegid()), foreign.stat().st_uid
+    before, owner = (os.geteuid(), os.getegid(), os.getgroups()), foreign.stat().st_uid
     with files.as_owner_of(str(foreign)):
         assert os.geteuid() == owner
+        if before[0] == 0:
+            assert os.getgroups() == [os.getegid()], "root's groups may read what the owner may not"
         with files.as_owner_of(str(foreign)):
             pass  # may be nested
         if before[0] == 0:
             with pytest.raises(PermissionError):
                 files.write_atomically(foreign / "link", "x")
-    assert (os.geteuid(), os.getegid()) == before
+    assert (os.geteuid(), os.getegid(), os.getgroups()) == before
     with pytest.raises(ZeroDivisionError), files.as_owner_of(str(foreign)):
         raise ZeroDivisionError
-    assert (os.geteuid(), os.getegid()) == before
+    assert (os.geteuid(), os.getegid(), os.getgroups()) == before
     assert (foreign.parent / "roots").read_text() == "as it was"
 
 
@@ -150,3 +152,11 @@ def test_a_closed_directory_is_removed_too(tmp_path: Path) -> None:
     (tmp_path / "x").chmod(0)
     files.remove(str(tmp_path / "x"))
     assert not (tmp_path / "x").exists() and (tmp_path / "kept").is_dir()
+
+
+def test_what_is_made_in_a_shared_directory_is_shared(tmp_path: Path) -> None:
+    tmp_path.chmod(0o2770)
+    files.make_directory(str(tmp_path / "directory"))
+    os.close(files.open_shared(str(tmp_path / "directory" / "file")))
+    assert (tmp_path / "directory").stat().st_mode & 0o7777 == 0o2770
+    assert (tmp_path / "directory" / "file").stat().st_mode & 0o7777 == 0o660

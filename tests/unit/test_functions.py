@@ -1,6 +1,9 @@
 """`ivy.utils.functions` and `ivy.utils.host.locks`: what procedures and backends share."""
 
+import os
+import stat
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import get_args
 
@@ -8,6 +11,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from ivy import constants
 from ivy.types.config import LogLevel
 from ivy.utils.functions import get_time_to_next_datapoint, log_level_is_visible, with_automation_lock
 from ivy.utils.host.locks import file_lock
@@ -50,7 +54,8 @@ HOLD = "import sys; from {} import *\nwith {}: print('held', flush=True); sys.st
 def test_the_installation_is_changed_by_one_at_a_time(node: Node) -> None:
     holder = node.start("-c", HOLD.format("ivy.utils.functions", "with_automation_lock()"))
     assert holder.stdout and holder.stdout.readline() == "held\n"
-    with pytest.raises(TimeoutError), with_automation_lock():
+    said = rf"^process {holder.pid} \(.+\) is changing this installation"
+    with pytest.raises(TimeoutError, match=said), with_automation_lock():
         pass
     holder.kill()
     holder.wait()
@@ -58,11 +63,29 @@ def test_the_installation_is_changed_by_one_at_a_time(node: Node) -> None:
         pass
 
 
+def test_nobody_else_can_hold_the_lock_of_the_installation() -> None:
+    """Whoever can open a file for reading can lock it."""
+    lock = Path(constants.IVY_RUN_DIR, "automation.lock")
+    lock.parent.mkdir()
+    lock.touch(0o644)  # as earlier versions made it
+    with with_automation_lock():
+        assert stat.S_IMODE(lock.stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo, lambda path: path.symlink_to("/etc/passwd")])
+def test_what_is_no_file_locks_nobody_out(tmp_path: Path, make: Callable[[Path], object]) -> None:
+    make(tmp_path / "lock")
+    with file_lock(str(tmp_path / "lock"), 0):
+        pass
+    assert stat.S_ISREG((tmp_path / "lock").lstat().st_mode)
+
+
 def test_a_lock_ends_with_its_holder(node: Node, tmp_path: Path) -> None:
     path = str(tmp_path / "lock")
     holder = node.start("-c", HOLD.format("ivy.utils.host.locks", f"file_lock({path!r}, 0)"))
     assert holder.stdout and holder.stdout.readline() == "held\n"
-    with pytest.raises(TimeoutError, match=path), file_lock(path, timeout=0.05):
+    said = f"{path} is locked by process {holder.pid} "
+    with pytest.raises(TimeoutError, match=said), file_lock(path, timeout=0.05):
         pass
     holder.kill()
     with file_lock(path, timeout=20):

@@ -29,7 +29,7 @@ def test_a_procedure_may_use_any_library(node: Node, agent: MessagingAgent) -> N
     process = node.start("-m", "ivy", "run", "libraries-user")
     wait_until(lambda: agent.get_n_latest_messages(1) or process.poll() is not None)
     process.terminate()
-    _, errors = process.communicate(timeout=20)
+    _, errors = process.communicate(timeout=80)
     assert process.returncode == 0, errors
     bodies = [item.message_body for item in agent.get_n_latest_messages(10)]
     [data] = [body.data for body in bodies if isinstance(body, DataMessageBody)]

@@ -11,7 +11,7 @@ from ivy import constants
 from ivy.backend import tenta_backend
 from ivy.procedures import system_checks
 from ivy.utils import mainloop_toggle
-from ivy.utils.host import commands
+from ivy.utils.host import commands, units
 from ivy.utils.host.commands import CommandError
 from ivy.utils.lifecycle_manager import LifecycleManager
 from ivy.utils.mainloop_toggle import SCRIPT_PATH, MainloopToggle
@@ -40,7 +40,51 @@ def says(active: str, sub: str = "", result: str = "success") -> dict[str, str]:
 def test_the_unit_follows_from_the_name(node: Node, name: str) -> None:
     node.fake("systemctl", says("inactive"))
     manager(name).teardown()
-    assert node.calls() == [f"systemctl stop -- {UNIT}"]
+    assert node.calls()[-1] == f"systemctl stop -- {UNIT}"
+
+
+@pytest.mark.parametrize(("verb", "calls"), [("stop", 2), ("restart", 1), ("start", 1)])
+def test_a_stop_that_somebodys_restart_cancels_is_asked_for_again(node: Node, verb: str, calls: int) -> None:
+    canceled = (
+        f'[ -e "{node.home}/once" ] || {{ touch "{node.home}/once"; echo "Job for {UNIT} canceled." >&2; exit 1; }}'
+    )
+    node.fake("systemctl", {"show*": "echo TimeoutStopUSec=1s", f"{verb}*": canceled})
+    if verb == "stop":
+        units.control(verb, UNIT)
+    else:
+        with pytest.raises(CommandError, match="canceled"):
+            units.control(verb, UNIT)
+    assert [call.split()[1] for call in node.calls() if " show " not in call] == [verb] * calls
+
+
+@pytest.mark.parametrize("said", ["Job for it canceled.", "Unit not loaded."])
+def test_a_stop_that_is_refused_fails(node: Node, said: str) -> None:
+    node.fake("systemctl", {"show*": "echo TimeoutStopUSec=1s", "stop*": f'echo "{said}" >&2; exit 5'})
+    with pytest.raises(CommandError, match=said):
+        units.control("stop", UNIT)
+
+
+def test_a_service_that_asks_for_ever_more_time_is_killed(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(units, "SECONDS_BEYOND_A_STOP", 0.2)
+    dead = node.home / "dead"
+    answers = {
+        "show*TimeoutStopUSec*": "echo TimeoutStopUSec=100ms",
+        "show*ActiveState*": "echo ActiveState=deactivating",
+        "stop*": f'[ -e "{dead}" ] || exec sleep 600',
+        "kill*": f'touch "{dead}"',
+    }
+    node.fake("systemctl", answers)
+    manager().teardown()
+    assert f"systemctl kill --signal=KILL -- {UNIT}" in node.calls()
+    assert node.calls()[-1] == f"systemctl stop -- {UNIT}"
+
+
+@pytest.mark.parametrize(
+    ("span", "seconds"),
+    [("10s", 10), ("2min 3.5s", 123.5), ("1h", 3600), ("100ms", 0.1), ("infinity", 7350), ("", 7350)],
+)
+def test_time_spans_are_those_that_systemctl_shows(span: str, seconds: float) -> None:
+    assert units.seconds_of(span) == pytest.approx(seconds)
 
 
 @pytest.mark.parametrize(
@@ -124,8 +168,8 @@ def groups(node: Node, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "systemctl",
         {
             "show*ivy.target": "echo 'Wants=ivy-tenta.service ivy-system-checks.service other.socket'",
-            "show*ivy-tenta.service": "echo ControlGroup=/system.slice/tenta",
-            "show*ivy-system-checks.service": "echo ControlGroup=",
+            "show*ivy-tenta.service": "echo Id=ivy-system-checks.service; echo ControlGroup=;"
+            " echo; echo Id=ivy-tenta.service; echo ControlGroup=/system.slice/tenta",
         },
     )
     monkeypatch.setattr(mainloop_toggle, "CONTROL_GROUPS", str(tmp_path))
@@ -203,7 +247,7 @@ def test_a_command_that_takes_long_goes_on_with_heartbeats(node: Node, notify_so
     waits = "import sys, time; time.sleep(1.5); print(sys.stdin.read())"
     code = f"""
 import sys
-from ivy.utils.host import commands
+from ivy.utils.host import commands, units
 print(commands.run([sys.executable, "-c", {waits!r}], timeout=60, input="given"), end="")
 """
     assert node.python("-c", code) == "given\n"

@@ -5,19 +5,21 @@ import datetime
 import io
 import os
 import re
+import socket
+import subprocess
 import sys
 import time
-import types
 from typing import Any, get_args
 
 import pytest
 
+from ivy import constants
 from ivy.types.config import Config, LogLevel
 from ivy.types.messages import LogMessageBody
 from ivy.utils.host import journal
 from ivy.utils.logger import Logger
 from ivy.utils.messaging_agent import ACTIVE_QUEUE_FILE, MessagingAgent
-from tests.support.helpers import ARCHIVE_DIR, BACKEND, Node, make_config
+from tests.support.helpers import ARCHIVE_DIR, BACKEND, Node, make_config, wait_until
 
 LEVELS: tuple[LogLevel, ...] = get_args(LogLevel)
 STAMP = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3} UTC[+-]\d+(\.\d+)?"
@@ -170,20 +172,28 @@ def test_trouble_with_the_backend_is_not_queued(
 
 
 def test_a_broken_queue_is_reported_and_no_more(node: Node) -> None:
-    os.mkdir(ACTIVE_QUEUE_FILE)
     node.write_config(backend=BACKEND)
-    code = "from ivy.types.config import *; from ivy.utils.logger import *; Logger(Config.load()).error('{}')"
-    process = node.start("-c", code.format("the message itself"))
-    _, errors = process.communicate(timeout=20)
+    code = """
+import sqlite3
+from ivy.types.config import *; from ivy.utils import logger
+
+def fail():
+    raise sqlite3.OperationalError("broken")
+
+logger.MessagingAgent = fail
+logger.Logger(Config.load()).error('the message itself')
+"""
+    process = node.start("-c", code)
+    _, errors = process.communicate(timeout=80)
     assert process.returncode == 0
     assert "a log message could not be queued: OperationalError" in errors and "the message itself" in errors
 
 
 def test_a_queue_that_can_be_used_again_is(make_logger: type[Logger], capsys: pytest.CaptureFixture[str]) -> None:
     logger = make_logger(verbose(messages="DEBUG"))
-    os.mkdir(ACTIVE_QUEUE_FILE)
-    logger.error("first")
-    os.rmdir(ACTIVE_QUEUE_FILE)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delattr("ivy.utils.logger.MessagingAgent")
+        logger.error("first")
     logger.error("second")
     assert [body.subject for body in queued()] == ["test - ERROR - second"]
     assert "first" in capsys.readouterr().err
@@ -204,20 +214,59 @@ def test_archive_and_queue_hold_the_same_line(make_logger: type[Logger]) -> None
     assert "subject" in file.read_text()
 
 
-def attach(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    """Connect standard error to the journal. (No fixture: between those and the test, pytest exchanges it.)
+class FakeJournal:
+    """A socket in the place of the journal's, which takes as much as that."""
 
-    Returns: The entries that will be sent to it.
-    """
-    entries: list[dict[str, Any]] = []
-    module = types.ModuleType("systemd")
-    module._journal = types.SimpleNamespace(  # type: ignore[attr-defined]
-        sendv=lambda *fields: entries.append(dict(field.split("=", 1) for field in fields))
-    )
-    monkeypatch.setitem(sys.modules, "systemd", module)
+    def __init__(self) -> None:
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.socket.bind(journal.SOCKET)
+        self.socket.setblocking(False)
+
+    def __del__(self) -> None:
+        self.socket.close()
+
+    def entries(self) -> list[dict[str, str]]:
+        """What it was sent and has not given out yet."""
+        return list(iter(self._next, {}))
+
+    def fill(self) -> None:
+        """As when nobody reads any more."""
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other, contextlib.suppress(BlockingIOError):
+            other.setblocking(False)
+            other.connect(journal.SOCKET)
+            while True:
+                other.send(b"OTHER=1\n")
+
+    def _next(self) -> dict[str, str]:
+        try:
+            text, files, _, _ = socket.recv_fds(self.socket, 100_000, 1)
+        except BlockingIOError:
+            return {}
+        for file in files:
+            text = os.pread(file, 10_000_000, 0)
+            os.close(file)
+        return self._parse(text)
+
+    @staticmethod
+    def _parse(text: bytes) -> dict[str, str]:
+        """As the protocol has it: each field with its length, or with its value on the same line."""
+        entry = {}
+        while text:
+            head, _, text = text.partition(b"\n")
+            name, is_short, value = head.decode().partition("=")
+            if not is_short:
+                length = int.from_bytes(text[:8], "little")
+                value, text = text[8 : 8 + length].decode(), text[8 + length + 1 :]
+            entry[name] = value
+        return entry
+
+
+def attach(monkeypatch: pytest.MonkeyPatch) -> FakeJournal:
+    """Connect standard error to the journal. (No fixture: between those and the test, pytest exchanges it.)"""
+    monkeypatch.setattr(journal, "SOCKET", f"{constants.IVY_ROOT_DIR}/journal")
     status = os.fstat(2)
     monkeypatch.setenv("JOURNAL_STREAM", f"{status.st_dev}:{status.st_ino}")
-    return entries
+    return FakeJournal()
 
 
 def test_the_journal_is_known_by_its_stream(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -235,9 +284,9 @@ def test_the_journal_is_known_by_its_stream(monkeypatch: pytest.MonkeyPatch) -> 
 def test_the_fields_of_an_entry(
     make_logger: type[Logger], monkeypatch: pytest.MonkeyPatch, level: LogLevel, priority: int
 ) -> None:
-    entries = attach(monkeypatch)
+    fake = attach(monkeypatch)
     log(make_logger(verbose(journal="DEBUG"), "system-checks"), level)
-    [entry] = entries
+    [entry] = fake.entries()
     subject = entry.pop("MESSAGE").splitlines()[0]
     assert subject == ("ValueError: bad" if level == "EXCEPTION" else "message")
     assert entry == {
@@ -249,10 +298,11 @@ def test_the_fields_of_an_entry(
 
 
 def test_details_stand_in_the_same_entry(make_logger: type[Logger], monkeypatch: pytest.MonkeyPatch) -> None:
-    entries = attach(monkeypatch)
+    fake = attach(monkeypatch)
     logger = make_logger(verbose(journal="DEBUG"))
     logger.info("subject", details="more")
     logger.exception(raised(), details="more")
+    entries = fake.entries()
     assert entries[0]["MESSAGE"] == "subject\nmore"
     assert "more\n--- traceback --" in entries[1]["MESSAGE"]
 
@@ -264,26 +314,133 @@ def test_levels_in_the_journal(
     capfd: pytest.CaptureFixture[str],
     least: LogLevel | None,
 ) -> None:
-    entries = attach(monkeypatch)
+    fake = attach(monkeypatch)
     logger = make_logger(verbose(journal=least, console="DEBUG"))
     for level in LEVELS:
         log(logger, level)
-    assert [entry["IVY_LEVEL"] for entry in entries] == list(LEVELS[LEVELS.index(least) :] if least else [])
+    assert [entry["IVY_LEVEL"] for entry in fake.entries()] == list(LEVELS[LEVELS.index(least) :] if least else [])
     assert capfd.readouterr().out == ""  # a service has no terminal
 
 
 def test_a_journal_that_restarts_loses_no_line(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    attach(monkeypatch)
-
-    def refuse(*_fields: str) -> None:
-        raise ConnectionRefusedError
-
-    module = sys.modules["systemd"]
-    monkeypatch.setattr(module._journal, "sendv", refuse)
+    attach(monkeypatch).socket.close()
     journal.send("ERROR", "subject", "more")
     assert capfd.readouterr().err == "subject\nmore\n"
+
+
+def test_an_entry_of_any_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = attach(monkeypatch)
+    for size in (1, 63_000, 65_000, 1_000_000):
+        journal.send("INFO", "x" * size, "more")
+        assert [entry["MESSAGE"] for entry in fake.entries()] == ["x" * size + "\nmore"]
+
+
+def test_a_journal_that_hangs_costs_a_second_and_the_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As with journald stopped, whose socket is full."""
+    fake = attach(monkeypatch)
+    monkeypatch.setattr(journal, "PATIENCE", 0.1)
+    fake.fill()
+    began = time.monotonic()
+    journal.send("INFO", "first")
+    waited = time.monotonic() - began
+    assert waited >= 0.1
+    monkeypatch.setattr(journal, "PATIENCE", 600.0)  # that is not waited for any more
+    for number in range(100):
+        journal.send("INFO", str(number))
+    fake.entries()
+    journal.send("INFO", "back")
+    journal.send("INFO", "again")
+    said = [entry["MESSAGE"] for entry in fake.entries()]
+    assert said == ["101 lines are missing here, as the journal took none", "back", "again"]
+
+
+def test_nobody_waits_for_one_socket_of_the_journal_because_another_has_room(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What is printed is taken, and entries are not: else each of them would cost a second again."""
+    fake = attach(monkeypatch)
+    fake.fill()
+    monkeypatch.setattr(journal, "PATIENCE", 0.1)
+    journal.send("INFO", "first")
+    monkeypatch.setattr(journal, "PATIENCE", 600.0)
+    taker, stream = socket.socketpair()
+    with taker, stream, monkeypatch.context() as patched:
+        status = os.fstat(stream.fileno())
+        patched.setenv("JOURNAL_STREAM", f"{status.st_dev}:{status.st_ino}")
+        kept = [os.dup(1), os.dup(2)]
+        try:
+            patched.setattr(sys, "stdout", sys.stdout)
+            patched.setattr(sys, "stderr", sys.stderr)
+            os.dup2(stream.fileno(), 1)
+            os.dup2(stream.fileno(), 2)
+            journal.guard_streams()
+            for number in range(3):
+                print("printed", number)
+                journal.send("INFO", str(number))
+        finally:
+            os.dup2(kept[0], 1)
+            os.dup2(kept[1], 2)
+            for descriptor in kept:
+                os.close(descriptor)
+        assert taker.recv(1000) == b"printed 0\nprinted 1\nprinted 2\n"
+    fake.entries()
+    journal.send("INFO", "back")
+    assert fake.entries()[0]["MESSAGE"] == "4 lines are missing here, as the journal took none"
+
+
+PRINTS = """
+import sys, time
+from ivy.utils.host import journal
+journal.PATIENCE = 1
+journal.guard_streams()
+for number in range(20_000):
+    print("x" * 100)
+    print("y" * 100, file=sys.stderr)
+open("done", "w").close()
+sys.stdin.read()
+print("back")
+raise ValueError("with a traceback")
+"""
+
+
+def test_a_journal_that_hangs_stops_nobody_who_prints(node: Node) -> None:
+    """Standard output and error of a service are sockets that the same journal reads."""
+    journals_end, services_end = socket.socketpair()
+    with journals_end, services_end, contextlib.ExitStack() as stack:
+        status = os.fstat(services_end.fileno())
+        node.environment["JOURNAL_STREAM"] = f"{status.st_dev}:{status.st_ino}"
+        service = subprocess.Popen(
+            [sys.executable, "-c", PRINTS],
+            stdin=subprocess.PIPE,
+            stdout=services_end.fileno(),
+            stderr=services_end.fileno(),
+            cwd=node.home,
+            env=node.environment,
+        )
+        stack.callback(service.wait)
+        stack.callback(service.kill)
+        services_end.close()
+        wait_until((node.home / "done").exists)
+        journals_end.settimeout(0.2)
+        taken = received(journals_end)
+        assert service.stdin is not None
+        service.stdin.close()
+        journals_end.settimeout(20)
+        first, second, *_, last = received(journals_end).decode().strip().splitlines()
+    assert taken.count(b"\n") < 2 * 20_000 - 1000
+    assert re.fullmatch(r"\d+ lines are missing here, as the journal took none", first)
+    assert (second, last) == ("back", "ValueError: with a traceback")
+
+
+def received(stream: socket.socket) -> bytes:
+    """All that comes until the end, or for as long as the stream waits."""
+    found = b""
+    with contextlib.suppress(TimeoutError):
+        while some := stream.recv(1 << 16):
+            found += some
+    return found
 
 
 def test_a_terminal_that_is_gone_ends_nothing(

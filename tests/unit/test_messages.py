@@ -134,8 +134,11 @@ def test_any_message_survives_queue_and_archive(
 def test_any_archive_is_plain_csv(tmp_path: Path, sent: list[LogMessageBody]) -> None:
     path = tmp_path / "archive.csv"
     path.unlink(missing_ok=True)
-    for number, body in enumerate([LogMessageBody(level="INFO", subject="first", body=""), *sent]):
-        archive.append(str(path), str(tmp_path / "lock"), number + 0.25, body.model_dump_json())
+    all_sent = [LogMessageBody(level="INFO", subject="first", body=""), *sent]
+    appender = archive.Appender()
+    for number, body in enumerate(all_sent):
+        appender.append(str(path), archive.line(number + 0.25, body.model_dump_json()))
+    appender.close()
     with path.open(newline="", encoding="utf-8") as file:
         header, *rows = csv.reader(file)
     assert header == ["timestamp", "message_body"]

@@ -1,5 +1,6 @@
 """`packaging/new-procedure`: what it writes passes its own test at once; what it removes leaves nothing."""
 
+import importlib.util
 import shutil
 import subprocess
 import sys
@@ -40,7 +41,7 @@ def checkout(tmp_path: Path) -> Path:
 
 def python(checkout: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-B", *arguments]
-    return subprocess.run(command, cwd=checkout, capture_output=True, text=True, timeout=120)
+    return subprocess.run(command, cwd=checkout, capture_output=True, text=True, timeout=600)
 
 
 def new_procedure(checkout: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -50,6 +51,59 @@ def new_procedure(checkout: Path, *arguments: str) -> subprocess.CompletedProces
 
 def contents(checkout: Path) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in checkout.rglob("*") if path.is_file() and path.suffix != ".pyc"}
+
+
+HARDWARE = {
+    "aa": ["--serial", "/dev/ttyUSB0"],
+    "a-port-with-a-very-long-name-9": ["--serial", "/dev/serial/by-id/usb-FTDI_UART-if00-port0"],
+    "zz-top": ["--i2c", "--gpio"],
+    "sys": ["--gpio"],
+    "x-1-net": ["--network"],
+    "middle": [],
+}
+"""Names that come first, last and in between, and what each is made for."""
+
+
+@pytest.mark.slow
+def test_whatever_it_is_made_for_all_of_it_passes_at_once(checkout: Path) -> None:
+    for name, options in HARDWARE.items():
+        made = new_procedure(checkout, name, *options)
+        assert made.returncode == 0, made.stderr
+    own = [f"tests/unit/test_procedure_{name.replace('-', '_')}.py" for name in HARDWARE]
+    tested = python(checkout, "-m", "pytest", "-q", "-p", "no:cacheprovider", *own)
+    assert tested.returncode == 0, tested.stdout
+    if importlib.util.find_spec("mypy") is None:  # where the package is built
+        return
+    modules = [f"ivy/procedures/{name.replace('-', '_')}.py" for name in HARDWARE]
+    for tool in (["ruff", "check", "--no-cache"], ["ruff", "format", "--check"], ["mypy", "--cache-dir=/dev/null"]):
+        linted = python(checkout, "-m", *tool, *modules, *own, "ivy/types/config.py")
+        assert linted.returncode == 0, linted.stdout
+
+
+@pytest.mark.parametrize(
+    ("options", "lines"),
+    [
+        (["--serial", "/dev/ttyACM3"], {"DeviceAllow=char-ttyACM rw", "SupplementaryGroups=dialout"}),
+        (["--serial", "/dev/serial0"], {"DeviceAllow=char-ttyAMA rw", "DeviceAllow=char-ttyS rw"}),
+        (["--i2c", "--network"], {"DeviceAllow=char-i2c rw", "SupplementaryGroups=i2c"}),
+        (["--gpio"], {"DeviceAllow=char-gpiochip rw", "SupplementaryGroups=gpio", "Environment=LG_WD=/tmp"}),
+    ],
+)
+def test_its_unit_gets_what_the_hardware_takes(checkout: Path, options: list[str], lines: set[str]) -> None:
+    assert new_procedure(checkout, "wind-speed", *options).returncode == 0
+    drop_in = (checkout / "units/ivy-wind-speed.service.d/50-device.conf").read_text().splitlines()
+    assert lines | {"PrivateDevices=no"} <= set(drop_in)
+    unit = (checkout / "units/ivy-wind-speed.service").read_text().splitlines()
+    assert "ExecStopPost=-/usr/bin/ivy run wind-speed --make-safe" in unit
+    assert ("PrivateNetwork=yes" in unit) != ("--network" in options)
+
+
+@pytest.mark.parametrize("device", ["ttyUSB0", "/dev/tty USB0", "/dev/", "/tmp/x"])
+def test_what_is_no_device_is_refused(checkout: Path, device: str) -> None:
+    before = contents(checkout)
+    refused = new_procedure(checkout, "wind-speed", "--serial", device)
+    assert refused.returncode == 2
+    assert "--serial" in refused.stderr and contents(checkout) == before
 
 
 @pytest.mark.slow
@@ -69,10 +123,10 @@ def test_its_own_test_passes_at_once(checkout: Path) -> None:
 
 def test_what_was_written_can_be_removed_and_leaves_nothing(checkout: Path) -> None:
     before = contents(checkout)
-    new_procedure(checkout, "wind-speed")
+    new_procedure(checkout, "wind-speed", "--serial", "/dev/ttyUSB0")
     drop_ins = checkout / "units/ivy-wind-speed.service.d"
-    drop_ins.mkdir()
-    (drop_ins / "50-device.conf").write_text("[Service]\nPrivateDevices=no\n")
+    assert drop_ins.is_dir()
+    (checkout / "units/ivy-wind-speed.timer").write_text("[Timer]\nOnCalendar=daily\n")
     removed = new_procedure(checkout, "--remove", "wind-speed")
     assert removed.returncode == 0, removed.stderr
     assert contents(checkout) == before and not drop_ins.exists()
@@ -132,6 +186,11 @@ def test_configs_of_before_stay_valid_and_the_new_section_has_bounds(checkout: P
         "general",
         "restart-counter",
         "updater-watch",
+        "lost",
+        "json",
+        "dump",
+        "foreign",
+        "a-name-that-is-longer-than-its-lines",
     ],
 )
 def test_names_that_cannot_be_are_refused_and_nothing_is_written(checkout: Path, name: str) -> None:

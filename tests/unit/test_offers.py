@@ -1,5 +1,6 @@
 """Config offers on their way into the state."""
 
+import contextlib
 import json
 import sqlite3
 from pathlib import Path
@@ -13,9 +14,11 @@ from ivy import constants
 from ivy.backend import offers
 from ivy.types.config import ConfigError, ForeignConfig
 from ivy.types.messages import ConfigMessageBody
+from ivy.types.updates import Offer, Superseded
 from ivy.utils.logger import Logger
 from ivy.utils.messaging_agent import MessagingAgent
-from ivy.utils.state_interface import StateInterface
+from ivy.utils.state_interface import BACKEND_STATE_FILE, StateInterface
+from ivy.utils.updates import decisions
 from tests.support.helpers import make_config
 
 CONFIG = make_config(
@@ -30,9 +33,13 @@ _JSON = st.recursive(
 )
 
 
-def _store(anything: Any, revision: int = 3) -> ForeignConfig:
+def _offer(anything: Any, revision: int) -> ForeignConfig:
     general = {"config_revision": revision, "software_version": "1.0.0"}
-    offer = ForeignConfig.load_from_string(json.dumps({"general": general, "x": anything}))
+    return ForeignConfig.load_from_string(json.dumps({"general": general, "x": anything}))
+
+
+def _store(anything: Any, revision: int = 3) -> ForeignConfig:
+    offer = _offer(anything, revision)
     agent = MessagingAgent()
     try:
         offers.store(offer, CONFIG, Logger(CONFIG), agent)
@@ -42,13 +49,13 @@ def _store(anything: Any, revision: int = 3) -> ForeignConfig:
 
 
 def _damaged(root_dir: Path) -> list[str]:
-    return [path.name for path in root_dir.glob("data/state.json.damaged*")]
+    return [path.name for path in Path(BACKEND_STATE_FILE).parent.glob("*.damaged*")]
 
 
 @pytest.mark.slow
 @given(st.lists(_JSON, max_size=4))
 def test_what_is_stored_can_be_read_again(root_dir: Path, anything: list[Any]) -> None:
-    (root_dir / "data" / "state.json").unlink(missing_ok=True)
+    Path(BACKEND_STATE_FILE).unlink(missing_ok=True)
     try:
         offer = _store(anything)
     except ValueError:  # infinity and the like, which JSON does not know
@@ -84,22 +91,86 @@ def test_an_enormous_offer_is_refused() -> None:
     assert StateInterface.load().pending_configs == []
 
 
-def test_what_is_not_newer_is_ignored() -> None:
-    for revision in (2, 1, 5, 5, 4, 6):
-        _store(None, revision)
-    stored = [config.general.config_revision for config in StateInterface.load().pending_configs]
-    assert stored == [5, 6]
+def test_what_is_known_is_ignored() -> None:
+    decisions.record(Offer.of_backend(_offer("rejected", 9)), "no")
+    decisions.record(Offer.of_backend(_offer("accepted", 1)), None)
+    for anything, revision in (("rejected", 9), ("accepted", 1), (None, 6), (None, 5), (None, 5), (None, 6)):
+        _store(anything, revision)
+    assert _stored() == [5], "the other one was replaced by it, and a broker sends it again at each connect"
 
 
-def test_of_too_many_offers_the_newest_stay() -> None:
+def _stored() -> list[int]:
+    return [config.general.config_revision for config in StateInterface.load().pending_configs]
+
+
+@pytest.mark.parametrize("revision", [2**31 - 1, 8, 1])
+def test_what_is_new_is_stored_whatever_was_rejected_before(revision: int) -> None:
+    decisions.record(Offer.of_backend(_offer("rejected", 2**31 - 1)), "no")
+    _store("something else", revision)
+    assert [config.general.config_revision for config in StateInterface.load().pending_configs] == [revision]
+
+
+def test_the_config_in_use_is_no_offer_however_it_came_here(agent: MessagingAgent) -> None:
+    content = CONFIG.model_dump(mode="json", exclude_defaults=True)
+    offers.store(ForeignConfig.model_validate(content), CONFIG, Logger(CONFIG), agent)
+    assert StateInterface.load().pending_configs == [] and agent.get_queue_length() == 0
+    content["system_checks"]["seconds_between_checks"] = 2
+    offers.store(ForeignConfig.model_validate(content), CONFIG, Logger(CONFIG), agent)
+    assert len(StateInterface.load().pending_configs) == 1
+
+
+def test_of_many_offers_the_newest_waits_and_of_the_others_little_is_kept() -> None:
     for revision in range(3, 30):
-        _store(None, revision)
-    stored = [config.general.config_revision for config in StateInterface.load().pending_configs]
-    assert stored == list(range(14, 30))
+        _store("x" * 50_000, revision)
+    assert _stored() == [29]
+    assert [offer.revision for offer in decisions.undecided()] == list(range(13, 30)), "they are to be answered"
+    assert Path(BACKEND_STATE_FILE).stat().st_size < 60_000
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "waits"), [(2**31 - 1, 5, 5), (5, 2**31 - 1, 2**31 - 1), (5, 2, 5), (1, 2, 2), (1, 5, 5)]
+)
+def test_what_came_last_is_the_newest_unless_its_number_will_be_rejected(
+    first: int, second: int, waits: int
+) -> None:
+    """The config in use has revision 2. A platform that counts from the beginning again is heard all the same."""
+    _store(None, first)
+    with contextlib.suppress(ValueError):
+        _store(None, second)
+    assert _stored() == [waits]
+
+
+def test_a_known_revision_with_another_content_is_answered_while_a_better_one_waits() -> None:
+    _store("waits", 6)
+    with pytest.raises(ValueError, match="2 is not higher than 2, which is known, and 6 waits; use 7"):
+        _store("another content", 2)
+    assert _stored() == [6]
+
+
+def test_what_is_decided_about_meanwhile_is_answered_by_that(agent: MessagingAgent) -> None:
+    replaced = _store(None, 5)
+    _store(None, 6)
+    decisions.record(Offer.of_backend(replaced), None)
+    assert [offer.revision for offer in decisions.undecided()] == [6]
+    decisions.report(Logger(CONFIG))
+    assert _statuses(agent) == [("received", 5), ("received", 6), ("accepted", 5)]
+
+
+@pytest.mark.parametrize("name", ["admin-1", "revision-5"])
+def test_no_backend_can_have_what_is_not_its_own_rejected(name: str) -> None:
+    _store(None, 5)
+    state = json.loads(Path(BACKEND_STATE_FILE).read_text())
+    of_pending = Superseded.of(_offer(None, 5)).model_dump(mode="json")
+    state["superseded"] = [of_pending if name == "revision-5" else {**of_pending, "identifier": name}]
+    Path(BACKEND_STATE_FILE).write_text(json.dumps(state))
+    found = decisions.undecided()
+    assert [offer.identifier for offer in found] == [Offer.of_backend(_offer(None, 5)).identifier]
+    assert found[0].config == _offer(None, 5)
 
 
 def test_a_stored_offer_raises_the_flag_for_the_updater() -> None:
     flag = Path(constants.PENDING_CONFIG_FLAG)
+    decisions.record(Offer.of_backend(_offer(None, 2)), "no")
     _store(None, 2)
     assert not flag.exists()
     _store(None, 3)

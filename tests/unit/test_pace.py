@@ -67,6 +67,15 @@ def test_a_reconnect_does_not_fill_the_buckets() -> None:
     assert pace.seconds_until(_publications(1)) > 1
 
 
+def test_what_was_sent_before_the_limits_were_known_counts(clock: list[float]) -> None:
+    pace = Pace()
+    pace.take(_publications(*[2] * 50))
+    pace.limit(Limits(points=((100, 1.0), (100_000, 3600.0))))
+    assert pace.seconds_until(_publications(2)) > 0.02
+    clock.append(clock[-1] + 5)
+    assert pace.seconds_until(_publications(2)) == 0
+
+
 def test_the_number_in_flight() -> None:
     pace = Pace()
     pace.limit(Limits(most_in_flight=100))
@@ -76,7 +85,7 @@ def test_the_number_in_flight() -> None:
 
 def test_the_size_of_publications() -> None:
     pace = Pace()
-    small, large = Publication("t", b"x" * 90), Publication("t", b"x" * 91)
+    small, large = Publication("t", b"x" * 86), Publication("t", b"x" * 87)
     assert pace.are_small_enough([large])
     pace.limit(Limits(largest_publication=100))
     assert pace.are_small_enough([small, small])

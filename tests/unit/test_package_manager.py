@@ -11,12 +11,17 @@ from pathlib import Path
 import pytest
 
 from ivy import constants, update_pass
+from ivy.types.updates import Offer
 from ivy.utils import notify
-from ivy.utils.host import package_manager
-from ivy.utils.updates import activation, environment
+from ivy.utils.host import busy, package_manager
+from ivy.utils.logger import Logger
+from ivy.utils.updates import activation, environment, history
 from ivy.utils.updates.releases import Releases
+from ivy.utils.updates.trial import Trials
 from ivy.version import Version
 from tests.support.helpers import BACKEND, CONFIG, Node
+from tests.unit.offers import foreign
+from tests.unit.procedures import say_busy
 
 SERVICES = ("ivy-rain-gauge.service", "ivy-system-checks.service", "ivy-tenta.service")
 HOLD = """
@@ -166,6 +171,59 @@ def test_what_is_stopped_is_not_started(systemd: Node, monkeypatch: pytest.Monke
     assert restarted(systemd)[1:] == ["ivy-rain-gauge.service", "ivy-system-checks.service"]
 
 
+def test_who_is_not_to_be_disturbed_is_restarted_later(systemd: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By units/ivy-restart: no pass, and so no offer, waits for it."""
+    Clock(monkeypatch)
+    later = Path(constants.RESTARTED_DIR, "rain-gauge.waits")
+    say_busy("rain-gauge", 600)
+    say_busy("system-checks", 0)
+    systemd.fake(
+        "systemctl",
+        {
+            "*Wants*": f"echo Wants={' '.join(SERVICES)}",
+            "show*rain-gauge*": "echo Id=ivy-rain-gauge.service; echo ActiveState=active",
+            "show*": "echo ActiveState=active",
+        },
+    )
+    change()
+    update_pass.run()
+    assert restarted(systemd) == list(SERVICES), "where nobody could be told, at once"
+    later.parent.mkdir(parents=True)
+    change()
+    before = len(restarted(systemd))
+    update_pass.run()
+    others = [unit for unit in SERVICES if unit != "ivy-rain-gauge.service"]
+    assert restarted(systemd)[before:] == others
+    assert "systemctl --no-block restart -- ivy-restart.service" in systemd.calls()
+    assert abs(int(later.read_text()) - busy.now()) < 600
+
+
+def test_what_a_package_brought_is_tried_when_nobody_is_disturbed(
+    systemd: Node, monkeypatch: pytest.MonkeyPatch, make_logger: type[Logger]
+) -> None:
+    """Until then all services run what was before: nobody would watch what was restarted sooner."""
+    clock, tried = Clock(monkeypatch), list[float]()
+    clock.events = {1900.0: lambda: say_busy("rain-gauge", 0)}
+    monkeypatch.setattr(update_pass, "Logger", make_logger)
+    monkeypatch.setattr(Trials, "resume", lambda _: tried.append(clock.now))
+    shown = "echo Id=ivy-rain-gauge.service; echo ActiveState=active"
+    systemd.fake("systemctl", {"*Wants*": f"echo Wants={' '.join(SERVICES)}", "show*": shown})
+    offer = Offer(identifier="admin-1", config=foreign(3, "1.1.0"), source="admin", is_installed=True)
+    with history.update() as past:
+        past.trial = offer
+    say_busy("rain-gauge", 3600)
+    change()
+    update_pass.run()
+    assert restarted(systemd) == [] and 1900 <= tried[0] < 1920
+    # One that was interrupted is on its way: what fails must not fail for hours.
+    with history.update() as past:
+        past.trial = offer.model_copy(update={"interruptions": 1})
+    say_busy("rain-gauge", 3600)
+    change()
+    update_pass.run()
+    assert restarted(systemd) and tried[1] < 1950
+
+
 def test_who_has_waited_leaves_it_to_a_pass_of_the_new_python(
     systemd: Node, monkeypatch: pytest.MonkeyPatch, locks: list[Path]
 ) -> None:
@@ -201,5 +259,15 @@ def test_whatever_stands_in_the_place_of_the_flag_is_removed(root_dir: Path, wha
         taken.touch()
     assert package_manager.were_changed()
     package_manager.dealt_with()
-    assert not os.path.lexists(taken) and Path(constants.IVY_RUN_DIR).is_dir()
+    assert not os.path.lexists(taken) and Path(constants.UPDATER_RUN_DIR).is_dir()
     package_manager.dealt_with()
+
+
+def test_what_was_withdrawn_is_what_apt_has_heard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(package_manager, "LISTS", str(tmp_path / "none"))
+    assert package_manager.withdrawn() == set()
+    monkeypatch.setattr(package_manager, "LISTS", str(tmp_path))
+    (tmp_path / "a_dists_trixie_main_ivy-withdrawn").write_text("ivy 1:1.2.0\nivy-node 1:1.3.0\nivy \n\n")
+    (tmp_path / "b_dists_trixie_main_ivy-withdrawn").write_bytes(b"ivy 1:1.4.0~rc.1\n\xff\n")
+    (tmp_path / "b_dists_trixie_main_binary-amd64_Packages").write_text("ivy 1:1.5.0\n")
+    assert package_manager.withdrawn() == {"1.2.0", "1.4.0-rc.1"}

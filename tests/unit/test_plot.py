@@ -321,33 +321,38 @@ def test_pictures_are_written_into_files(ivy: Ivy, samples: None, gnuplot: Gnupl
     assert not Path("/dev/null").is_file()
 
 
-def main_fails(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> str:
-    """What the command says at its end."""
-    monkeypatch.setattr(sys, "argv", ["ivy", "plot", *arguments])
-    with pytest.raises(SystemExit) as ended:
-        main.main()
-    return str(ended.value.code)
+@pytest.fixture
+def main_fails(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Let `ivy plot` fail. Returns what it says at its end."""
+
+    def run(*arguments: str) -> str:
+        monkeypatch.setattr(sys, "argv", ["ivy", "plot", *arguments])
+        with pytest.raises(SystemExit, match=r"^1$"):
+            main.main()
+        return capsys.readouterr().err
+
+    return run
 
 
 @pytest.mark.parametrize("existing", [True, False])
 def test_a_gnuplot_that_fails_leaves_files_as_they_were(
-    samples: None, gnuplot: Gnuplot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, existing: bool
+    samples: None, gnuplot: Gnuplot, tmp_path: Path, main_fails: Callable[..., str], existing: bool
 ) -> None:
     gnuplot.draw(b"half of it", status=1)
     file = tmp_path / "a.png"
     if existing:
         file.write_text("before")
-    assert "exited with 1: half of it" in main_fails(monkeypatch, "temperature", "--png", str(file))
+    assert "exited with 1: half of it" in main_fails("temperature", "--png", str(file))
     assert [path.read_text() for path in tmp_path.glob("*a.png*")] == ["before"] * existing
 
 
 def test_a_missing_gnuplot_is_named_with_its_package(
-    samples: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    samples: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, main_fails: Callable[..., str]
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     for arguments in ([], ["--svg", "a.svg"], ["--png", "a.png"]):
-        said = main_fails(monkeypatch, "temperature", *arguments)
-        assert said == "ivy: drawing needs the program gnuplot: apt install gnuplot-nox"
+        said = main_fails("temperature", *arguments)
+        assert said == "ivy: drawing needs the program gnuplot: apt install gnuplot-nox\n"
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ def test_it_is_a_random_walk(start: Callable[..., subprocess.Popen[str]], agent:
     process = start("dummy-procedure")
     wait_until(lambda: len(samples(agent)) >= 20)
     process.terminate()
-    process.communicate(timeout=20)
+    process.communicate(timeout=80)
     assert process.returncode == 0
     position, steps = 0.0, random.Random(7)
     for sample in samples(agent):

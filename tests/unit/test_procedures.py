@@ -4,17 +4,20 @@ import datetime
 import os
 import subprocess
 from collections.abc import Callable
+from pathlib import Path
 
 import psutil
 import pytest
 
 from ivy.procedures import system_checks
 from ivy.procedures._housekeeping import Housekeeper
+from ivy.types.messages import DataMessageBody
 from ivy.utils import notify
 from ivy.utils.host import vitals
 from ivy.utils.logger import Logger
 from ivy.utils.messaging_agent import MessagingAgent
 from ivy.utils.state_interface import StateInterface
+from ivy.utils.storage import ballast, contents
 from tests.support.helpers import BACKEND, Node, make_config, wait_until
 from tests.unit.procedures import (
     check_that_a_state_held_elsewhere_stops_no_sampling,
@@ -84,6 +87,17 @@ def test_a_full_disk_is_told_once(
     assert log_lines(agent) == ["system-checks - WARNING - The disk is 91 % full"] * warned
 
 
+@pytest.mark.parametrize(("files", "warned"), [("None", 0), ("1000", 0), ("999", 1)])
+def test_that_no_more_files_are_possible_is_told_once(
+    start: Callable[..., subprocess.Popen[str]], agent: MessagingAgent, files: str, warned: int
+) -> None:
+    disk_is = f"mounts.disk = lambda *_: mounts.Disk(1, 10**12, 10**6, {files}, False)"
+    start("system-checks", f"from ivy.utils.host import mounts; {disk_is}")
+    wait_until(lambda: len(samples(agent)) >= 5)
+    told = "system-checks - WARNING - The disk can take only 999 files more, whatever room there is"
+    assert log_lines(agent) == [told] * warned
+
+
 def test_that_a_boot_loses_the_data_is_told_once_between_two_boots(
     start: Callable[..., subprocess.Popen[str]], agent: MessagingAgent
 ) -> None:
@@ -93,7 +107,7 @@ def test_that_a_boot_loses_the_data_is_told_once_between_two_boots(
         process = start("system-checks", on_tmpfs)
         wait_until(lambda seen=seen: len(samples(agent)) > seen)  # type: ignore[misc]
         process.terminate()
-        process.communicate(timeout=20)
+        process.communicate(timeout=80)
     [line] = log_lines(agent)
     assert line.startswith("system-checks - ERROR - What is stored here is lost at the next boot: /data (tmpfs)")
 
@@ -108,7 +122,7 @@ def test_where_nobody_was_told_that_a_boot_loses_the_data_it_is_told_later(
         process = node.start("-c", run_hastily("system-checks", on_tmpfs))
         wait_until(lambda seen=seen: len(samples(agent)) > seen)  # type: ignore[misc]
         process.terminate()
-        process.communicate(timeout=20)
+        process.communicate(timeout=80)
     assert len(log_lines(agent)) == 1
 
 
@@ -151,10 +165,11 @@ def test_without_a_sensor_there_is_no_temperature(
 
 
 def test_system_checks_keep_house(start: Callable[..., subprocess.Popen[str]], agent: MessagingAgent) -> None:
-    agent.database.execute("INSERT INTO DROPPED (variant, count) VALUES ('data', 12)")
+    agent.add_message(DataMessageBody(data={"number": 1}))
+    assert agent.database.run(contents.archived) == 0
     start("system-checks")
-    wait_until(lambda: log_lines(agent))
-    assert log_lines(agent) == ["system-checks - WARNING - Messages were dropped from the full queue: 12 data"]
+    wait_until(lambda: agent.database.run(contents.archived) > 0)  # although there is no backend
+    wait_until(lambda: Path(ballast.BALLAST_FILE).exists())
 
 
 def test_house_is_kept_between_checks_that_are_far_apart(

@@ -17,8 +17,10 @@ import pytest
 from ivy.types.messages import DataMessageBody
 from ivy.utils import notify
 from ivy.utils.host import clock, mounts
+from ivy.utils.host.locks import file_lock
 from ivy.utils.messaging_agent import ACTIVE_QUEUE_FILE, MessagingAgent
 from ivy.utils.storage import database as queue_database
+from ivy.utils.storage import errors, schema
 from ivy.utils.storage.doorbell import Doorbell, Listener
 from tests.support import queue_file
 from tests.support.helpers import ARCHIVE_DIR, DATA_DIR, Node, all_go, wait_until
@@ -32,13 +34,13 @@ def body(number: int) -> DataMessageBody:
 def numbers(agent: MessagingAgent, n: int = 1_000_000, excluded: list[int] | None = None) -> list[int]:
     """What is in the queue."""
     items = agent.get_n_latest_messages(n, excluded or [])
-    return [item.message_body.data["number"] for item in items]  # type: ignore[union-attr,misc]
+    return [item.message_body.data["number"] for item in items if item.message_body.variant == "data"]  # type: ignore[misc]
 
 
 def archived() -> list[int]:
     """What is in today's archive."""
     items = MessagingAgent.load_message_archive(datetime.datetime.now(datetime.UTC).date())
-    return [item.message_body.data["number"] for item in items]  # type: ignore[union-attr,misc]
+    return [item.message_body.data["number"] for item in items if item.message_body.variant == "data"]  # type: ignore[misc]
 
 
 def connection(agent: MessagingAgent) -> sqlite3.Connection:
@@ -63,6 +65,7 @@ def fill(database: sqlite3.Connection, length: int) -> None:
         """ INSERT INTO QUEUE SELECT i, i, '{"variant":"data","data":{"number":' || i || '}}' FROM n""",
         (length,),
     )
+    queue_file.count_as_archived(database)
 
 
 def test_where_it_is() -> None:
@@ -217,7 +220,11 @@ def test_statements_scan_no_table_and_sort_nothing(agent: MessagingAgent) -> Non
     for statement in statements:
         plan = [row[3] for row in queue_file.execute(f"EXPLAIN QUERY PLAN {statement}")]
         assert not [
-            line for line in plan if "TEMP B-TREE" in line or (line == "SCAN QUEUE" and "LIMIT" not in statement)
+            line
+            for line in plan
+            # DISTINCT: the few days of what the archive is not synced for.
+            if ("TEMP B-TREE" in line and not line.endswith("DISTINCT"))
+            or (line == "SCAN QUEUE" and "LIMIT" not in statement)
         ]
 
 
@@ -291,20 +298,22 @@ def test_a_process_stopped_in_a_transaction_makes_others_wait_not_fail(
     wait_until(lambda: len(heartbeats) >= 3)  # the watchdog must not kill the one that waits
     assert writer.is_alive()
     holder.kill()  # as the watchdog does
-    writer.join(20)
+    writer.join(80)
     assert numbers(agent) == [1] == archived()
 
 
-def test_patience_is_longer_than_the_watchdogs_and_ends(
+def test_patience_ends(
     agent: MessagingAgent, database: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert queue_database.SECONDS_TO_WAIT > 60
+    assert queue_database.SECONDS_TO_WAIT == 2
     monkeypatch.setattr(queue_database, "SECONDS_TO_WAIT", -1)
     agent.database.execute("PRAGMA busy_timeout = 1")
     database.execute("BEGIN IMMEDIATE")
-    with pytest.raises(sqlite3.OperationalError, match="locked"):
-        agent.add_message(body(1))
-    assert archived() == [1]  # the sample is not lost
+    agent.add_message(body(1))
+    assert numbers(agent) == [1] and archived() == [] and agent.get_spare_length() == 2  # with a report
+    database.execute("ROLLBACK")
+    agent.add_message(body(2))
+    assert numbers(agent) == archived() == [1, 2] and agent.get_spare_length() == 0
 
 
 @pytest.mark.parametrize(
@@ -368,13 +377,6 @@ def test_a_message_of_an_unsynchronised_clock_is_marked(
     assert message.clock_synchronised  # it is the caller's
 
 
-def test_without_room_in_the_queue_the_message_is_archived(agent: MessagingAgent) -> None:
-    agent.database.execute("PRAGMA max_page_count = 1")
-    agent.add_message(DataMessageBody(data={"number": 1, "text": "x" * 100_000}))
-    assert numbers(agent) == []
-    assert archived() == [1]
-
-
 def test_where_sqlite_could_be_killed_for_want_of_room_the_queue_is_not_opened(
     agent: MessagingAgent, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -383,13 +385,13 @@ def test_where_sqlite_could_be_killed_for_want_of_room_the_queue_is_not_opened(
 
     def disk(path: str) -> mounts.Disk:
         asked.append(path)
-        return mounts.Disk(100, 40_000, 0, None, False)
+        return mounts.Disk(100, 40_000 if path == str(DATA_DIR) else 10**9, 0, None, False)
 
     monkeypatch.setattr(mounts, "disk", disk)
     agent.database.close()
     agent.add_message(body(1))
     assert "No space left on device" in capsys.readouterr().err
-    assert asked == [str(DATA_DIR)] and not Path(f"{ACTIVE_QUEUE_FILE}-shm").exists()
+    assert asked[0] == str(DATA_DIR) and not Path(f"{ACTIVE_QUEUE_FILE}-shm").exists()
     monkeypatch.undo()
     monkeypatch.setattr(queue_database, "SECONDS_BETWEEN_TRIES", 0)
     agent.add_message(body(2))
@@ -446,3 +448,24 @@ def test_the_queue_is_not_for_others(agent: MessagingAgent) -> None:
     agent.add_message(body(1))
     for name in os.listdir(DATA_DIR):
         assert (DATA_DIR / name).stat().st_mode & 0o007 == 0, name
+
+
+def test_who_finds_damage_while_another_opens_the_queue_does_not_wait_for_ever(
+    agent: MessagingAgent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that was stopped there, by Ctrl-Z, say."""
+    heartbeats = 0
+
+    def heartbeat() -> None:
+        nonlocal heartbeats
+        heartbeats += 1
+        assert heartbeats < 100, "waits for ever"
+
+    monkeypatch.setattr(queue_database, "SECONDS_TO_WAIT", 0.2)
+    monkeypatch.setattr("ivy.utils.notify.heartbeat", heartbeat)
+
+    def find_damage(_: sqlite3.Connection) -> None:
+        raise errors.damage("rotten")
+
+    with file_lock(schema.lock_path(ACTIVE_QUEUE_FILE), 1), pytest.raises(sqlite3.DatabaseError, match="rotten"):
+        agent.database.run(find_damage)

@@ -1,22 +1,31 @@
 """The queue and the archive stay within their bounds, and the operator hears what that cost."""
 
+import contextlib
 import datetime
+import errno
+import itertools
+import json
 import os
+import sqlite3
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from ivy.procedures import _housekeeping
+from ivy import files
 from ivy.procedures._housekeeping import Housekeeper
-from ivy.types.config import QueueConfig
+from ivy.types.config import QueueConfig, as_text
 from ivy.types.messages import DataMessageBody
+from ivy.utils.host import clock
 from ivy.utils.logger import Logger
-from ivy.utils.messaging_agent import MessagingAgent
-from ivy.utils.storage import ballast, bounds
+from ivy.utils.messaging_agent import MESSAGE_ARCHIVE_DIR, MessagingAgent
+from ivy.utils.storage import archive, ballast, bounds, schema
 from ivy.utils.storage.bounds import Size, limit
+from ivy.utils.updates.releases import Releases
+from ivy.version import Version
 from tests.support import queue_file
-from tests.support.helpers import ARCHIVE_DIR, BACKEND, make_config
+from tests.support.helpers import ARCHIVE_DIR, BACKEND, make_config, wait_until
 
 MEGABYTE = 1_000_000
 PLENTY = 10**12
@@ -101,14 +110,40 @@ def test_the_newest_row_always_stays(agent: MessagingAgent) -> None:
 
 
 @pytest.mark.slow
-def test_room_is_given_back_to_the_disk(agent: MessagingAgent) -> None:
+@pytest.mark.parametrize("made_by", ["1.0", "1.1"])
+def test_room_is_given_back_to_the_disk_when_little_is_left(made_by: str) -> None:
+    if made_by == "1.0":
+        queue_file.execute("PRAGMA auto_vacuum = INCREMENTAL")
+        queue_file.execute("CREATE TABLE first (id INTEGER)")
+    agent = MessagingAgent()
     fill(60_000)
-    before = bounds.measure(agent.database).file
-    agent.remove_messages(list(range(1, 60_000)))
-    bounds.enforce(QueueConfig(), agent.database, PLENTY)
     queue_file.checkpoint()
+    before = bounds.measure(agent.database).file
+    agent.remove_messages(list(range(20_000, 60_000)))
+    bounds.enforce(QueueConfig(), agent.database, PLENTY)
+    assert bounds.measure(agent.database).file > 0.9 * before  # much would have to be copied
+    agent.remove_messages(list(range(1, 20_000)))
+    bounds.enforce(QueueConfig(), agent.database, PLENTY)
     assert before > 15 * MEGABYTE
-    assert bounds.measure(agent.database).file < 5 * MEGABYTE
+    assert bounds.measure(agent.database).file < MEGABYTE and agent.get_queue_length() == 1
+    assert agent.database.execute("PRAGMA auto_vacuum") == [(0,)]
+    agent.teardown()
+
+
+def test_the_log_of_a_reader_that_stands_still_is_counted_and_given_back(agent: MessagingAgent) -> None:
+    fill(1000)
+    with contextlib.closing(sqlite3.connect(queue_file.QUEUE, isolation_level=None)) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT COUNT(*) FROM QUEUE").fetchall()
+        for _ in range(20):
+            fill(1000)
+        size = bounds.measure(agent.database)
+        assert size.log > 3 * MEGABYTE and size.file >= size.used + size.log
+        dropped = bounds.enforce(QueueConfig(max_megabytes=5), agent.database, PLENTY)
+        assert sum(dropped.values()) > 0
+        assert bounds.measure(agent.database).used > 2 * MEGABYTE  # no more than a half goes for that
+    bounds.enforce(QueueConfig(), agent.database, PLENTY)
+    assert bounds.measure(agent.database).log <= schema.LARGEST_LOG
 
 
 def test_dropping_logs_does_not_read_the_whole_queue(agent: MessagingAgent) -> None:
@@ -145,6 +180,10 @@ class Heard(Logger):
         """Remember it."""
         self.to_operator.append(message)
 
+    def error(self, message: str, details: str | None = None) -> None:
+        """Remember it."""
+        self.to_operator.append(message)
+
     def info(self, message: str, details: str | None = None) -> None:
         """Remember it."""
         self.to_operator.append(message)
@@ -158,25 +197,6 @@ def keep(agent: MessagingAgent, logger: Logger, **sections: object) -> Housekeep
 def keep_when_free(agent: MessagingAgent, logger: Logger, free: Callable[[], int]) -> Housekeeper:
     """A housekeeper on a disk with so many bytes free."""
     return Housekeeper(make_config(), logger, agent.database, free)
-
-
-def test_the_operator_hears_of_drops_once_an_hour(
-    agent: MessagingAgent, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    logger = Heard()
-    housekeeper = keep(agent, logger, queue={"max_megabytes": 1})
-    for _ in range(3):
-        fill(6000)
-        housekeeper.work()
-    assert len(logger.to_operator) == 1 and " log" in logger.to_operator[0]
-    assert capfd.readouterr().out.count("The queue is full: dropped") == 3
-    monkeypatch.setattr(_housekeeping, "SECONDS_BETWEEN_REPORTS", 0)
-    housekeeper.work()
-    assert len(logger.to_operator) == 2
-    housekeeper.work()
-    assert len(logger.to_operator) == 2  # nothing new
-    keep(agent, logger).work()  # nor after a restart
-    assert len(logger.to_operator) == 2
 
 
 @pytest.fixture
@@ -224,6 +244,208 @@ def test_when_room_is_short_the_oldest_days_go_until_it_is_not(agent: MessagingA
     assert logger.to_operator == [
         f"Removed from the archive, as the disk is full: {days[0][:10]} to {days[3][:10]}"
     ]
+
+
+def test_when_no_more_files_are_possible_the_oldest_days_go(agent: MessagingAgent, days: list[str]) -> None:
+    """Without an inode, the file of the next day cannot be made, whatever bytes are free."""
+    config = make_config(queue={"min_free_megabytes": 0})
+    free_files = lambda: 17 - len(kept())  # noqa: E731
+    Housekeeper(config, Heard(), agent.database, lambda: PLENTY, free_files).work()
+    assert kept() == days[-1:]
+    Housekeeper(config, Heard(), agent.database, lambda: PLENTY, lambda: None).work()
+    assert kept() == days[-1:]
+
+
+def test_the_ballast_takes_none_of_the_last_files() -> None:
+    ballast.keep(PLENTY, 15)
+    assert not os.path.exists(ballast.BALLAST_FILE)
+    ballast.keep(PLENTY, 16)
+    assert os.path.exists(ballast.BALLAST_FILE)
+
+
+def test_a_disk_that_is_mounted_late_is_told_once(agent: MessagingAgent) -> None:
+    logger, devices = Heard(), iter([1, 1, 2, 2])
+    housekeeper = Housekeeper(make_config(), logger, agent.database, device=lambda: next(devices))
+    housekeeper.work()
+    assert logger.to_operator == []
+    housekeeper.work()
+    housekeeper.work()
+    [told] = logger.to_operator
+    assert told.startswith("Another disk was mounted on ") and "mount --bind" in told
+
+
+def write(day: str, text: str = "timestamp,message_body\n") -> None:
+    """Append to a day, whatever day it is."""
+    with (ARCHIVE_DIR / f"{day}.csv").open("a") as file:
+        file.write(text)
+
+
+def test_days_that_a_wrong_clock_named_go_in_the_order_in_which_they_were_written(agent: MessagingAgent) -> None:
+    """Two boots began in the past, the second one in a year that the archive has already."""
+    ARCHIVE_DIR.mkdir()
+    keep_all = Housekeeper(make_config(), Heard(), agent.database, lambda: PLENTY)
+    for day in ("2026-11-20", "2026-11-21", "1970-01-01", "2026-11-22", "2006-03-04", "1970-01-01", "2026-11-23"):
+        write(day)
+        keep_all.work()
+        write(day)
+        keep_all.work()
+    left = []
+
+    def free() -> int:
+        left.append(sorted(path.name[:10] for path in ARCHIVE_DIR.glob("*.csv")))
+        return 0
+
+    Housekeeper(make_config(), Heard(), agent.database, free).work()
+    gone = [set(before) - set(after) for before, after in itertools.pairwise(left) if before != after]
+    assert gone == [{"2026-11-20"}, {"2026-11-21"}, {"2026-11-22"}, {"2006-03-04"}, {"1970-01-01"}]
+
+
+def test_an_order_that_cannot_be_written_does_not_stop_the_pruning(
+    agent: MessagingAgent, days: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_arguments: object, **_options: object) -> None:
+        raise OSError(errno.ENOSPC, "no room")
+
+    monkeypatch.setattr(files, "write_atomically", refuse)
+    keep_when_free(agent, Heard(), lambda: 0).work()
+    assert kept() == days[-1:]
+
+
+def test_no_day_goes_for_its_number_before_the_clock_is_known_to_be_right(
+    agent: MessagingAgent, days: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    housekeeper = keep(agent, Heard(), archive={"max_days": 2}, queue={"min_free_megabytes": 0})
+    monkeypatch.setattr(clock, "is_synchronised", lambda: False)
+    housekeeper.work()
+    assert kept() == days
+    monkeypatch.setattr(clock, "is_synchronised", lambda: True)
+    housekeeper.work()
+    assert kept() == days[-2:]
+
+
+def test_older_days_are_compressed_one_after_the_other(agent: MessagingAgent, days: list[str]) -> None:
+    config = make_config(archive={"compress_after_days": 3}, queue={"min_free_megabytes": 0})
+    housekeeper = Housekeeper(config, Heard(), agent.database)
+    for number, day in enumerate(days[:3], start=1):
+        housekeeper.work()
+        wait_until(lambda number=number: len(list(ARCHIVE_DIR.glob("*.gz"))) == number)  # type: ignore[misc]
+        wait_until(lambda day=day: not (ARCHIVE_DIR / day).exists())  # type: ignore[misc]
+        housekeeper.settle()
+    housekeeper.work()
+    housekeeper.settle()
+    assert kept() == days[3:]
+    assert sorted(path.name for path in ARCHIVE_DIR.glob("*.gz")) == [f"{day}.gz" for day in days[:3]]
+    assert [str(day) for day in archive.days(MESSAGE_ARCHIVE_DIR)] == [day[:10] for day in days]
+
+
+def test_compressed_days_go_like_others(agent: MessagingAgent, days: list[str]) -> None:
+    (ARCHIVE_DIR / days[0]).unlink()
+    (ARCHIVE_DIR / f"{days[0]}.gz").write_bytes(b"")
+    keep(agent, Heard(), archive={"max_days": 5}, queue={"min_free_megabytes": 0}).work()
+    assert not list(ARCHIVE_DIR.glob("*.gz")) and kept() == days[1:]
+
+
+def test_a_day_that_cannot_be_compressed_stays_and_is_told_once(
+    agent: MessagingAgent, days: list[str], capfd: pytest.CaptureFixture[str]
+) -> None:
+    (ARCHIVE_DIR / f"{days[0]}.gz").write_bytes(b"no gzip")
+    config = make_config(archive={"compress_after_days": 5}, queue={"min_free_megabytes": 0})
+    housekeeper = Housekeeper(config, Heard(), agent.database)
+    for _ in range(4):
+        housekeeper.work()
+        housekeeper.settle()
+    assert kept() == days
+    assert capfd.readouterr().out.count("stays as it is, and is not compressed") == 1
+
+
+@pytest.mark.parametrize("wanted", [None, 100])
+def test_all_days_stay_plain_where_that_is_wanted(
+    agent: MessagingAgent, days: list[str], wanted: int | None
+) -> None:
+    config = make_config(archive={"compress_after_days": wanted}, queue={"min_free_megabytes": 0})
+    housekeeper = Housekeeper(config, Heard(), agent.database)
+    housekeeper.work()
+    housekeeper.settle()
+    assert kept() == days
+
+
+def test_no_day_is_compressed_while_something_is_on_trial(agent: MessagingAgent, days: list[str]) -> None:
+    """A release that knows nothing of compressed days may run again in a minute."""
+    config = make_config(archive={"compress_after_days": 1}, queue={"min_free_megabytes": 0})
+    try_out({}, {})
+    housekeeper = Housekeeper(config, Heard(), agent.database)
+    housekeeper.work()
+    housekeeper.settle()
+    assert kept() == days
+
+
+ROOMY = {"archive": {"max_days": 4}, "queue": {"max_megabytes": 99, "min_free_megabytes": 0}}
+TIGHT = {"archive": {"max_days": 1}, "queue": {"max_megabytes": 1, "min_free_megabytes": 1_000_000}}
+VERSION = Version("1.0.0")
+
+
+def try_out(accepted: dict[str, Any], offered: dict[str, Any]) -> Releases:
+    """Let a config be on trial."""
+    releases = Releases()
+    releases.config_file(VERSION).parent.mkdir(parents=True)
+    releases.activate(VERSION)
+    releases.write_config(VERSION, as_text(make_config(**accepted)))
+    releases.begin_probation()
+    releases.write_config(VERSION, as_text(make_config(**offered)))
+    return releases
+
+
+def test_a_config_on_trial_deletes_nothing_that_the_accepted_one_keeps(
+    agent: MessagingAgent, days: list[str]
+) -> None:
+    fill(10_000)
+    releases = try_out(ROOMY, TIGHT)
+    housekeeper = keep(agent, Heard(), **TIGHT)
+    housekeeper.work()
+    assert kept() == days[-4:] and agent.get_queue_length() == 10_000
+    releases.end_probation()
+    housekeeper.work()
+    assert kept() == days[-1:] and agent.get_queue_length() < 10_000
+
+
+def test_nor_does_what_hangs_on_when_it_was_undone(agent: MessagingAgent, days: list[str]) -> None:
+    releases = try_out({"queue": {"min_free_megabytes": 0}}, TIGHT)
+    housekeeper = keep(agent, Heard(), **TIGHT)
+    releases.go_back()
+    releases.end_probation()
+    housekeeper.work()
+    assert kept() == days
+
+
+def test_the_accepted_config_deletes_nothing_that_one_on_trial_would_keep(
+    agent: MessagingAgent, days: list[str]
+) -> None:
+    try_out(TIGHT, ROOMY)
+    keep(agent, Heard(), **ROOMY).work()
+    assert kept() == days[-4:]
+
+
+@pytest.mark.parametrize("content", [None, b"{", b"\xff", b'{"general": {}}'])
+def test_where_the_accepted_config_cannot_be_read_all_is_kept(
+    agent: MessagingAgent, days: list[str], content: bytes | None
+) -> None:
+    releases = try_out(ROOMY, TIGHT)
+    found = releases.kept_config()
+    assert found is not None
+    found.unlink() if content is None else found.write_bytes(content)
+    fill(10_000)
+    keep(agent, Heard(), **TIGHT).work()
+    assert kept() == days and agent.get_queue_length() == 10_000
+
+
+def test_nor_is_a_section_of_another_version_guessed_at(agent: MessagingAgent, days: list[str]) -> None:
+    releases = try_out(ROOMY, TIGHT)
+    found = releases.kept_config()
+    assert found is not None
+    general = {"config_revision": 1, "software_version": "9.0.0"}
+    found.write_text(json.dumps({"general": general, "archive": {"days": 4}}))
+    keep(agent, Heard(), **TIGHT).work()
+    assert kept() == days
 
 
 def test_today_is_never_removed(agent: MessagingAgent, days: list[str]) -> None:

@@ -7,7 +7,7 @@ import pytest
 from ivy.types.config import QueueConfig
 from ivy.types.messages import DataMessageBody, LogMessageBody
 from ivy.utils.messaging_agent import MessagingAgent
-from ivy.utils.storage import bounds, salvage
+from ivy.utils.storage import aside, bounds, schema
 from tests.support import queue_file
 from tests.support.queue_file import QUEUE, rot
 
@@ -157,4 +157,40 @@ def test_a_byte_that_rots_costs_a_message_at_most(written: MessagingAgent, old: 
     assert len(written.get_n_latest_messages(9)) == 3  # what cannot be read is removed
     assert bounds.enforce(QueueConfig.model_construct(max_megabytes=0), written.database, PLENTY)
     assert variants() == ["log"]
-    assert salvage.damaged_files(str(QUEUE)) == []
+    assert aside.damaged_files(str(QUEUE)) == []
+
+
+def _numbers(agent: MessagingAgent, n: int, *held_back: str) -> list[int]:
+    return [item.identifier for item in agent.get_latest_messages_within(1e9, n, {2}, held_back)]
+
+
+def test_variants_can_be_held_back(agent: MessagingAgent) -> None:
+    for number in range(3):
+        agent.add_message(DataMessageBody(data={"number": number}))
+        agent.add_message(LOG)
+    config = {"general": {"config_revision": 1, "software_version": "1.0.0"}}
+    queue_file.plant([(None, 1.5, json.dumps({"variant": "config", "status": "accepted", "config": config}))])
+    assert _numbers(agent, 9) == [1, 3, 4, 5, 6, 7]
+    assert _numbers(agent, 9, "data") == [4, 6, 7]
+    assert _numbers(agent, 2, "data") == [6, 7], "the newest of all that are wanted"
+    assert _numbers(agent, 9, "log") == [1, 3, 5, 7]
+    assert _numbers(agent, 9, "log", "config") == [1, 3, 5]
+    assert _numbers(agent, 9, "data", "log") == [7]
+    assert _numbers(agent, 9, "data", "log", "config") == []
+
+
+def test_who_holds_back_data_reads_none_of_it(agent: MessagingAgent) -> None:
+    """However long the queue is: what is wanted is found by the index, in its order."""
+    agent.add_message(LOG)
+    agent.database.run(schema.make_index)
+    asked: list[str] = []
+    connection = agent.database.run(lambda connection: connection)
+    connection.set_trace_callback(asked.append)
+    agent.get_latest_messages_within(1e9, 9, set(), ("data",))
+    connection.set_trace_callback(None)
+    statements = [text for text in asked if "QUEUE" in text]
+    assert len(statements) == 2
+    for statement in statements:
+        plan = [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {statement}")]
+        assert "SEARCH QUEUE USING INDEX QUEUE_VARIANTS (variant=?)" in plan
+        assert not any("TEMP B-TREE" in step for step in plan)

@@ -28,6 +28,7 @@ def test_releases(root_dir: Path) -> None:
     before = _names(root_dir)
     (config / ".config.json.1-2").touch()
     (config / ".config.previous.json.1-2").touch()
+    (config / ".secrets.json.1-2").touch()
     (root_dir / ".current.new").symlink_to("1.0.0")
     (root_dir / ".1.1.0.new" / "ivy").mkdir(parents=True)
     Releases(root_dir).remove_unfinished()

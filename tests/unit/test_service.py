@@ -2,17 +2,23 @@
 
 import contextlib
 import importlib
+import json
 import os
+import select
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import sdnotify
 
+from ivy import constants
+from ivy.types import secrets_file
+from ivy.types.config import split_text
 from ivy.types.messages import LogMessageBody
 from ivy.utils import notify
 from ivy.utils.host import signals
@@ -42,7 +48,7 @@ service.run_backend(run, "example")
 
 def ended(process: subprocess.Popen[str]) -> tuple[int, str]:
     """Status and error output of a process that ends."""
-    _, errors = process.communicate(timeout=20)
+    _, errors = process.communicate(timeout=240)
     return process.returncode, errors
 
 
@@ -108,9 +114,124 @@ def test_an_exception_ends_a_procedure_with_1_and_reaches_the_operator(
 
 
 @pytest.mark.parametrize("code", [PROCEDURE, BACKEND_CODE])
+def test_a_thread_that_dies_ends_the_service_and_reaches_the_operator(node: Node, code: str) -> None:
+    work = (
+        "import threading, time\n"
+        "    def measure(): raise OSError('the sensor was pulled out')\n"
+        "    threading.Thread(target=measure, name='sensor').start()\n"
+        "    try: time.sleep(1000)\n"
+        "    finally: print('safe', flush=True)"
+    )
+    process = node.start("-c", code.format(work))
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert ("safe" in output) == (code == PROCEDURE)
+    agent = MessagingAgent()
+    [item] = agent.get_n_latest_messages(10, [])
+    agent.teardown()
+    assert isinstance(item.message_body, LogMessageBody)
+    subject = "the thread 'sensor' died, OSError: the sensor was pulled out"
+    assert item.message_body.subject == f"example - EXCEPTION - {subject}"
+    assert "in measure" in item.message_body.body
+
+
+def test_a_thread_may_end_by_itself(node: Node, notify_socket: NotifySocket) -> None:
+    work = (
+        "import sys, threading\n"
+        "    thread = threading.Thread(target=sys.exit)\n"
+        "    thread.start(); thread.join()\n"
+        "    notify.status('working'); notify.sleep(1000)"
+    )
+    process = node.start("-c", PROCEDURE.format(work))
+    notify_socket.until("STATUS=working")
+    process.terminate()
+    assert ended(process) == (0, "")
+
+
+def test_what_a_stop_does_to_a_thread_is_no_trouble(node: Node, notify_socket: NotifySocket) -> None:
+    work = (
+        "import os, threading\n"
+        "    reader, writer = os.pipe()\n"
+        "    def measure(): os.read(reader, 1); raise OSError('the port was closed')\n"
+        "    thread = threading.Thread(target=measure); thread.start()\n"
+        "    try: notify.status('working'); notify.sleep(1000)\n"
+        "    finally: os.write(writer, b'x'); thread.join()"
+    )
+    process = node.start("-c", PROCEDURE.format(work))
+    notify_socket.until("STATUS=working")
+    process.terminate()
+    assert ended(process) == (0, "")
+
+
+def test_a_stop_that_is_swallowed_comes_again(node: Node, notify_socket: NotifySocket) -> None:
+    """Also where the loop calls nothing of ivy's; and not before it has had time for a teardown."""
+    work = (
+        "constants.SECONDS_PER_GRACEFUL_PROCEDURE_TEARDOWN = 0.2\n"
+        "    import time; tries = 0\n"
+        "    try:\n"
+        "        while tries < 2:\n"
+        "            try: notify.status('working'); time.sleep(1000)\n"
+        "            except: tries += 1\n"
+        "    finally: print('safe', flush=True)"
+    )
+    process = node.start("-c", PROCEDURE.format(work))
+    notify_socket.until("STATUS=working")
+    process.terminate()
+    output, errors = process.communicate(timeout=60)
+    assert (process.returncode, output, errors) == (0, "safe\n", "")
+
+
+def test_a_teardown_is_not_disturbed(node: Node, notify_socket: NotifySocket) -> None:
+    work = (
+        "import signal\n"
+        "    try: notify.status('working'); notify.sleep(1000)\n"
+        "    finally:\n"
+        "        try: raise KeyError\n"
+        "        except KeyError: signal.raise_signal(signal.SIGTERM)\n"
+        "        print('safe', flush=True)"
+    )
+    process = node.start("-c", PROCEDURE.format(work))
+    notify_socket.until("STATUS=working")
+    process.terminate()
+    output, errors = process.communicate(timeout=60)
+    assert (process.returncode, output, errors) == (0, "safe\n", "")
+
+
+def test_who_returns_when_told_to_stop_has_ended_well(node: Node, notify_socket: NotifySocket) -> None:
+    work = "try: notify.status('working'); notify.sleep(1000)\n    except SystemExit: pass"
+    process = node.start("-c", PROCEDURE.format(work))
+    notify_socket.until("STATUS=working")
+    process.terminate()
+    assert ended(process) == (0, "")
+
+
+def test_the_hardware_is_left_safe_and_the_operator_is_told_if_it_is_not(
+    node: Node, notify_socket: NotifySocket
+) -> None:
+    """Systemd, which listens to the one that has ended, hears nothing."""
+    code = """
+from ivy import service
+from ivy.utils import notify
+def make_safe(config, logger):
+    notify.sleep(0)
+    {}
+service.make_safe(make_safe, "example")
+"""
+    assert ended(node.start("-c", code.format("print(config.general.system_identifier)")))[0] == 0
+    assert ended(node.start("-c", code.format("raise OSError('the valve is stuck')")))[0] == 1
+    agent = MessagingAgent()
+    [item] = agent.get_n_latest_messages(10, [])
+    agent.teardown()
+    assert isinstance(item.message_body, LogMessageBody)
+    subject = "its hardware may not be safe, OSError: the valve is stuck"
+    assert item.message_body.subject == f"example - EXCEPTION - {subject}"
+    assert not notify_socket.next(seconds=0.01).startswith("WATCHDOG")
+
+
+@pytest.mark.parametrize("code", [PROCEDURE, BACKEND_CODE])
 def test_a_return_is_an_error(node: Node, code: str) -> None:
     process = node.start("-c", code.format("pass"))
-    output, _ = process.communicate(timeout=20)
+    output, _ = process.communicate(timeout=240)
     assert process.returncode == 1
     assert "ended although" in output
 
@@ -129,6 +250,42 @@ def test_a_config_error_ends_a_service_with_78_before_it_is_ready(
     status, errors = ended(process)
     assert status == 78
     assert f"example - ERROR - config error, not starting: {file}: " in errors and "hidden" not in errors
+
+
+@pytest.mark.parametrize("code", [PROCEDURE, BACKEND_CODE])
+def test_with_a_config_that_was_accepted_a_service_runs_on_and_says_why(
+    node: Node, notify_socket: NotifySocket, code: str
+) -> None:
+    file = node.release / "config" / "config.json"
+    file.rename(file.with_name("config.accepted.json"))
+    file.write_bytes(b"\0" * 851)
+    process = node.start("-c", code.format("print(config.backend.provider, flush=True); notify.sleep(1000)"))
+    notify_socket.until("READY=1")
+    assert process.stdout is not None and process.stdout.readline() == "tenta\n"
+    process.kill()
+    _, errors = ended(process)
+    assert f"example - ERROR - config error: {file}: Invalid JSON" in errors
+    assert "the config that was accepted last is in use" in errors
+    # The updater tells the operator, and comes for that.
+    assert os.path.exists(constants.PENDING_CONFIG_FLAG) == (code == BACKEND_CODE)
+
+
+def test_a_file_just_mistyped_does_not_hold_up_a_backend(
+    node: Node, notify_socket: NotifySocket, tmp_path: Path
+) -> None:
+    """What it was handed are the secrets of the accepted one, and not of another that it has to wait for."""
+    file = node.release / "config" / "config.json"
+    shown, taken = split_text(file.read_text())
+    file.with_name("config.accepted.json").write_text(shown)
+    (tmp_path / "secrets.json").write_text(json.dumps({secrets_file.digest(shown): taken}))
+    file.write_text(shown.replace(",", "", 1))
+    node.environment["CREDENTIALS_DIRECTORY"] = str(tmp_path)
+    work = "print(config.backend.mqtt_connection.password, flush=True); teardown_indicator.wait()"
+    process = node.start("-c", BACKEND_CODE.format(work))
+    notify_socket.until("READY=1")
+    process.terminate()
+    output, _ = process.communicate(timeout=240)
+    assert (process.returncode, output) == (0, "hidden-password\n")
 
 
 def test_a_warning_about_the_config_is_logged_and_no_more(node: Node, notify_socket: NotifySocket) -> None:
@@ -150,8 +307,9 @@ def test_a_backend_ends_in_its_own_time(node: Node, notify_socket: NotifySocket,
     process.send_signal(number)
     notify_socket.until("STOPPING=1")
     assert process.poll() is None
-    output, errors = process.communicate("go\n", timeout=20)
+    output, errors = process.communicate("go\n", timeout=60)
     assert (process.returncode, output, errors) == (0, "drained\n", "")
+    assert notify_socket.until("STATUS=")[-1] == "STATUS=ended", "and not connected any more"
 
 
 @pytest.mark.parametrize("step", [3, 5, 7, 9])
@@ -238,6 +396,9 @@ def said() -> Iterator[list[str]]:
     said: list[str] = []
 
     class Socket:
+        def settimeout(self, _seconds: float) -> None:
+            pass
+
         def sendall(self, datagram: bytes) -> None:
             said.append(datagram.decode())
 
@@ -249,6 +410,9 @@ def test_a_stop_signal_during_a_notification_is_not_lost() -> None:
     """The library swallows every exception, and with it the one by which a procedure ends."""
 
     class Socket:
+        def settimeout(self, _seconds: float) -> None:
+            pass
+
         def sendall(self, _text: bytes) -> None:
             os.kill(os.getpid(), signal.SIGTERM)
 
@@ -261,6 +425,26 @@ def test_a_stop_signal_during_a_notification_is_not_lost() -> None:
             notify.status("text")
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+NOTIFY_NOBODY = """
+import contextlib, os, socket
+with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other, contextlib.suppress(BlockingIOError):
+    other.setblocking(False)
+    other.connect(os.environ["NOTIFY_SOCKET"])
+    while True:
+        other.send(b"STATUS=another")
+from ivy.utils import notify
+notify.status("text")
+print("went on", flush=True)
+"""
+
+
+def test_a_systemd_that_takes_nothing_stops_nobody(node: Node, notify_socket: NotifySocket) -> None:
+    process = node.start("-c", NOTIFY_NOBODY)
+    assert process.stdout is not None
+    assert select.select([process.stdout], [], [], 20)[0], "it waits for ever"
+    assert process.stdout.readline() == "went on\n"
 
 
 def test_the_teardown_indicator_may_be_set_at_any_moment() -> None:

@@ -128,8 +128,11 @@ def test_functions_and_methods(module: str, name: str, parameters: str, returned
     found = _find(module, name.removeprefix("static "))
     assert isinstance(found, staticmethod) is name.startswith("static ")
     signature = inspect.signature(found.__func__ if isinstance(found, staticmethod) else found)
-    assert list(signature.parameters) == parameters.split()
-    for parameter in signature.parameters.values():
+    more = {name for name, each in signature.parameters.items() if each.kind is each.KEYWORD_ONLY}
+    assert [name for name in signature.parameters if name not in more] == parameters.split()
+    assert all(signature.parameters[name].default is not inspect.Parameter.empty for name in more)
+    for name in parameters.split():
+        parameter = signature.parameters[name]
         assert parameter.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD
         assert parameter.name == "self" or parameter.annotation is not inspect.Parameter.empty
     assert _spelt(signature.return_annotation) == returned

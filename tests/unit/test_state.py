@@ -1,5 +1,6 @@
 """`ivy.utils.state_interface`: one writer at a time, never half a file, and going on when it is damaged."""
 
+import errno
 import json
 import os
 from collections.abc import Callable
@@ -7,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from ivy import files
 from ivy.types.state import State
 from ivy.utils import state_interface
-from ivy.utils.state_interface import STATE_FILE, STATE_FILE_LOCK, StateInterface
+from ivy.utils.state_interface import BACKEND_STATE_FILE, STATE_FILE, STATE_FILE_LOCK, StateInterface
 from tests.support.helpers import Node, all_go, make_config, wait_until
 
 FILE = Path(STATE_FILE)
@@ -146,6 +148,40 @@ def test_a_damaged_file_is_moved_aside_and_reported(damage: bytes, capfd: pytest
     assert StateInterface.load().system.last_5_min_load == 3
 
 
+@pytest.mark.parametrize("number", [errno.EIO, errno.EUCLEAN, errno.EBADMSG])
+def test_a_file_that_the_disk_cannot_read_any_more_is_moved_aside(
+    number: int, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Else whatever needs it would wait for ever, and only the disk can tell that."""
+    FILE.write_text("{}")
+    sick, read = FILE.stat().st_ino, files.read
+
+    def read_sectors(path: str) -> bytes:
+        if os.stat(path).st_ino == sick:
+            raise OSError(number, os.strerror(number), path)
+        return read(path)
+
+    monkeypatch.setattr(files, "read", read_sectors)
+    with StateInterface.update() as state:
+        state.system.last_5_min_load = 3
+    [aside] = FILE.parent.glob("state.json.damaged-*")
+    assert aside.stat().st_ino == sick
+    assert f"{STATE_FILE} is damaged: moved to {aside}" in capfd.readouterr().err
+    assert StateInterface.load().system.last_5_min_load == 3
+
+
+def test_a_file_that_cannot_be_read_for_another_reason_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    FILE.write_text("{}")
+
+    def read(path: str) -> bytes:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+
+    monkeypatch.setattr(files, "read", read)
+    with pytest.raises(PermissionError):
+        StateInterface.load()
+    assert FILE.exists() and not list(FILE.parent.glob("*.damaged-*"))
+
+
 def test_the_report_of_damage_has_no_secrets(capfd: pytest.CaptureFixture[str]) -> None:
     FILE.write_text('{"pending_configs": [{"general": {"config_revision": "hidden"}, "password": "hidden"}]}')
     StateInterface.load()
@@ -179,7 +215,17 @@ def test_fields_of_other_versions_are_kept() -> None:
 def test_secrets_in_pending_configs_are_not_for_others() -> None:
     with StateInterface.update() as state:
         state.pending_configs.append(make_config().to_foreign_config())
-    assert os.stat(STATE_FILE).st_mode & 0o007 == 0
+    assert os.stat(BACKEND_STATE_FILE).st_mode & 0o007 == 0
+
+
+def test_a_procedure_neither_sees_nor_changes_pending_configs() -> None:
+    """Whatever it writes into its own file: only backends can write the other one."""
+    FILE.write_text(json.dumps({"pending_configs": [make_config().to_foreign_config().model_dump(mode="json")]}))
+    assert StateInterface.load().pending_configs == []
+    with StateInterface.update() as state:
+        assert state.pending_configs == []
+        state.system.last_5_min_load = 3
+    assert json.loads(FILE.read_text())["pending_configs"] == []
 
 
 @pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo, lambda path: path.symlink_to("/etc/passwd")])

@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ivy.backend import tenta_backend
-from ivy.backend.dialect import Dialect, Encoded, OfferError
+from ivy.backend.dialect import LARGEST_BATCH, Dialect, Encoded, OfferError, Remark
 from ivy.types.config import ConfigError, ForeignConfig
 from ivy.types.messages import (
+    RESERVED_KEYS,
     ConfigMessageBody,
     DataMessageBody,
     LogMessageBody,
@@ -123,7 +124,11 @@ def test_a_sample_without_any_number_cannot_be_sent(data: Any) -> None:
         ("temperature", "temperature"),
         ("CO2 (ppm)", "co2_ppm"),
         ("_a__b_", "a_b"),
-        ("Größe", "gr_e"),
+        ("Größe", "gr_u00f6_u00df_e"),
+        ("温度", "u6e29_u5ea6"),
+        ("PM2.5 (µg/m³)", "pm2_5_u00b5_g_m"),
+        ("Temp °C", "temp_c"),
+        ("\N{ARABIC-INDIC DIGIT THREE}", "u0663"),
         ("x" * 70, "x" * 64),
         ("x" * 63 + "_y", "x" * 63),
     ],
@@ -133,8 +138,76 @@ def test_keys_are_spelt_as_tenta_wants_them(key: str, spelt: str) -> None:
 
 
 def test_keys_that_are_spelt_alike_stay_apart() -> None:
-    assert _value({"a b": 1, "a_b": 2, "A-B": 3}) == {"a_b": 1, "a_b_2": 2, "a_b_3": 3}
+    assert _value({"a b": 1, "A-B": 2}) == {"a_b": 1, "a_b_2": 2}
     assert sorted(_value({"x" * 64 + "1": 1, "x" * 64 + "2": 2}).values()) == [1, 2]
+
+
+def test_a_key_that_needs_no_other_spelling_keeps_its_name() -> None:
+    assert _value({"a b": 1, "a_b": 2, "A-B": 3, "a_b_2": 4}) == {"a_b_3": 1, "a_b": 2, "a_b_4": 3, "a_b_2": 4}
+
+
+@given(
+    st.dictionaries(st.text(max_size=6), st.floats(allow_nan=False, allow_infinity=False), max_size=6), st.data()
+)
+def test_the_name_of_a_key_depends_on_no_value(data: dict[str, Any], draw: st.DataObject) -> None:
+    whole = _sent(data)
+    gone = draw.draw(st.sets(st.sampled_from(sorted(data)))) if data else set()
+    instead = draw.draw(st.sampled_from([math.nan, math.inf, "text"]))
+    part = _sent({key: instead if key in gone else value for key, value in data.items()})
+    names = [name for name in whole if name in part]
+    assert list(part) == names, "what is left keeps its names"
+    assert {name: whole[name] for name in names} == part
+
+
+def _sent(data: dict[str, Any]) -> dict[str, Any]:
+    data = {key: value for key, value in data.items() if key not in RESERVED_KEYS}
+    elements = _elements(_dialect().encode([item(DataMessageBody(data=data))]))
+    value: dict[str, Any] = elements[0]["value"] if elements else {}
+    return value
+
+
+def test_what_is_missing_gives_its_name_to_nothing_else() -> None:
+    assert _value({"CH4 (wet)": math.nan, "CH4 wet": 2.1}) == {"ch4_wet_2": 2.1}
+
+
+def test_what_is_left_out_is_remarked_by_key_and_reason() -> None:
+    data: dict[str, Any] = {"a": math.nan, "b": "text", "!": 1.0, "c": 1.0, "d": 10**400}
+    remarks = _dialect().encode([item(DataMessageBody(data=data)), item(DataMessageBody(data=data), 2)]).remarks
+    assert sorted(remarks) == [
+        Remark("!", "left out: its key has no letter or digit"),
+        Remark("a", "left out: it is not a finite number"),
+        Remark("b", "left out: it is a text, and Tenta takes numbers only"),
+        Remark("d", "left out: it is not a finite number"),
+    ]
+
+
+@given(st.one_of(st.floats(allow_nan=False, allow_infinity=False), st.integers(-(2**53), 2**53)))
+def test_numbers_are_short_and_nothing_is_lost(number: float) -> None:
+    [publication] = _dialect().encode([item(DataMessageBody(data={"a": number}))]).publications
+    text = publication.payload.decode().removeprefix('[{"value":{"a":').partition("}")[0]
+    read = json.loads(text, parse_int=float)  # as the server does
+    assert (read, math.copysign(1, read)) == (number, math.copysign(1, number))
+    assert len(text) <= len(json.dumps(number))
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [
+        (21.0, "21"),
+        (23.1, "23.1"),
+        (0.00012, "12e-5"),
+        (1.5e-7, "15e-8"),
+        (1e16, "1e16"),
+        (-5000.0, "-5e3"),
+        (120_000, "12e4"),
+        (0.0, "0.0"),
+        (100, "100"),
+        (-1.2345678901234e-5, "-1.2345678901234e-5"),
+    ],
+)
+def test_the_shortest_form_of_a_number(number: float, text: str) -> None:
+    [publication] = _dialect().encode([item(DataMessageBody(data={"a": number}))]).publications
+    assert publication.payload.startswith(b'[{"value":{"a":%s},' % text.encode())
 
 
 @pytest.mark.parametrize(
@@ -163,6 +236,23 @@ def test_a_long_log_line_is_cut_and_says_so() -> None:
 def test_a_log_line_that_just_fits_is_whole() -> None:
     body = "b" * (16_384 - len("s\n"))
     assert _only(LogMessageBody(level="INFO", subject="s", body=body))["message"] == f"s\n{body}"
+
+
+def test_a_log_line_travels_as_utf_8() -> None:
+    log = LogMessageBody(level="INFO", subject="s", body="\N{SNOWMAN}" * 15_000)
+    [publication] = _dialect().encode([item(log)]).publications
+    assert len(publication.payload) < 46_000
+    assert _only(log)["message"] == "s\n" + "\N{SNOWMAN}" * 15_000
+
+
+@pytest.mark.parametrize("character", ["\N{PILE OF POO}", "\x01", '"', "\N{SNOWMAN}"])
+def test_a_log_line_is_in_a_packet_that_brokers_take(character: str) -> None:
+    log = LogMessageBody(level="INFO", subject="s", body=character * 16_384)
+    [publication] = _dialect().encode([item(log)]).publications
+    assert len(publication.payload) <= LARGEST_BATCH
+    message = _only(log)["message"]
+    assert message.endswith(f"{character}\n[cut]")
+    assert len(message) == LARGEST_LOG or len(publication.payload) > LARGEST_BATCH - 20
 
 
 def test_a_log_line_has_no_nul() -> None:
@@ -313,6 +403,14 @@ def test_data_of_an_unsynchronised_clock_are_marked() -> None:
     assert _only(body)["value"] == {"a": 1, "clock_synchronised": 0}
     nothing = DataMessageBody(data={"text": "b"}, clock_synchronised=False)
     assert _dialect().encode([item(nothing)]).unsendable == {1: "no finite number in it"}
+
+
+def test_a_sample_that_tells_of_the_clock_itself_gets_no_second_mark() -> None:
+    """The system checks do."""
+    body = DataMessageBody(data={"clock_synchronised": 0, "a": 1}, clock_synchronised=False)
+    assert _only(body)["value"] == {"clock_synchronised": 0, "a": 1}
+    spelt = DataMessageBody(data={"Clock synchronised": 7}, clock_synchronised=False)
+    assert _only(spelt)["value"] == {"clock_synchronised": 7}
 
 
 def test_a_log_of_an_unsynchronised_clock_is_marked() -> None:

@@ -39,7 +39,6 @@ ALLOWED = {
     "parser._actions": "argparse lists what it was told nowhere else",
     "action._choices_actions": "as well",
     "argparse._SubParsersAction": "as well",
-    "module._journal": "the library's module, for which a fake stands in",
     "Logger._write_log_line": "named by the specification",
 }
 

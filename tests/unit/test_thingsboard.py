@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from ivy import constants
 from ivy.backend import thingsboard_backend
-from ivy.backend.dialect import Dialect, Encoded, Limits, OfferError, Request
+from ivy.backend.dialect import Dialect, Encoded, Limits, OfferError, Remark, Request
 from ivy.types.config import ConfigError, ForeignConfig
 from ivy.types.messages import (
     ConfigMessageBody,
@@ -87,13 +87,120 @@ def test_all_values_that_have_a_form_arrive(body: DataMessageBody) -> None:
     for element in _elements(encoded):
         assert element["ts"] == 1_700_000_000_000
         arrived |= element["values"]
-    formless = {
-        key
+    expected = {
+        key: round(value, 16) if isinstance(value, float) else value
         for key, value in body.data.items()
-        if not isinstance(value, str)
-        and (abs(value) >= 2**63 if isinstance(value, int) else not math.isfinite(value))
+        if not _is_formless(key, value)
     }
-    assert arrived == {key: value for key, value in body.data.items() if key not in formless}
+    known = {key: value for key, value in expected.items() if thingsboard.key_fault(key) is None}
+    assert known.items() <= arrived.items()
+    assert len(arrived) == len(expected)
+
+
+def _is_formless(key: str, value: float | int | str) -> bool:
+    if isinstance(value, int):
+        return abs(value) >= 2**63
+    if isinstance(value, float):
+        return not math.isfinite(value)
+    element = {"ts": 1_700_000_000_000, "values": {key or "_": value}}
+    return len(json.dumps([element], separators=(",", ":"), ensure_ascii=False).encode()) > 60_000
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False))
+def test_a_float_stays_a_number_and_loses_no_more_than_it_must(number: float) -> None:
+    [publication] = _dialect().encode([item(DataMessageBody(data={"a": number}))]).publications
+    text = publication.payload.decode().partition('"a":')[2].partition("}")[0]
+    stored = thingsboard.stored_number(text)
+    assert type(stored) is float and stored == round(number, 16)
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [
+        (0.05137437372453215, "0.0513743737245322"),
+        (21.0, "21.0"),
+        (1e16, "10000000000000000.0"),
+        (1.5e19, "15000000000000000000.0"),
+        (1e-5, "1e-5"),
+        (1.5e-13, "15e-14"),
+        (1e-20, "0.0"),
+        (2**62, "4611686018427387904"),
+    ],
+)
+def test_the_form_of_a_number(number: float, text: str) -> None:
+    [publication] = _dialect().encode([item(DataMessageBody(data={"a": number}))]).publications
+    assert publication.payload == b'[{"ts":1700000000000,"values":{"a":%s}}]' % text.encode()
+
+
+def test_a_value_that_loses_more_than_a_millionth_is_remarked() -> None:
+    data: dict[str, Any] = {"a": 0.05137437372453215, "b": 1.2345e-12, "c": 1e-20, "d": 1e-16, "e": 1.25e-16}
+    remarks = _dialect().encode([item(DataMessageBody(data=data))]).remarks
+    assert sorted(remark.key for remark in remarks) == ["c", "e"]
+    assert all("16 decimals" in remark.text for remark in remarks)
+
+
+@pytest.mark.parametrize(
+    ("key", "spelt"),
+    [
+        ("a b", "a b"),
+        ("T<0", "T<0"),
+        ("PM2.5 (µg/m³)", "PM2.5 (µg/m³)"),
+        ("{a}", "{a}"),
+        ("", "_"),
+        ("  ", "_"),
+        ("<b>a", "_b>a"),
+        ("CO2 <ppm>", "CO2 _ppm>"),
+        ("{{x}}", "_{x}}"),
+        ("{{x", "{{x"),
+        ("a\0b", "a_b"),
+        ("x" * 255, "x" * 255),
+    ],
+)
+def test_keys_that_the_server_would_refuse_are_spelt_otherwise(key: str, spelt: str) -> None:
+    encoded = _dialect().encode([item(DataMessageBody(data={key: 1}))])
+    assert _elements(encoded)[0]["values"] == {spelt: 1}
+    told = [Remark(key, f"sent as {spelt!r}, as ThingsBoard refuses such a key")]
+    assert list(encoded.remarks) == ([] if key == spelt else told)
+
+
+def test_long_keys_are_cut_and_stay_apart() -> None:
+    data: dict[str, Any] = {"x" * 300 + end: number for number, end in enumerate("abc")} | {
+        "\N{PILE OF POO}" * 200: 3
+    }
+    values = _values(DataMessageBody(data=data))
+    assert sorted(values.values()) == [0, 1, 2, 3]
+    assert values == _values(DataMessageBody(data=data))
+
+
+def test_a_key_that_is_taken_keeps_its_name() -> None:
+    assert _values(DataMessageBody(data={"<b": 1, "_b": 2})) == {"_b_2": 1, "_b": 2}
+    assert _values(DataMessageBody(data={"<b": math.nan, "</b": 1, "{{b}}": 2})) == {"_/b": 1, "_{b}}": 2}
+
+
+def test_what_is_left_out_is_remarked_by_key_and_reason() -> None:
+    data: dict[str, Any] = {"a": math.nan, "b": 2**63, "c": "x" * 70_000, "d": 1}
+    encoded = _dialect().encode([item(DataMessageBody(data=data))])
+    assert sorted(encoded.remarks) == [
+        Remark("a", "left out: it is not a finite number"),
+        Remark("b", "left out: it is an integer of more than 64 bits"),
+        Remark("c", "left out: it is a text that is larger than ThingsBoard takes"),
+    ]
+    assert _elements(encoded)[0]["values"] == {"d": 1}
+
+
+@given(_ITEMS, st.booleans())
+def test_points_are_counted_as_sent(items: Sequence[MessageQueueItem], synchronised: bool) -> None:
+    bodies = [one.message_body.model_copy(update={"clock_synchronised": synchronised}) for one in items]
+    encoded = _dialect().encode([item(body, number) for number, body in enumerate(bodies, start=1)])
+    for publication in encoded.publications:
+        elements = thingsboard.check(publication.topic, publication.payload, 1)
+        assert publication.points == sum(len(element["values"]) for element in elements)
+
+
+def test_texts_travel_as_utf_8() -> None:
+    body = DataMessageBody(data={"温度": "\N{SNOWMAN}"})
+    [publication] = _dialect().encode([item(body)]).publications
+    assert '"温度":"\N{SNOWMAN}"'.encode() in publication.payload
 
 
 def test_a_sample() -> None:
@@ -109,7 +216,7 @@ def test_what_has_no_form_is_left_out_of_a_sample() -> None:
     assert _values(DataMessageBody(data=data)) == {"e": 0.0}
 
 
-@pytest.mark.parametrize("data", [{}, {"a": math.nan}, {"a": "x" * 70_000}, {"x" * 70_000: 1}])
+@pytest.mark.parametrize("data", [{}, {"a": math.nan}, {"a": "x" * 70_000}])
 def test_a_sample_that_cannot_be_sent(data: Any) -> None:
     encoded = _dialect().encode([item(DataMessageBody(data=data))])
     assert encoded.publications == []
@@ -137,6 +244,13 @@ def test_what_was_taken_by_an_unsynchronised_clock_is_marked() -> None:
     }
     log = LogMessageBody(level="INFO", subject="subject", body="", clock_synchronised=False)
     assert _values(log)["logging"]["subject"] == "[clock not synchronised] subject"
+
+
+def test_a_sample_that_tells_of_the_clock_itself_gets_no_second_mark() -> None:
+    """The system checks do. JSON would take the same key twice."""
+    body = DataMessageBody(data={"clock_synchronised": 0, "a": 1}, clock_synchronised=False)
+    [publication] = _dialect().encode([item(body)]).publications
+    assert publication.payload.count(b"clock_synchronised") == 1
 
 
 @pytest.mark.parametrize("character", ["b", "\N{SNOWMAN}", "\N{PILE OF POO}", '"', "\0"])
@@ -167,13 +281,16 @@ def test_of_a_config_that_is_too_large_the_revision_is_sent() -> None:
 
 def test_it_says_who_it_is_and_asks_for_its_config_and_limits() -> None:
     greeting = _dialect().greeting()
-    [attributes], config, limits = [thingsboard.check(p.topic, p.payload, 1) for p in greeting]
+    [attributes], [running], config, limits = [thingsboard.check(p.topic, p.payload, 1) for p in greeting]
     assert attributes["ivy_version"] == constants.VERSION.as_identifier()
     assert attributes["config_revision"] == 3
     assert attributes.keys() == {"ivy_version", "config_revision", "hostname", "debian_version", "boot_time"}
-    assert config == [{"sharedKeys": "configuration"}]
+    assert config == [{"sharedKeys": "configuration,sw_title,sw_version,fw_title,fw_version"}]
+    for kind in ("sw", "fw"):
+        told = (running[f"current_{kind}_title"], running[f"current_{kind}_version"])
+        assert told == (constants.NAME, constants.VERSION.as_identifier())
     assert limits == [{"method": "getSessionLimits", "params": {}}]
-    assert [publication.message_ids for publication in greeting] == [(), (), ()]
+    assert [publication.message_ids for publication in greeting] == [()] * 4
 
 
 def test_it_subscribes_to_all_that_it_asks_for() -> None:
@@ -252,11 +369,13 @@ def test_a_call_without_a_number_gets_no_answer(number: str) -> None:
 def test_limits() -> None:
     rates = {"messages": "20:1,600:60", "telemetryMessages": "10:1", "telemetryDataPoints": "300:60"}
     payload = json.dumps({"maxPayloadSize": 65536, "maxInflightMessages": 100, "rateLimits": rates}).encode()
-    expected = Limits(((20, 1.0), (600, 60.0), (10, 1.0)), ((300, 60.0),), 100, 65536)
+    expected = Limits(((10, 1.0),), ((300, 60.0),), 100, 65536)  # `messages` are those without telemetry
     assert _dialect().decode(LIMITS, payload) == expected
 
 
-@pytest.mark.parametrize("rates", [{}, {"messages": ""}, {"messages": None}, {"messages": "0:0,x,1:,:1,-1:1,1:0"}])
+@pytest.mark.parametrize(
+    "rates", [{}, {"messages": "20:1"}, {"telemetryMessages": ""}, {"telemetryMessages": "0:0,x,1:,:1,-1:1,1:0"}]
+)
 def test_limits_that_limit_nothing(rates: Any) -> None:
     assert _dialect().decode(LIMITS, json.dumps({"rateLimits": rates}).encode()) == Limits()
 

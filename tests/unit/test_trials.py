@@ -15,7 +15,7 @@ from ivy.utils.updates.environment import python_of
 from ivy.utils.updates.releases import Releases, digest
 from ivy.utils.updates.trial import Trials
 from ivy.version import Version
-from tests.support.helpers import CONFIG, UPDATER, Node, make_config
+from tests.support.helpers import BACKEND, CONFIG, UPDATER, Node, make_config
 from tests.unit.offers import foreign
 
 VERSION = Version("1.0.0")
@@ -72,6 +72,22 @@ def test_a_probation_that_is_longer_than_it_may_be_can_still_be_passed(
     assert watched[0].most_seconds > watched[0].seconds == 600
 
 
+@pytest.mark.parametrize("damage", ["", "\0" * 851])
+def test_a_version_whose_config_is_damaged_on_trial_is_undone(
+    releases: Releases, watched: list[probation.Watch], damage: str
+) -> None:
+    """Else it would stay the current one, and nothing could run."""
+    trials(releases, 1, 10).begin(Offer(identifier="offer-4", config=foreign(4, "1.2.0")))
+    other = Version("1.2.0")
+    releases.config_file(other).parent.mkdir(parents=True)
+    releases.config_file(other).write_text(damage)
+    releases.activate(other)
+    trials(releases, 1, 10).resume()
+    assert (releases.current(), releases.previous(), watched) == (VERSION, None, [])
+    [decision] = history.load().decisions
+    assert not decision.accepted and "its config was damaged" in decision.reason
+
+
 def test_a_link_is_not_waited_for_anew_at_each_boot_for_ever(
     releases: Releases, watched: list[probation.Watch], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -85,6 +101,114 @@ def test_a_link_is_not_waited_for_anew_at_each_boot_for_ever(
         with pytest.raises(_PowerCut):
             trials(releases, 1, 10).resume()
     assert [terms.link_was_down for terms in watched] == [True, True, False, False, False]
+
+
+def test_what_was_failing_before_is_named_by_the_decision(
+    releases: Releases, watched: list[probation.Watch], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(probation, "failing", lambda _: {"ivy-wind.service": "ended 5 times"})
+    some = trials(releases, 1, 10)
+    begun = some.begin(Offer(identifier="offer-4", config=foreign(4)))
+    some.watch(begun)
+    assert watched[0].failing_before == {"ivy-wind.service"}
+    [decision] = history.load().decisions
+    assert decision.accepted
+    assert decision.reason == "ivy-wind.service does not run well, and did not before: it ended 5 times"
+
+
+WIND, CHECKS = "ivy-wind.service", "ivy-system-checks.service"
+
+
+def let_send(monkeypatch: pytest.MonkeyPatch, sends: dict[str, float], silent: list[str]) -> None:
+    monkeypatch.setattr(probation, "sending", lambda *_: (sends, silent))
+
+
+@pytest.mark.parametrize("knows_samples", [True, False])
+def test_what_sent_data_must_send_again_where_the_release_knows_of_that(
+    releases: Releases, watched: list[probation.Watch], monkeypatch: pytest.MonkeyPatch, knows_samples: bool
+) -> None:
+    """Version 1.0.0, to which a node may go back, notes no sample."""
+    if knows_samples:
+        units = releases.directory(VERSION) / "units"
+        units.mkdir()
+        (units / "ivy-owners.service").touch()
+    let_send(monkeypatch, {WIND: 5, CHECKS: 600}, [])
+    some = trials(releases, 1, 300)
+    some.watch(some.begin(Offer(identifier="offer-4", config=foreign(4, archive={"max_days": 7}))))
+    assert watched[0].must_send == ({WIND} if knows_samples else set())
+
+
+def test_of_a_procedure_that_runs_on_nothing_is_asked(
+    releases: Releases, watched: list[probation.Watch], monkeypatch: pytest.MonkeyPatch, node: Node
+) -> None:
+    shown = "printf '%s\\n' Id={0} LoadState=loaded NRestarts=0; echo; "
+    answers = {
+        "show*ivy.target": f"echo Wants={WIND} {CHECKS}",
+        f"show*--?{CHECKS}": shown.format(CHECKS),
+        "show*": shown.format(CHECKS) + shown.format(WIND),
+    }
+    node.fake("systemctl", answers)
+    (releases.directory(VERSION) / "units").mkdir()
+    (releases.directory(VERSION) / "units" / "ivy-owners.service").touch()
+    let_send(monkeypatch, {WIND: 5, CHECKS: 5}, [])
+    monkeypatch.setattr(probation, "failing", lambda _: {})
+    offered = foreign(4, wind={"device": "other"})
+    some = trials(releases, 1, 300)
+    begun = some.begin(Offer(identifier="offer-4", config=offered))
+    releases.write_config(VERSION, as_text(offered))
+    some.watch(begun)
+    assert watched[0].must_send == {WIND}
+
+
+def test_what_was_silent_before_is_named_by_the_decision(
+    releases: Releases, watched: list[probation.Watch], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    let_send(monkeypatch, {}, [WIND])
+    monkeypatch.setattr(probation, "failing", lambda _: {})
+    some = trials(releases, 1, 10)
+    some.watch(some.begin(Offer(identifier="offer-4", config=foreign(4))))
+    [decision] = history.load().decisions
+    assert decision.accepted and decision.reason == f"{WIND} sends no data, and did not before"
+    assert watched[0].must_send == set()
+
+
+@pytest.mark.parametrize(
+    ("changed", "judged"), [({"max_drain_time": 7}, "ivy-tenta.service"), ({}, None)], ids=["backend", "procedure"]
+)
+def test_a_backend_that_was_failing_before_is_judged_only_by_what_concerns_it(
+    releases: Releases,
+    watched: list[probation.Watch],
+    monkeypatch: pytest.MonkeyPatch,
+    changed: dict[str, Any],
+    judged: str | None,
+) -> None:
+    releases.write_config(VERSION, as_text(foreign(3, backend=BACKEND)))
+    monkeypatch.setattr(probation, "failing", lambda _: {"ivy-tenta.service": "failed"})
+    offered = foreign(4, backend={**BACKEND, **changed}, dummy_procedure={"seconds_between_datapoints": 4})
+    some = trials(releases, 1, 10)
+    begun = some.begin(Offer(identifier="offer-4", config=offered))
+    releases.write_config(VERSION, as_text(offered))
+    some.watch(begun)
+    assert watched[0].backend == judged
+    assert set(watched[0].failing_before) == (set() if judged else {"ivy-tenta.service"})
+
+
+def test_where_the_link_was_down_only_what_may_have_cut_it_waits_for_it(
+    releases: Releases, watched: list[probation.Watch], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    releases.write_config(VERSION, as_text(foreign(3, backend=BACKEND)))
+    monkeypatch.setattr(Trials, "is_link_down", lambda _: True)
+    other = {**BACKEND, "mqtt_connection": {**BACKEND["mqtt_connection"], "host": "elsewhere"}}
+    for revision, backend in ((4, BACKEND), (5, other)):
+        offered = foreign(revision, backend=backend, dummy_procedure={"seconds_between_datapoints": revision})
+        some = trials(releases, 1, 10)
+        begun = some.begin(Offer(identifier=f"offer-{revision}", config=offered))
+        releases.write_config(VERSION, as_text(offered))
+        some.watch(begun)
+    assert [terms.backend for terms in watched] == [None, "ivy-tenta.service"]
+    assert [offer.reason for offer in history.load().decisions] == [
+        "there is no connection, and was none before"
+    ] * 2
 
 
 def of_1_0_0(config: ForeignConfig, **trial: Any) -> None:
@@ -111,7 +235,7 @@ def test_a_trial_that_version_1_0_0_began_goes_on(releases: Releases, watched: l
         (2, False, "no"),
         (4, True, ""),
     ]
-    assert past.trial is None and past.decided_revision == 4
+    assert past.trial is None and past.accepted_revision == 4
     assert past.last_good and past.last_good.general.config_revision == 3
 
 

@@ -1,30 +1,35 @@
 """A pass of the updater: which offer it deals with, by which config, and what it says."""
 
+import errno
 import functools
 import json
 import os
+import shutil
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from ivy import constants, update_pass
+from ivy import constants, overview, update_pass
 from ivy.types.config import ForeignConfig
-from ivy.types.messages import ConfigMessageBody
+from ivy.types.messages import ConfigMessageBody, DataMessageBody
 from ivy.types.updates import Offer
 from ivy.utils import notify
+from ivy.utils.host import clock
 from ivy.utils.logger import Logger
 from ivy.utils.messaging_agent import MessagingAgent
-from ivy.utils.state_interface import StateInterface
+from ivy.utils.state_interface import BACKEND_STATE_FILE, STATE_FILE, StateInterface
 from ivy.utils.updater import Updater
-from ivy.utils.updates import bundled, decisions, environment, history, repair
-from ivy.utils.updates.errors import NetworkTrouble, Rejected
+from ivy.utils.updates import bundled, damage, decisions, environment, history, probation, repair, retry, source
+from ivy.utils.updates.errors import InstallTrouble, NetworkTrouble, NodeTrouble, Refused, Rejected
 from ivy.utils.updates.policy import UPDATER_DEFAULTS
 from ivy.utils.updates.releases import Releases
 from ivy.utils.updates.source import Source
+from ivy.utils.updates.trial import Trials
 from ivy.version import Version
 from tests.support.helpers import BACKEND, CONFIG, UPDATER, Node, make_config
 from tests.unit.offers import foreign
@@ -60,7 +65,7 @@ def startups() -> list[int]:
     return [body.config.general.config_revision for body in configs if body.status == "startup"]
 
 
-def test_a_config_is_announced_once_for_each_boot() -> None:
+def test_a_config_is_announced_once_for_each_boot(monkeypatch: pytest.MonkeyPatch) -> None:
     for _ in range(3):
         update_pass.announce()
     assert startups() == [3]
@@ -68,8 +73,7 @@ def test_a_config_is_announced_once_for_each_boot() -> None:
     update_pass.announce()
     update_pass.announce()
     assert startups() == [3, 4]
-    for path in Path(constants.IVY_RUN_DIR).iterdir():  # as a boot does
-        path.unlink()
+    monkeypatch.setattr(clock, "boot_id", lambda: "another boot")
     update_pass.announce()
     assert startups() == [3, 4, 4]
 
@@ -83,8 +87,7 @@ def test_a_config_that_is_none_is_not_announced_and_stops_nothing(text: str) -> 
 
 @pytest.mark.parametrize("what", ["directory", "link", "pipe", "noise"])
 def test_whatever_stands_in_the_place_of_the_mark_is_replaced(what: str, root_dir: Path) -> None:
-    mark, elsewhere = Path(constants.IVY_RUN_DIR, "announced"), root_dir / "elsewhere"
-    mark.parent.mkdir()
+    mark, elsewhere = root_dir / "announced", root_dir / "elsewhere"
     elsewhere.write_text("as it was")
     if what == "directory":
         (mark / "inner").mkdir(parents=True)
@@ -152,23 +155,135 @@ def pend(*revisions: int) -> None:
 
 def test_the_newest_offer_is_dealt_with_and_the_others_are_answered(monkeypatch: pytest.MonkeyPatch) -> None:
     performed = Performed(monkeypatch)
-    pend(6, 8, 7)
+    pend(6, 8, 7, 3)
     update_pass.run()
-    assert performed.revisions == [8]
+    assert performed.revisions == [7], "it came last of those that can be accepted"
     found = [(d.revision, d.accepted, d.reason) for d in history.load().decisions]
-    superseded = "superseded by revision 8"
-    assert found == [(6, False, superseded), (7, False, superseded), (8, True, "")]
+    superseded = "superseded by revision 7"
+    assert found == [(3, False, superseded), (6, False, superseded), (8, False, superseded), (7, True, "")]
     assert all(decision.reported for decision in history.load().decisions)
     assert StateInterface.load().pending_configs == []
 
 
+def test_what_waits_after_the_trial_of_another_version_is_left_to_that_ones_updater(
+    releases: Releases, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    performed = Performed(monkeypatch)
+    pend(7)
+    releases.begin_probation()
+    with history.update() as past:
+        past.trial = Offer(identifier="admin-1", config=foreign(3), is_installed=True, failure="it crashed")
+    update_pass.run()
+    assert (performed.revisions, releases.previous()) == ([], None)
+    update_pass.run()
+    assert performed.revisions == [7]
+
+
+@pytest.mark.parametrize("path", [history.HISTORY_FILE, STATE_FILE, BACKEND_STATE_FILE])
+def test_the_operator_is_told_once_of_a_file_that_was_damaged(
+    path: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    performed = Performed(monkeypatch)
+    text = f"{path} was damaged: what it knew is lost, and kept in {path}.damaged as it was found"
+    for noise in (bytes(20), bytes(30)):
+        Path(path).parent.mkdir(exist_ok=True)
+        Path(path).write_bytes(noise)
+        capsys.readouterr()
+        update_pass.run()
+        assert text in capsys.readouterr().out
+        assert Path(f"{path}.damaged").read_bytes() == noise, "the last one is kept"
+        assert not list(Path(path).parent.glob("*.damaged-*"))
+    update_pass.run()
+    assert text not in capsys.readouterr().out
+    pend(7)
+    update_pass.run()
+    assert performed.revisions == [7]
+
+
+def test_a_pass_repairs_the_release_before_all_else(releases: Releases, monkeypatch: pytest.MonkeyPatch) -> None:
+    performed = Performed(monkeypatch)
+    code = releases.directory(VERSION) / "ivy" / "agent.py"
+    code.parent.mkdir()
+    code.write_text("SECONDS = 10\n")
+    shutil.copytree(releases.directory(VERSION), releases.directory(Version("0.9.0")))
+    monkeypatch.setattr(Updater, "remove_old_venvs", lambda _: None)
+    update_pass.run()
+    code.write_bytes(bytes(13))
+    pend(7)
+    update_pass.run()
+    assert code.read_text() == "SECONDS = 10\n" and performed.revisions == [7]
+
+
+def test_a_pass_that_cannot_repair_goes_on_and_is_made_again(
+    releases: Releases, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    performed = Performed(monkeypatch)
+    pend(7)
+
+    def fail(*_: object) -> bool:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(damage, "repair", fail)
+    with pytest.raises(SystemExit) as ended:
+        update_pass.run()
+    assert ended.value.code == constants.EXIT_TRY_AGAIN and performed.revisions == [7]
+
+
 def test_what_was_decided_is_not_decided_again(monkeypatch: pytest.MonkeyPatch) -> None:
     performed = Performed(monkeypatch)
-    with history.update() as past:
-        past.decided_revision = 8
+    for revision in (7, 8):
+        decisions.record(Offer.of_backend(foreign(revision)), "no")
     pend(7, 8)
     update_pass.run()
     assert performed.revisions == [] and StateInterface.load().pending_configs == []
+
+
+def test_no_revision_makes_the_node_deaf(releases: Releases, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither a rejected one nor, if whoever had the platform was let in once, an accepted one."""
+    python = Path(environment.python_of(releases.directory(VERSION)))
+    python.parent.mkdir(parents=True)
+    python.symlink_to("/bin/true")
+    monkeypatch.setattr(repair, "repair", lambda *_: False)
+    huge = 2**31 - 1
+    for revision, failure in ((huge, "no link"), (5, None), (huge, None), (6, None), (7, None)):
+        monkeypatch.setattr(probation.Watch, "run", lambda _, failure=failure: failure)
+        with StateInterface.update() as state:
+            state.pending_configs = [foreign(revision, seconds=len(history.load().decisions))]
+        update_pass.run()
+    found = [(decision.revision, decision.accepted) for decision in history.load().decisions]
+    assert found == [(huge, False), (5, True), (huge, True), (6, False), (7, True)]
+    assert "offer it once more under its next revision" in history.load().decisions[3].reason
+
+
+def test_after_many_decisions_there_is_a_pause_in_which_nobody_is_held_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    performed, pauses = Performed(monkeypatch), []
+
+    def sleep(seconds: float) -> None:
+        with update_pass.automation_lock(seconds=0):
+            pauses.append(seconds)
+
+    monkeypatch.setattr(notify, "sleep", sleep)
+    Path(constants.PENDING_CONFIG_FLAG).parent.mkdir(exist_ok=True)
+    most = decisions.MOST_IN_BURST
+    for revision in range(4, 4 + most + 1):
+        pend(revision)
+        Path(constants.PENDING_CONFIG_FLAG).touch()
+        update_pass.run()
+    assert performed.revisions == list(range(4, 4 + most)), "as many are decided about at once"
+    assert len(pauses) == 1 and 0 < pauses[0] <= decisions.SECONDS_BETWEEN_DECISIONS
+    assert Path(constants.PENDING_CONFIG_FLAG).exists(), "so systemd starts the next pass"
+    monkeypatch.setattr(time, "time", lambda now=time.time(): now + decisions.SECONDS_BETWEEN_DECISIONS)  # noqa: B008
+    update_pass.run()
+    assert performed.revisions[-1] == 4 + most
+
+
+@pytest.mark.parametrize("error", [-86_400, 86_400])
+def test_a_clock_that_is_set_makes_no_pause_longer(error: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    for revision in range(4, 4 + decisions.MOST_IN_BURST):
+        decisions.record(Offer.of_backend(foreign(revision)), "no")
+    assert decisions.seconds_to_pause() > 0
+    monkeypatch.setattr(time, "time", lambda now=time.time(): now + error)  # noqa: B008
+    assert decisions.seconds_to_pause() == 0
 
 
 def test_a_pass_tells_what_runs_and_deals_with_all_offers(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -177,6 +292,16 @@ def test_a_pass_tells_what_runs_and_deals_with_all_offers(monkeypatch: pytest.Mo
     update_pass.run()
     assert startups() == [3] and performed.revisions == [5]
     assert not Path(constants.PENDING_CONFIG_FLAG).exists()
+
+
+def test_what_a_pass_that_was_cut_left_of_the_mark_is_removed(
+    monkeypatch: pytest.MonkeyPatch, root_dir: Path
+) -> None:
+    Performed(monkeypatch)
+    left = root_dir / ".announced.106-14981177416365545570"
+    left.touch()
+    update_pass.run()
+    assert not left.exists()
 
 
 def test_an_offer_that_is_repeated_in_the_state_is_answered_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -250,6 +375,119 @@ def test_the_admin_is_told_soon_that_there_is_no_network(monkeypatch: pytest.Mon
     assert 60 < clock.now - 1000 < 300
 
 
+@pytest.mark.parametrize(
+    ("trouble", "heading"),
+    [
+        (NetworkTrouble("no route"), "Cannot fetch the source; trying again in 5 s"),
+        (InstallTrouble("no route"), "Cannot install what the source needs; trying again in 5 s"),
+    ],
+)
+def test_it_is_said_what_the_network_is_missed_for(
+    trouble: NetworkTrouble, heading: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Clock(monkeypatch)
+    tries = [trouble]
+
+    def work() -> None:
+        if tries:
+            raise tries.pop()
+
+    retry.fetch("the source", work, lambda _: None, Logger(make_config()))
+    assert heading in capsys.readouterr().out
+
+
+def refused(*_: object) -> None:
+    raise Refused("there is no such tag")
+
+
+def test_a_no_of_the_server_counts_after_half_an_hour(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(monkeypatch)
+    write({**CONFIG, "updater": UPDATER})
+    monkeypatch.setattr(Source, "fetch", refused)
+    failure = Updater(update_pass.running_config()).perform(Offer.of_backend(foreign(4, "1.1.0")))
+    assert failure == "there is no such tag"
+    assert 1800 <= clock.now - 1000 < 3600
+
+
+def test_the_admin_is_told_at_once_that_there_is_no_such_tag(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(monkeypatch)
+    write({**CONFIG, "updater": UPDATER})
+    monkeypatch.setattr(Source, "fetch", refused)
+    assert Updater(update_pass.running_config()).perform(ADMINS) == "there is no such tag"
+    assert clock.now == 1000
+
+
+def test_a_tag_that_comes_after_its_offer_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(monkeypatch)
+    write({**CONFIG, "updater": UPDATER})
+
+    def fetch(*_: object) -> None:
+        raise Refused("there is no such tag") if clock.now < 2000 else Rejected("what comes is looked at")
+
+    monkeypatch.setattr(Source, "fetch", fetch)
+    failure = Updater(update_pass.running_config()).perform(Offer.of_backend(foreign(4, "1.1.0")))
+    assert failure == "what comes is looked at"
+
+
+def test_a_corrected_offer_does_not_wait_for_the_next_try(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(monkeypatch)
+    write({**CONFIG, "updater": UPDATER})
+    monkeypatch.setattr(Source, "fetch", no_network)
+    newer = Offer.of_backend(foreign(5))
+    monkeypatch.setattr(decisions, "undecided", lambda _active: [newer] if clock.now > 2000 else [])
+    failure = Updater(update_pass.running_config()).perform(Offer.of_backend(foreign(4, "1.1.0")))
+    assert failure is not None and failure.startswith("superseded by revision 5")
+    assert clock.now <= 2000 + 60
+
+
+def test_an_offer_waits_for_what_the_node_lacks_and_the_operator_learns_what(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = Clock(monkeypatch)
+    told: list[str] = []
+
+    class Ear(Logger):
+        """Hears what the operator is told."""
+
+        def warning(self, message: str, details: str | None = None) -> None:
+            told.append(f"{message}: {details}")
+
+        def without_messages(self) -> Logger:
+            return LOGGER
+
+    def fetch(*_: object) -> None:
+        if clock.now < 20_000:
+            raise NodeTrouble("/tmp is full") if clock.now < 10_000 else OSError(errno.ENOSPC, "nor is there any")
+        raise Rejected("there is room at last")
+
+    write({**CONFIG, "updater": UPDATER})
+    monkeypatch.setattr(Updater, "make_logger", Ear)
+    monkeypatch.setattr(Source, "fetch", fetch)
+    failure = Updater(update_pass.running_config()).perform(Offer.of_backend(foreign(4, "1.1.0")))
+    assert failure == "there is room at last"
+    lack = "This node lacks what it needs for the source of version 1.1.0"
+    assert told == [f"{lack}; trying again in 5 s: /tmp is full"]
+
+
+def test_the_admin_is_told_at_once_what_the_node_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(monkeypatch)
+    write({**CONFIG, "updater": UPDATER})
+    full = SimpleNamespace(free=0)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _path: full)
+    failure = Updater(update_pass.running_config()).perform(ADMINS)
+    assert failure == "no space left for a version: 0 MB are free, 100 are needed"
+    assert clock.now == 1000
+
+
+def test_a_node_without_pytest_has_not_tested_a_version(node: Node, releases: Releases) -> None:
+    test = releases.directory(VERSION) / "tests" / "release" / "test_it.py"
+    test.parent.mkdir(parents=True)
+    test.write_text("import pytest\n\n\n@pytest.mark.version_change\ndef test_it(): ...\n")
+    node.fake("systemd-run", {"*": "echo '/usr/bin/python3: No module named pytest' >&2; exit 1"})
+    with pytest.raises(NodeTrouble, match="No module named pytest"):
+        Updater(update_pass.running_config()).run_pytests(VERSION)
+
+
 def test_what_fills_the_disk_is_removed_before_the_decision_is_written(
     releases: Releases, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -261,14 +499,16 @@ def test_what_fills_the_disk_is_removed_before_the_decision_is_written(
 
     monkeypatch.setattr(Source, "fetch", fill)
     there: list[bool] = []
-    monkeypatch.setattr(decisions, "record", lambda *_: there.append(unfinished.exists()))
+    monkeypatch.setattr(decisions, "record", lambda *_, **__: there.append(unfinished.exists()))
     write({**CONFIG, "updater": UPDATER})
     assert Updater(update_pass.running_config()).perform(ADMINS) == "No space left on device"
     assert there == [False]
 
 
-def test_versions_come_from_where_the_active_config_says(node: Node) -> None:
+def test_versions_come_from_where_the_active_config_says(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     """The offered one is not trusted yet."""
+    Clock(monkeypatch)
+    monkeypatch.setattr(source, "ALLOWED_SIGNERS", Path(__file__))
     node.fake("systemd-run", {"*fetch*": "echo couldn\\'t find remote ref >&2; exit 128"})
     write({**CONFIG, "updater": UPDATER})
     evil = {**UPDATER, "repository": "evil/name", "provider_host": "evil"}
@@ -354,6 +594,23 @@ def test_a_version_on_disk_that_no_python_can_run_is_made_anew(
     assert failure == "1.1.0 is made again"
 
 
+def test_a_release_that_needs_what_the_node_has_not_waits(monkeypatch: pytest.MonkeyPatch, node: Node) -> None:
+    """Before its libraries are fetched. The admin, who can help, reads it at once."""
+    node.fake("dpkg-query", {"*": "echo python3 installed"})
+
+    def unpack(_: Source, version: Version, release: Path) -> None:
+        release.mkdir()
+        (release / "pyproject.toml").write_text(f'[tool.{constants.NAME}]\ndebian = ["python3-lgpio"]\n')
+
+    monkeypatch.setattr(Source, "fetch", lambda *_: None)
+    monkeypatch.setattr(Source, "check_signature", lambda *_: None)
+    monkeypatch.setattr(Source, "unpack", unpack)
+    write({**CONFIG, "updater": UPDATER})
+    failure = Updater(update_pass.running_config()).perform(ADMINS)
+    assert failure is not None and failure.startswith("missing: python3-lgpio; play provision")
+    assert "systemd-run" not in " ".join(node.calls())
+
+
 @pytest.fixture
 def golden_release(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """What the package brought."""
@@ -380,6 +637,20 @@ def test_a_release_that_no_python_can_run_is_replaced_if_nothing_can_use_its_con
     assert last_good and last_good.general.software_version == VERSION, "it can be gone back to"
 
 
+def test_only_the_last_resort_does_without_libraries(
+    golden_release: Path, releases: Releases, node: Node, capsys: pytest.CaptureFixture[str]
+) -> None:
+    node.fake("systemd-run", {"*": "echo 'No matching distribution found' >&2; exit 1"})
+    (golden_release / "pyproject.toml").write_text('[project]\nversion = "1.5.0"\n')
+    (golden_release / "requirements.lock").write_text("wheel==1.0 --hash=sha256:00\n")
+    with pytest.raises(bundled.ReleaseError, match="its dependencies cannot be installed"):
+        bundled.install_bundled(golden_release, releases)
+    assert releases.current() == VERSION
+    bundled.stand_in(releases, update_pass.running_config())
+    assert releases.current() == Version("1.5.0")
+    assert "goes on without what it depends on" in capsys.readouterr().err
+
+
 def test_a_release_that_no_python_can_run_stays_while_the_package_serves_it(
     golden_release: Path, releases: Releases, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -401,3 +672,69 @@ def test_a_release_is_mended_when_the_network_is_back(
     monkeypatch.setattr(environment, "make_anew", make_anew)
     repair.repair(releases, update_pass.running_config(), Logger(make_config(), "updater"))
     assert made == [releases.directory(VERSION)] and releases.current() == VERSION
+
+
+def named(name: str, revision: int = 4, **sections: Any) -> Offer:
+    """An admin's offer of another name of the node."""
+    general = {**CONFIG["general"], "system_identifier": name, "config_revision": revision}
+    config = ForeignConfig.model_validate({**CONFIG, "backend": BACKEND, **sections, "general": general})
+    return Offer(identifier=f"admin-{revision}", config=config, source="admin")
+
+
+@pytest.fixture
+def decided(monkeypatch: pytest.MonkeyPatch) -> Callable[..., str | None]:
+    """Decides about an offer; none is tried."""
+    monkeypatch.setattr(Trials, "begin", lambda *_: None)
+    monkeypatch.setattr(Trials, "watch", lambda *_: None)
+    return lambda offer, **how: Updater(update_pass.running_config()).perform(offer, **how)
+
+
+def wait_for_a_link(seconds: float = 0) -> None:
+    """A message that nobody has got yet, that long."""
+    agent = MessagingAgent()
+    agent.add_message(DataMessageBody(data={"t": 1}))
+    agent.database.execute("UPDATE QUEUE SET timestamp = timestamp - ?", (seconds,))
+    agent.teardown()
+
+
+def be_connected(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The backend says so."""
+    link = SimpleNamespace(connected=True)
+    monkeypatch.setattr(overview, "services", lambda: [])
+    monkeypatch.setattr(overview, "link", lambda *_: link)
+
+
+def test_another_name_is_refused_while_messages_wait(decided: Callable[..., str | None]) -> None:
+    write({**CONFIG, "backend": BACKEND})
+    wait_for_a_link()
+    reason = decided(named("roof-7"))
+    assert reason is not None and reason.startswith("general.system_identifier: 1 messages wait that were taken as")
+    assert "node-1" in reason and "as roof-7" in reason and "--yes" in reason
+    assert decided(named("node-1", 5)) is None
+    assert decided(named("roof-7", 6), is_sure=True) is None
+
+
+def test_a_platform_that_gives_another_name_has_a_link_to_send_them(decided: Callable[..., str | None]) -> None:
+    write({**CONFIG, "backend": BACKEND})
+    wait_for_a_link()
+    assert decided(Offer.of_backend(named("roof-7").config)) is None
+
+
+@pytest.mark.parametrize(("seconds", "is_refused"), [(0, False), (3600, True)])
+def test_what_is_on_its_way_is_no_backlog(
+    decided: Callable[..., str | None], monkeypatch: pytest.MonkeyPatch, seconds: float, is_refused: bool
+) -> None:
+    write({**CONFIG, "backend": BACKEND})
+    wait_for_a_link(seconds)
+    be_connected(monkeypatch)
+    assert (decided(named("roof-7")) is not None) is is_refused
+
+
+def test_a_node_without_a_backlog_or_a_former_name_takes_any(decided: Callable[..., str | None]) -> None:
+    write({**CONFIG, "backend": BACKEND})
+    assert decided(named("roof-7")) is None
+    write(CONFIG)  # which nobody knows by a name
+    wait_for_a_link()
+    assert decided(named("roof-8", 5)) is None
+    write({**CONFIG, "backend": BACKEND})
+    assert decided(named("roof-9", 6, backend=None)) is None  # nothing is sent
