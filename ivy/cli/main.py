@@ -244,6 +244,8 @@ def _add_config_commands(commands: Any) -> None:
     _add(config, "schema", "config:schema", "print the JSON schema of the config", only_reads=True)
     apply = _add(config, "apply", "update:apply", "use a config; it is undone if the services do not run well")
     apply.add_argument("file", metavar="FILE", help="the config; - reads standard input")
+    text = "put the files in there, such as certificates, into /etc/ivy, and back with the config"
+    apply.add_argument("--files", metavar="DIRECTORY", help=text)
     _add_haste(apply)
     _add_yes(apply)
     field = _add(config, "set", "update:set_field", "change one field of the config, and use it as apply does")

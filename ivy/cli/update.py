@@ -27,7 +27,7 @@ from ivy.utils.functions import duration, end_automation
 from ivy.utils.host import hold, units
 from ivy.utils.logger import Logger
 from ivy.utils.updater import Updater
-from ivy.utils.updates import damaged_config, history, sandbox
+from ivy.utils.updates import admin_files, damaged_config, history, sandbox
 from ivy.utils.updates.releases import Releases
 from ivy.version import Version
 
@@ -48,11 +48,14 @@ class Wish:
     """Whether what waits under another name of the node may be sent under the new one."""
     most_seconds: float | None = None
     """How long to wait for the decision; None: as long as that takes."""
+    files: Path | None = None
+    """A directory with files of /etc/ivy that belong to the config."""
 
     @classmethod
     def of(cls, arguments: argparse.Namespace) -> Self:
         """What the command's options say, as far as it has them."""
-        return cls(arguments.now, getattr(arguments, "yes", False), arguments.wait)
+        files = getattr(arguments, "files", None)
+        return cls(arguments.now, getattr(arguments, "yes", False), arguments.wait, Path(files) if files else None)
 
 
 PATIENT = Wish()
@@ -66,6 +69,11 @@ def apply(arguments: argparse.Namespace) -> int:
     except (OSError, UnicodeDecodeError) as error:
         refuse(f"{arguments.file} cannot be read: {error}")
     require_admin()
+    if arguments.files is not None:
+        try:
+            admin_files.check(Path(arguments.files))
+        except (OSError, ValueError) as error:
+            refuse(f"--files: {error}")
     return apply_text(text, Wish.of(arguments))
 
 
@@ -206,7 +214,7 @@ def _perform(config: ForeignConfig, source: Source = "admin", *, wish: Wish) -> 
         with limit, alone():
             TalkingUpdater(update_pass.running_config()).trials.resume("the admin wants something else")
             failure = TalkingUpdater(update_pass.running_config()).perform(
-                offer, is_urgent=wish.is_urgent, is_sure=wish.is_sure
+                offer, is_urgent=wish.is_urgent, is_sure=wish.is_sure, files=wish.files
             )
             with contextlib.suppress(OSError, sqlite3.Error):  # the pass that follows tells it
                 update_pass.announce()

@@ -88,7 +88,9 @@ class Updater:
         """Take a config that the backend offered to its decision, see `perform`."""
         self.perform(Offer.of_backend(foreign_config))
 
-    def perform(self, offer: Offer, *, is_urgent: bool = False, is_sure: bool = False) -> str | None:
+    def perform(
+        self, offer: Offer, *, is_urgent: bool = False, is_sure: bool = False, files: Path | None = None
+    ) -> str | None:
         """Take an offer to its decision, which is reported.
 
         Any error is trouble of the node. The next pass goes on.
@@ -96,6 +98,7 @@ class Updater:
         Args:
             is_urgent: Whether to restart what is not to be disturbed now, too.
             is_sure: Whether what waits under another name of the node may be sent under the new one.
+            files: A directory with files of /etc/ivy that belong to the config, and go back with it.
 
         Returns: Why it was rejected; None if it was accepted, or makes way for another one.
         """
@@ -123,7 +126,7 @@ class Updater:
             self._logger.info("A config was offered meanwhile, which is decided about first")
             return None
         self._reach("UPDATING")
-        trial = self.trials.begin(offer)
+        trial = self.trials.begin(offer, files)
         self._logger.info("Activating it; what ran before is kept until all is well")
         if is_version_change:
             activation.stop_lacking(self._releases.directory(offer.version))

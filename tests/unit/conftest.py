@@ -1,5 +1,6 @@
 """Every test finds an empty data directory and leaves nothing behind."""
 
+import json
 import shutil
 import subprocess
 import sys
@@ -15,7 +16,10 @@ from ivy.types.config import Config
 from ivy.utils.host import clock
 from ivy.utils.logger import Logger
 from ivy.utils.messaging_agent import MessagingAgent
-from tests.support.helpers import BACKEND, Node, NotifySocket
+from ivy.utils.updates.environment import python_of
+from ivy.utils.updates.releases import Releases
+from ivy.version import Version
+from tests.support.helpers import BACKEND, CONFIG, Node, NotifySocket
 from tests.unit.archives import Ivy
 from tests.unit.procedures import run_hastily
 
@@ -67,6 +71,21 @@ def node(root_dir: Path) -> Iterator[Node]:
     yield node
     node.close()
     shutil.rmtree(home / "node")
+
+
+@pytest.fixture
+def releases(root_dir: Path, node: Node, monkeypatch: pytest.MonkeyPatch) -> Releases:
+    """A release that runs, and could make the next update; no service of it runs, as there is no systemd."""
+    monkeypatch.setenv("PATH", node.environment["PATH"])
+    node.fake("systemctl", {})
+    version, releases = Version("1.0.0"), Releases()
+    releases.config_file(version).parent.mkdir(parents=True)
+    python = Path(python_of(releases.directory(version)))
+    python.parent.mkdir(parents=True)
+    python.symlink_to("/bin/true")
+    releases.activate(version)
+    releases.write_config(version, json.dumps(CONFIG))
+    return releases
 
 
 @pytest.fixture

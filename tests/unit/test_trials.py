@@ -11,29 +11,13 @@ from ivy.types.config import ForeignConfig, UpdaterConfig, as_text
 from ivy.types.updates import Offer, Source
 from ivy.utils.logger import Logger
 from ivy.utils.updates import decisions, history, probation
-from ivy.utils.updates.environment import python_of
 from ivy.utils.updates.releases import Releases, digest
 from ivy.utils.updates.trial import Trials
 from ivy.version import Version
-from tests.support.helpers import BACKEND, CONFIG, UPDATER, Node, make_config
+from tests.support.helpers import BACKEND, UPDATER, Node, make_config
 from tests.unit.offers import foreign
 
 VERSION = Version("1.0.0")
-
-
-@pytest.fixture
-def releases(root_dir: Path, node: Node, monkeypatch: pytest.MonkeyPatch) -> Releases:
-    """A release that runs, and could make the next update; no service of it runs, as there is no systemd."""
-    monkeypatch.setenv("PATH", node.environment["PATH"])
-    node.fake("systemctl", {})
-    releases = Releases()
-    releases.config_file(VERSION).parent.mkdir(parents=True)
-    python = Path(python_of(releases.directory(VERSION)))
-    python.parent.mkdir(parents=True)
-    python.symlink_to("/bin/true")
-    releases.activate(VERSION)
-    releases.write_config(VERSION, json.dumps(CONFIG))
-    return releases
 
 
 def trials(releases: Releases, seconds: int, most_seconds: int) -> Trials:

@@ -22,6 +22,7 @@ from ivy.files import remove_stale, sync, write_atomically
 from ivy.types import secrets, secrets_file
 from ivy.types.config import ACCEPTED, Config, ConfigError, ForeignConfig, ForeignGeneralConfig, split_text
 from ivy.utils.updates import manifest
+from ivy.utils.updates.admin_files import AdminFiles
 from ivy.version import Version
 
 BUNDLED = Path("/usr/lib/ivy")
@@ -37,6 +38,7 @@ class Releases:
 
     def __init__(self, root: Path = Path(constants.IVY_ROOT_DIR)) -> None:
         self.root = root
+        self.files = AdminFiles(root)
 
     def directory(self, version: Version) -> Path:
         """Where a version is, or would be."""
@@ -70,21 +72,27 @@ class Releases:
         """Let a version be the current one. Nothing is restarted by that."""
         self._link(_CURRENT, version)
 
-    def begin_probation(self) -> None:
-        """Keep what runs now: the release by a link, its config by a copy."""
+    def begin_probation(self, files: Path | None = None) -> None:
+        """Keep what runs now: the release by a link, its config by a copy.
+
+        Args:
+            files: A directory with files of /etc/ivy that are to be on trial, too; they are used by `files.use`.
+        """
         version = self.current()
         if version is None:
             raise OSError(f"{self.root / _CURRENT} names no release")
         self._write(self._kept_config(version), self.active_text())
         self._link(_PREVIOUS, version)
+        self.files.begin(files)
 
     def go_back(self) -> None:
-        """Let release and config be those from before the probation. May be done twice."""
+        """Let release, config and files be those from before the probation. May be done twice."""
         version, kept = self.previous(), self.kept_config()
         if version is None:
             return
         if kept is not None:
             self.write_config(version, self.read(kept))
+        self.files.put_back()
         self.activate(version)
 
     def config_before(self) -> ForeignConfig | None:
@@ -97,6 +105,7 @@ class Releases:
 
     def end_probation(self) -> None:
         """Keep what was before no longer."""
+        self.files.end()
         # The link first: without the copy, going back to it would be no way back. Of all releases, because after a
         # power cut in between nothing tells whose it is.
         (self.root / _PREVIOUS).unlink(missing_ok=True)

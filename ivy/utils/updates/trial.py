@@ -6,6 +6,7 @@ release that is known to work does all of that, not the one on trial.
 
 import sqlite3
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from ivy.types import secrets_file
@@ -36,8 +37,13 @@ class Trials:
         self._settings = settings
         self._logger = logger
 
-    def begin(self, offer: Offer) -> Offer:
-        """Keep what runs now, and remember what is about to be activated, which is returned."""
+    def begin(self, offer: Offer, files: Path | None = None) -> Offer:
+        """Keep what runs now, and remember what is about to be activated, which is returned.
+
+        Args:
+            offer: What is going to be on trial.
+            files: A directory with files of /etc/ivy that are on trial with it.
+        """
         services = activation.services()
         sending, silent = probation.sending(services, self._releases.active_config())
         trial = offer.model_copy(
@@ -51,7 +57,7 @@ class Trials:
                 "max_seconds_of_probation": self._settings.max_seconds_of_probation,
             }
         )
-        self._releases.begin_probation()
+        self._releases.begin_probation(files)
         return self._remember(trial)
 
     def watch(self, trial: Offer) -> str | None:
@@ -60,13 +66,14 @@ class Trials:
         Returns: Why it was undone; None if it was kept.
         """
         notify.status("watching what was activated")
+        self._releases.files.use()
         before, active = self._releases.config_before(), self._releases.active_config()
         try:
             services, untouched = self._switch(before, active)
         except units.NoRoomError as error:
             return self._undo(trial, str(error))
         backend, excused = self._backend(), set(trial.failing_before)
-        if changes.concerns_link(before, active):
+        if changes.concerns_link(before, active) or self._releases.files.are_on_trial():
             excused.discard(backend or "")  # it is judged by whether it delivers, whatever was before
             must_deliver = True
         else:
@@ -117,13 +124,14 @@ class Trials:
                 self._logger.warning("The trial was interrupted, it begins again")
             self.watch(self._remember(trial, interruptions=trial.interruptions + 1))
         elif self._releases.previous() is None:
-            self._conclude(trial, "the updater itself failed during the trial, so it was undone")
+            self._give_up(trial, "the updater itself failed during the trial, so it was undone")
         elif self._releases.previous() == self._releases.current():
+            self._releases.files.put_back()
             self._forget()  # nothing was activated: the offer is still pending
         elif self._is_damaged(trial):
             self._undo(trial, "its config was damaged during the trial")
         else:
-            self._conclude(trial, "another release was installed meanwhile")
+            self._give_up(trial, "another release was installed meanwhile")
 
     def _updater_failure(self) -> str | None:
         """Whether the next update could still be done."""
@@ -141,6 +149,12 @@ class Trials:
         self._remember(trial, failure=failure)
         self._put_back(failure)
         return self._conclude(trial, failure)
+
+    def _give_up(self, trial: Offer, failure: str) -> None:
+        """Of what does not run any more."""
+        if self._releases.files.put_back() and (backend := self._backend()) is not None:
+            activation.start_again(backend)
+        self._conclude(trial, failure)
 
     def _put_back(self, reason: str) -> None:
         self._logger.warning(f"Going back to what ran before: {reason.splitlines()[0]}")
