@@ -13,7 +13,8 @@ from ivy.types.config import split_text
 from tests.support.ansible_plugin import load
 from tests.support.helpers import BACKEND, CONFIG, UPDATER
 
-NODE = "ansible_collections.ivy.fleet.plugins.module_utils.node"
+UTILS = "ansible_collections.ivy.fleet.plugins.module_utils"
+NODE = f"{UTILS}.node"
 WHOLE: dict[str, Any] = {**CONFIG, "backend": BACKEND, "updater": UPDATER}
 HIDDEN = {
     "backend": {"mqtt_connection": {"password": "***", "username": "***"}},
@@ -31,6 +32,24 @@ Run = Callable[..., dict[str, Any]]
 @pytest.fixture
 def applied() -> list[Any]:
     """The configs that the node was given."""
+    return []
+
+
+@pytest.fixture
+def tried() -> list[dict[str, tuple[str, int]]]:
+    """Texts and modes of the files that the node was given with each config that came with some."""
+    return []
+
+
+@pytest.fixture
+def help_text() -> list[str]:
+    """What `ivy config apply --help` says."""
+    return ["--files DIRECTORY"]
+
+
+@pytest.fixture
+def commands() -> list[list[str]]:
+    """What else was run."""
     return []
 
 
@@ -59,6 +78,8 @@ def plugin(
     usable: list[int],
     outcome: list[tuple[int, str, str]],
     waits: list[int],
+    tried: list[dict[str, tuple[str, int]]],
+    help_text: list[str],
 ) -> types.ModuleType:
     """The module, on a node that accepts all."""
 
@@ -67,13 +88,20 @@ def plugin(
     ) -> tuple[int, str, str]:
         if arguments[:2] == ("config", "validate"):
             return usable.pop(), "", ""
+        if "--help" in arguments:
+            return 0, help_text[0], ""
         assert text is not None
+        if "--files" in arguments:
+            directory = Path(arguments[arguments.index("--files") + 1])
+            brought = {path.name: (path.read_text(), path.stat().st_mode & 0o777) for path in directory.iterdir()}
+            tried.append(brought)
         applied.append(json.loads(text))
         assert seconds == 1, "the limit"
         return outcome[0] if outcome else (0, "", "")
 
     parents = [".".join(name.split(".")[:depth]) for name in (NODE,) for depth in range(1, 6)]
     given: dict[str, dict[str, Any]] = {name: {} for name in ["ansible", "ansible.module_utils", *parents]}
+    given[UTILS] = {"admin_files": load(monkeypatch, "module_utils/admin_files.py", {})}
     given["ansible.module_utils.basic"] = {"AnsibleModule": None}
     given[NODE] = {
         "TOO_LATE": 124,
@@ -85,7 +113,9 @@ def plugin(
 
 
 @pytest.fixture
-def run(plugin: types.ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
+def run(
+    plugin: types.ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, commands: list[list[str]]
+) -> Run:
     """Runs it on a node with a config. Returns what it says."""
 
     def run(
@@ -93,6 +123,8 @@ def run(plugin: types.ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
         settings: dict[str, Any],
         secrets: dict[str, Any] | None = None,
         damage: Callable[[str], str] | None = None,
+        check_mode: bool = False,
+        **files: dict[str, str],
     ) -> dict[str, Any]:
         shown, taken = split_text(json.dumps(before))
         (tmp_path / "config.json").write_text(shown)
@@ -107,8 +139,10 @@ def run(plugin: types.ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
         parameters = {"settings": settings, "secrets": secrets or {}, "path": str(path), "link": str(link)}
 
         def make_module(**_: Any) -> types.SimpleNamespace:
-            params = {**parameters, "seconds": 1, "now": False, "rename": False}
-            return types.SimpleNamespace(check_mode=False, params=params, exit_json=end, fail_json=end)
+            brought = {"files": {}, "secret_files": {}, **files}
+            params = {**parameters, **brought, "seconds": 1, "now": False, "rename": False}
+            others = {"exit_json": end, "fail_json": end, "run_command": commands.append}
+            return types.SimpleNamespace(check_mode=check_mode, params=params, **others)
 
         def end(**said: Any) -> None:
             raise _Ended(said)
@@ -201,3 +235,54 @@ def test_a_damaged_file_of_secrets_ends_nothing(plugin: types.ModuleType, tmp_pa
     (tmp_path / "secrets.json").write_text(damage)
     found = plugin.secrets_of(str(tmp_path / "config.json"), "{}")
     assert plugin.with_secrets({"a": "***"}, found) == {"a": "***"}
+
+
+CERTIFICATES = {"files": {"authority.pem": "a certificate"}, "secret_files": {"node.key": "a key"}}
+
+
+def test_files_are_given_to_the_node_with_the_config(
+    run: Run, applied: list[Any], tried: list[dict[str, tuple[str, int]]], tmp_path: Path
+) -> None:
+    """It keeps what they replace, and goes back to that."""
+    said = run(WHOLE, {}, **CERTIFICATES)
+    assert applied == [WHOLE]
+    assert tried == [{"authority.pem": ("a certificate", 0o644), "node.key": ("a key", 0o640)}]
+    assert (said["changed"], said["files"]) == (True, ["authority.pem", "node.key"])
+    assert not (tmp_path / "authority.pem").exists(), "that is up to the node"
+
+
+def test_files_that_are_there_change_nothing(
+    run: Run, applied: list[Any], tried: list[dict[str, tuple[str, int]]], tmp_path: Path
+) -> None:
+    (tmp_path / "authority.pem").write_text("a certificate")
+    (tmp_path / "authority.pem").chmod(0o644)
+    said = run(WHOLE, {}, files=CERTIFICATES["files"])
+    assert (said["changed"], said["files"], applied) == (False, [], [])
+    (tmp_path / "authority.pem").chmod(0o600)
+    assert run(WHOLE, {}, files=CERTIFICATES["files"])["files"] == ["authority.pem"], (
+        "the backend could not read it"
+    )
+    assert [list(files) for files in tried] == [["authority.pem"]]
+
+
+def test_a_node_that_rejects_files_says_why(run: Run, outcome: list[tuple[int, str, str]]) -> None:
+    outcome.append((1, "", "ivy: it was undone: no connection"))
+    assert run(WHOLE, {}, **CERTIFICATES)["msg"].endswith("it was undone: no connection")
+
+
+def test_a_version_that_cannot_try_files_gets_them_at_once(
+    run: Run, applied: list[Any], help_text: list[str], commands: list[list[str]], tmp_path: Path
+) -> None:
+    help_text[0] = "--now"
+    said = run(WHOLE, {}, **CERTIFICATES)
+    assert (said["changed"], applied) == (True, [])
+    assert (tmp_path / "node.key").read_text() == "a key" and (
+        tmp_path / "node.key"
+    ).stat().st_mode & 0o777 == 0o640
+    assert [words[:2] for words in commands] == [["systemctl", "try-restart"]]
+
+
+def test_a_check_brings_no_files(run: Run, applied: list[Any], tmp_path: Path) -> None:
+    said = run(WHOLE, {}, check_mode=True, **CERTIFICATES)
+    assert (said["changed"], said["files"], applied) == (True, ["authority.pem", "node.key"], [])
+    assert not (tmp_path / "authority.pem").exists()

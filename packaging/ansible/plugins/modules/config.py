@@ -11,6 +11,7 @@ import shutil
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.ivy.fleet.plugins.module_utils import admin_files
 from ansible_collections.ivy.fleet.plugins.module_utils.node import (
     TOO_LATE,
     is_version_on_trial,
@@ -42,6 +43,17 @@ options:
       - The same, for what must not be seen. Its values are hidden wherever Ansible would show them.
       - Those of a section that I(settings) set to null are left out.
       - The value C(***) means the one that the node has, here as well.
+    type: dict
+    default: {}
+  files:
+    description:
+      - Texts by name, for files in C(/etc/ivy) that the config names, such as certificates. All may read them.
+      - They are on trial together with the config, and what was there before comes back with it. A version that
+        knows of no such thing gets them at once.
+    type: dict
+    default: {}
+  secret_files:
+    description: The same, for what only ivy may read, such as keys.
     type: dict
     default: {}
   path:
@@ -94,6 +106,11 @@ revision:
   description: The number of the config that is active now.
   type: int
   returned: when ivy is installed
+files:
+  description: The names of the files that are other ones now.
+  type: list
+  elements: str
+  returned: when ivy is installed
 """
 
 
@@ -110,6 +127,7 @@ UNUSABLE = 78
 """What `ivy config validate` ends with where the config of the node is of no use."""
 
 ACCEPTED = "config.accepted.json"
+BACKENDS = ("ivy-tenta.service", "ivy-thingsboard.service")
 AS_IT_IS = "***"
 HIDDEN = "(hidden)"
 HIDDEN_CHANGE = "(hidden, another one)"
@@ -258,12 +276,45 @@ def validate(module: AnsibleModule, before: Any, wanted: Any) -> None:
         module.fail_json(msg=f"the node could not use this config: {complained.strip()}")
 
 
+def new_files(module: AnsibleModule) -> list[admin_files.AdminFile]:
+    """Those of the files that the node has not, as they are to be."""
+    place = os.path.dirname(module.params["link"])
+    some = admin_files.wanted(module.params["files"], module.params["secret_files"])
+    return [file for file in some if not file.is_in(place)]
+
+
+def can_try_files(module: AnsibleModule) -> bool:
+    """Whether the node's version puts files on trial."""
+    return "--files" in run_ivy(module, "config", "apply", "--help")[1]
+
+
+def bring_untried(module: AnsibleModule, files: list[admin_files.AdminFile]) -> None:
+    """Have files in their place, and let the backend use them, whichever it is."""
+    for file in files:
+        admin_files.write(os.path.dirname(module.params["link"]), file)
+    module.run_command(["systemctl", "try-restart", *BACKENDS])
+
+
+def apply(module: AnsibleModule, wanted: Any, *options: str) -> None:
+    """Let the node decide about a config."""
+    how = [f"--{word}" for word, name in (("now", "now"), ("yes", "rename")) if module.params[name]]
+    seconds, text = module.params["seconds"], json.dumps(wanted)
+    status, said, complained = run_ivy(module, "config", "apply", "-", *options, *how, text=text, seconds=seconds)
+    if status == TOO_LATE:
+        last = (said.strip().splitlines() or ["it said nothing"])[-1]
+        module.fail_json(msg=f"not decided within {seconds} s: {last} {complained.strip()}")
+    if status != 0:
+        module.fail_json(msg=f"the node goes on with the config it has: {complained.strip()}")
+
+
 def main() -> None:
     """Run the module."""
     module = AnsibleModule(
         argument_spec={
             "settings": {"type": "dict", "default": {}},
             "secrets": {"type": "dict", "default": {}, "no_log": True},
+            "files": {"type": "dict", "default": {}},
+            "secret_files": {"type": "dict", "default": {}, "no_log": True},
             "path": {"type": "path", "default": ACTIVE},
             "link": {"type": "path", "default": LINK},
             "seconds": {"type": "int", "default": 9000},
@@ -284,25 +335,28 @@ def main() -> None:
         wanted = as_it_is(merged(merged(before, settings), applicable(secrets, settings)), before)
     revision = wanted["general"].get("config_revision")
     is_same, link_was_lost = wanted == before and is_active, is_link_lost(module)
+    files = new_files(module)
     if not is_same and module.check_mode:
         validate(module, before, wanted)
-    elif not is_same:
+    elif not module.check_mode and (files or not is_same):
         if not is_active:
             keep(module.params["path"])
-        how = [f"--{word}" for word, name in (("now", "now"), ("yes", "rename")) if module.params[name]]
-        seconds, text = module.params["seconds"], json.dumps(wanted)
-        status, said, complained = run_ivy(module, "config", "apply", "-", *how, text=text, seconds=seconds)
-        if status == TOO_LATE:
-            last = (said.strip().splitlines() or ["it said nothing"])[-1]
-            module.fail_json(msg=f"not decided within {seconds} s: {last} {complained.strip()}")
-        if status != 0:
-            module.fail_json(msg=f"the node goes on with the config it has: {complained.strip()}")
+        if not files:
+            apply(module, wanted)
+        elif can_try_files(module):
+            with admin_files.laid_out(files) as directory:
+                apply(module, wanted, "--files", directory)
+        else:
+            bring_untried(module, files)
+            if not is_same:
+                apply(module, wanted)
     if not module.check_mode and is_link_lost(module):
         renew_link(module)
+    names = [file.name for file in files]
     if is_same:
-        module.exit_json(changed=link_was_lost, revision=revision)
+        module.exit_json(changed=link_was_lost or bool(files), revision=revision, files=names)
     difference = {"before": as_text(shown(before, secrets)), "after": as_text(shown(wanted, secrets, before))}
-    module.exit_json(changed=True, revision=revision, diff=difference)
+    module.exit_json(changed=True, revision=revision, files=names, diff=difference)
 
 
 if __name__ == "__main__":
