@@ -133,7 +133,10 @@ def _add_node_commands(commands: Any) -> None:
     _add(commands, "start", "services:start", "start all services, as release and config want them")
     _add(commands, "stop", "services:stop", "stop all services; what is queued is sent first")
     text = "stop and start all services, e.g. after a change of the config"
-    _add_now(_add(commands, "restart", "services:restart", text))
+    restart = _add(commands, "restart", "services:restart", text)
+    _add_now(restart)
+    text = "leave all as it is if they take longer, e.g. 10min; exits with 75 then"
+    restart.add_argument("--wait", metavar="SPAN", type=_span, help=text)
     text = "keep others from changing or restarting this node"
     hold = _add(commands, "hold", "hold:run", text)
     hold.add_argument("reason", nargs="?", metavar="REASON", help="for whoever wonders; without one: show the hold")

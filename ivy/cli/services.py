@@ -2,8 +2,10 @@
 
 import argparse
 import contextlib
+import math
 import os
 import sys
+import time
 from typing import NoReturn
 
 from ivy import constants, main
@@ -97,11 +99,28 @@ def restart(arguments: argparse.Namespace) -> None:
     if (why := overview.config_link_trouble()) is not None:
         print(f"ivy: {why}; {overview.LINK_REMEDY}", file=sys.stderr)
     if not arguments.now:
-        from ivy.utils.host import waiting
-
-        waiting.wait(waiting.everybody(), lambda words: print(f"W{words[1:]}; --now does not wait", flush=True))
+        _wait(arguments.wait)
     stop(arguments)
     start(arguments)
+
+
+def _wait(most_seconds: float | None) -> None:
+    """Until all may be disturbed; the command ends where that takes longer than it may."""
+    from ivy.utils.host import waiting
+
+    limit = math.inf if most_seconds is None else most_seconds
+    began = time.monotonic()
+
+    def look() -> None:
+        if time.monotonic() - began >= limit:
+            refuse("nothing was restarted: who is not to be disturbed takes longer", constants.EXIT_TRY_AGAIN)
+
+    waiting.wait(
+        waiting.everybody(),
+        lambda words: print(f"W{words[1:]}; --now does not wait", flush=True),
+        look,
+        seconds_between_looks=min(waiting.SECONDS_BETWEEN_LOOKS, limit),
+    )
 
 
 def is_running(_arguments: argparse.Namespace) -> int:

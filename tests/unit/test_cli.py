@@ -269,6 +269,21 @@ def test_a_restart_of_all_waits_unless_it_is_urgent(
     assert len(rests) == 1
 
 
+def test_a_restart_that_may_not_wait_for_long_leaves_all_as_it_is(
+    node: Node, ivy_of_node: Ivy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node.write_config()
+    wants(node, co2=RUNNING)
+    monkeypatch.setattr(busy, "clock_time", in_minutes)
+    say_busy("co2", 600)
+    rests: list[float] = []
+    monkeypatch.setattr(notify, "sleep", rests.append)
+    calls = len(node.calls())
+    status, _, complained = ivy_of_node("restart", "--wait", "0s")
+    assert (status, rests) == (75, [0]) and "nothing was restarted" in complained
+    assert not [call for call in node.calls()[calls:] if "stop" in call or "start" in call]
+
+
 def test_without_inodes_not_all_is_well(node: Node, monkeypatch: pytest.MonkeyPatch, ivy_of_node: Ivy) -> None:
     """The archive stands still at midnight, whatever bytes are free."""
     node.write_config()

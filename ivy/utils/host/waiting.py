@@ -21,7 +21,7 @@ NOTE = Path(constants.UPDATER_RUN_DIR, "waits.json")
 
 _RESTARTS = units.name_of("restart")
 
-_SECONDS_BETWEEN_LOOKS = 10.0
+SECONDS_BETWEEN_LOOKS = 10.0
 _SECONDS_TO_GO_ON = 600.0  # until the next pass of the updater has come as far
 _SECONDS_OF_SILENCE = 60.0  # after which whoever has waited does not any more
 
@@ -82,7 +82,7 @@ def wait(
     services: Collection[str],
     say: Callable[[str], None],
     look: Callable[[], None] = lambda: None,
-    seconds_between_looks: float = _SECONDS_BETWEEN_LOOKS,
+    seconds_between_looks: float = SECONDS_BETWEEN_LOOKS,
     what: str = "update",
 ) -> list[str]:
     """Wait until none of these units is busy, with heartbeats.
