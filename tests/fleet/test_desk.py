@@ -78,6 +78,7 @@ def test_only_new_days_are_collected(provisioned: Provisioned, tmp_path: Path) -
 
 
 @pytest.mark.usefixtures("published")
+@pytest.mark.thorough
 def test_a_version_that_was_just_published_can_be_pinned(provisioned: Provisioned) -> None:
     fleet = provisioned.fleet
     limit = ("--limit", "n2", "--tags", "ivy_install")
@@ -88,6 +89,7 @@ def test_a_version_that_was_just_published_can_be_pinned(provisioned: Provisione
     assert again.recap("changed") == 0
 
 
+@pytest.mark.thorough
 def test_a_machine_may_be_no_appliance(provisioned: Provisioned) -> None:
     fleet = provisioned.fleet
     timer = ["systemctl", "is-active", "ivy-lost.timer"]
@@ -104,6 +106,7 @@ def test_a_machine_may_be_no_appliance(provisioned: Provisioned) -> None:
     assert fleet.nodes["n2"].run(shown).stdout == lives, "something was restarted"
 
 
+@pytest.mark.thorough
 def test_debians_package_of_the_name_is_replaced(provisioned: Provisioned) -> None:
     """As it is on a node with ivy 1.0.0 that was upgraded before anybody thought of it."""
     fleet = provisioned.fleet
@@ -121,6 +124,7 @@ def test_debians_package_of_the_name_is_replaced(provisioned: Provisioned) -> No
 
 
 @pytest.mark.usefixtures("published")
+@pytest.mark.thorough
 def test_unattended_upgrades_take_a_new_package_from_the_repository(provisioned: Provisioned) -> None:
     fleet = provisioned.fleet
     node = fleet.nodes["n1"]
@@ -135,6 +139,7 @@ def test_unattended_upgrades_take_a_new_package_from_the_repository(provisioned:
 
 
 @pytest.mark.usefixtures("published")
+@pytest.mark.thorough
 def test_the_key_of_the_repository_is_replaced(provisioned: Provisioned) -> None:
     """As ivy-fleet(7) says, to and fro."""
     fleet, node = provisioned.fleet, provisioned.fleet.nodes["n2"]

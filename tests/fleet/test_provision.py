@@ -2,6 +2,7 @@
 
 import json
 
+import pytest
 from testbed.waiting import wait_for
 
 from tests.fleet.conftest import Provisioned
@@ -99,6 +100,7 @@ def test_a_config_that_was_copied_from_the_platform_keeps_the_secrets_of_each_no
     assert json.loads(fleet.config_text("n1")) == copied
 
 
+@pytest.mark.thorough
 def test_a_node_can_be_without_backend_though_all_have_a_secret_for_it(provisioned: Provisioned) -> None:
     fleet = provisioned.fleet
     limit = ("--limit", "n1", "--tags", "ivy_config")

@@ -2,6 +2,7 @@
 
 import json
 
+import pytest
 from testbed.bed import Node
 
 from tests.support.installed import read_config, write_config
@@ -10,6 +11,7 @@ MESSAGES = "/var/lib/ivy/data/messages"
 LINE = '1767225600.5,"{""variant"":""data"",""data"":{""old"":1}}"'
 
 
+@pytest.mark.thorough
 def test_older_days_are_compressed(node: Node) -> None:
     old = [f"{MESSAGES}/2026-01-0{day}.csv" for day in (1, 2, 3)]
     for path in old:

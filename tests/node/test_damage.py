@@ -163,6 +163,7 @@ def wait_for_repair(site: UpdateSite) -> None:
     print(f"repaired after {time.monotonic() - began:.0f} s")
 
 
+@pytest.mark.thorough
 def test_a_crash_loop_for_damage_is_ended_although_a_pass_waits_for_the_network(site: UpdateSite) -> None:
     node = site.node
     site.release("9.2.0", of_its_own)
@@ -203,6 +204,7 @@ def test_the_last_good_release_runs_where_nothing_else_helps(site: UpdateSite) -
     site.accepts("9.3.0")
 
 
+@pytest.mark.thorough
 def test_damage_of_the_package_stops_nothing(site: UpdateSite) -> None:
     node = site.node
     damaged = ["ivy/service.py", "ivy/fits.sh", "ivy/whole.sh", "pyproject.toml", "units/ivy-reset-backoff"]
@@ -219,6 +221,7 @@ def test_damage_of_the_package_stops_nothing(site: UpdateSite) -> None:
         node.path(f"/usr/lib/ivy/{name}").write_bytes(content)
 
 
+@pytest.mark.thorough
 def test_the_list_of_signers_comes_back(site: UpdateSite) -> None:
     signers = site.node.path("/etc/ivy/allowed_signers")
     text = signers.read_text()

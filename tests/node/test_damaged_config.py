@@ -64,6 +64,7 @@ def words(recorder: Recorder) -> int:
     return len({json.dumps(log, sort_keys=True) for log in said})
 
 
+@pytest.mark.thorough
 def test_services_that_start_before_the_pass_run_with_the_accepted_one(node: Node, recorder: Recorder) -> None:
     node.run(["systemctl", "mask", "--runtime", "--now", "ivy-updater.service", "ivy-updater.path"])
     node.run(["sh", "-c", DAMAGES["zeros"].format(ACTIVE)])
@@ -106,6 +107,7 @@ def test_a_typo_is_named_and_left_to_whoever_made_it(node: Node, recorder: Recor
     wait_for_sample(node, recorder)
 
 
+@pytest.mark.thorough
 def test_a_mistake_beside_a_backend_that_is_away_keeps_the_operator(node: Node, recorder: Recorder) -> None:
     """The generator, which knows no schema, believes the file until the updater has looked at it."""
     config = read_config(node)
@@ -123,6 +125,7 @@ def unit_wants(node: Node) -> list[str]:
     return node.run(["systemctl", "show", "--value", "--property=Wants", "ivy.target"]).stdout.split()
 
 
+@pytest.mark.thorough
 def test_a_file_that_sed_left_in_the_place_of_the_link_is_seen_and_applied(node: Node, recorder: Recorder) -> None:
     node.run(["sed", "-i", 's/"seconds_between_datapoints": 1/"seconds_between_datapoints": 2/', LINK])
     assert node.run(["test", "-L", LINK], check=False).returncode == 1

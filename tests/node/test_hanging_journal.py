@@ -3,6 +3,7 @@
 import itertools
 import re
 
+import pytest
 from testbed.bed import Node
 
 from tests.support.sampling import release_file
@@ -49,6 +50,7 @@ def _times(node: Node) -> list[float]:
     return found
 
 
+@pytest.mark.thorough
 def test_a_journal_that_hangs_stops_no_sampling(node: Node) -> None:
     node.path(release_file(node, "ivy/procedures/talkative.py")).write_text(TALKATIVE)
     node.path(release_file(node, "units/ivy-talkative.service")).write_text(UNIT)

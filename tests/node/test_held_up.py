@@ -12,6 +12,7 @@ from collections.abc import Callable, Generator, Sequence
 import pytest
 from testbed.bed import Bed, Node, Snapshot
 
+from tests.support.cases import with_few
 from tests.support.installed import read_config, unit_property, write_config
 from tests.support.sampling import let_edit
 from tests.support.update_site import REPOSITORY, SHORTEST_PROBATION
@@ -108,6 +109,7 @@ def test_no_local_user_can_hold_the_lock_of_the_installation(node: Node) -> None
         assert done.returncode != 0, f"{lock} can be held by anybody"
 
 
+@pytest.mark.thorough
 def test_who_waits_for_the_installation_says_for_whom(node: Node) -> None:
     config = json.dumps(read_config(node))
     node.path("/root/same.json").write_text(config)
@@ -155,7 +157,7 @@ ATTACKS_OF_BACKENDS = {
 }
 
 
-@pytest.mark.parametrize("attack", [*ATTACKS, *ATTACKS_OF_BACKENDS])
+@pytest.mark.parametrize("attack", with_few([*ATTACKS, *ATTACKS_OF_BACKENDS], 3))
 def test_neither_commands_nor_a_pass_wait_for_what_others_own(node: Node, attack: str) -> None:
     if attack in ATTACKS:
         _as_ivy(node, ATTACKS[attack])
@@ -168,6 +170,7 @@ def test_neither_commands_nor_a_pass_wait_for_what_others_own(node: Node, attack
     _make_a_pass(node)
 
 
+@pytest.mark.thorough
 def test_a_view_in_place_of_the_queue_is_set_aside(node: Node) -> None:
     _as_ivy(node, f"cat > {DATA}/attack.pipe <<'EOF'\n{VIEW}\nEOF", f"/usr/bin/python3 {DATA}/attack.pipe {QUEUE}")
     assert _ends(node, ["ivy", "status"]).returncode not in (124, 137)
@@ -193,6 +196,7 @@ def test_a_state_that_is_locked_for_ever_stops_no_pass(node: Node) -> None:
         node.run(["systemctl", "stop", "holder.service"])
 
 
+@pytest.mark.thorough
 def test_a_day_that_is_a_link_is_not_printed(node: Node) -> None:
     _as_ivy(
         node,
@@ -234,7 +238,7 @@ def silent_broker(node: Node) -> Generator[None, None, None]:
 
 
 @pytest.mark.usefixtures("silent_broker")
-@pytest.mark.parametrize("command", [["messages", "--follow"], ["doctor"]], ids=" ".join)
+@pytest.mark.parametrize("command", with_few([["messages", "--follow"], ["doctor"]]), ids=" ".join)
 def test_what_only_reads_has_no_rights_of_root(node: Node, command: list[str]) -> None:
     """Seen while it follows the archive, or waits for a broker."""
     node.run(["systemd-run", "--quiet", "--collect", "--unit=reader", "/usr/bin/ivy", *command])
@@ -317,7 +321,7 @@ def _by_the_package(node: Node) -> None:
 
 @pytest.mark.parametrize(
     "stop",
-    [_by_a_flag, _by_the_pass, _by_the_last_resort, _by_the_command, _by_stop_and_start, _by_the_package],
+    with_few([_by_a_flag, _by_the_pass, _by_the_last_resort, _by_the_command, _by_stop_and_start, _by_the_package]),
 )
 def test_a_procedure_that_asks_for_ever_more_time_is_killed(
     node: Node, stubborn: str, stop: Callable[[Node], None]
@@ -334,6 +338,7 @@ def test_a_procedure_that_asks_for_ever_more_time_is_killed(
     print(f"{stop.__name__}: {time.monotonic() - began:.0f} s")
 
 
+@pytest.mark.thorough
 def test_many_requests_to_restart_end_neither_the_asking_nor_the_sampling(node: Node) -> None:
     node.run(["rm", "-rf", "/run/ivy-restarted/dummy-procedure"])
     began = time.time()

@@ -11,6 +11,7 @@ import pytest
 from testbed.bed import Bed, Snapshot
 
 from tests.node.hostile_site import CANARY, as_service, assert_unharmed, open_site
+from tests.support.cases import with_few
 from tests.support.installed import be_synchronised, unit_property
 from tests.support.releases import THIS, ReleaseMaker
 from tests.support.token_trap import TokenTrap
@@ -44,7 +45,7 @@ def unharmed(site: UpdateSite) -> Generator[None, None, None]:
     assert_unharmed(site)
 
 
-@pytest.mark.parametrize("version", [f"9.2.3{EXECUTE}", "../../etc", "--upload-pack=x", "9.2.3\n"])
+@pytest.mark.parametrize("version", with_few([f"9.2.3{EXECUTE}", "../../etc", "--upload-pack=x", "9.2.3\n"], 2))
 def test_a_version_that_is_none_is_rejected(site: UpdateSite, version: str) -> None:
     revision = site.offer(version)
     assert not site.decision(revision)
@@ -101,6 +102,7 @@ def test_a_config_on_trial_deletes_nothing(site: UpdateSite) -> None:
     site.accepts(archive={"max_days": None})
 
 
+@pytest.mark.thorough
 def test_no_revision_makes_the_node_deaf(site: UpdateSite) -> None:
     """Rejected or accepted, and sent again at each connect."""
     before, site.revision = site.revision, HUGE - 2
@@ -112,6 +114,7 @@ def test_no_revision_makes_the_node_deaf(site: UpdateSite) -> None:
     site.accepts(dummy_procedure={"seconds_between_datapoints": 1})
 
 
+@pytest.mark.thorough
 def test_a_private_repository_needs_the_token(site: UpdateSite, tmp_path_factory: pytest.TempPathFactory) -> None:
     public = {name: site.config()["updater"].get(name) for name in ("repository", "provider", "provider_host")}
     ReleaseMaker(site.git.repository(PRIVATE_REPOSITORY), tmp_path_factory.mktemp("private")).release(
@@ -126,7 +129,7 @@ def test_a_private_repository_needs_the_token(site: UpdateSite, tmp_path_factory
     site.accepts(THIS, updater={**public, "access_token": None})
 
 
-@pytest.mark.parametrize("moved", [MOVED_TO_HTTP, MOVED_TO_ANOTHER_HOST])
+@pytest.mark.parametrize("moved", with_few([MOVED_TO_HTTP, MOVED_TO_ANOTHER_HOST]))
 def test_the_token_does_not_follow_a_repository_that_has_moved(site: UpdateSite, moved: str) -> None:
     """The other host would take it: it is the one of the test before."""
     with closing(TokenTrap(site.git.address, TRAP_PORT)) as trap:
@@ -169,6 +172,7 @@ def test_root_follows_no_link_of_a_compromised_service(site: UpdateSite) -> None
     site.accepts(dummy_procedure={"seconds_between_datapoints": 1})
 
 
+@pytest.mark.thorough
 def test_the_admins_commands_follow_none_either(site: UpdateSite) -> None:
     empty = site.node.path("/root") / "empty"
     empty.touch()
@@ -186,6 +190,7 @@ def test_the_admins_commands_follow_none_either(site: UpdateSite) -> None:
     site.accepts(dummy_procedure={"seconds_between_datapoints": 1})
 
 
+@pytest.mark.thorough
 def test_a_pass_that_fails_again_and_again_is_not_started_at_once(site: UpdateSite) -> None:
     """Although there still is what it was started for. Nor does it count as a failure, which would undo a trial."""
     before, began = int(unit_property(site.node, "ivy-updater", "NRestarts")), time.monotonic()

@@ -16,6 +16,7 @@ import pytest
 from testbed.bed import Bed, Node, Snapshot
 
 from tests.support.backend_node import PASSWORD
+from tests.support.cases import with_few
 from tests.support.installed import read_config, unit_property, wait_until_connected
 from tests.support.sampling import let_edit, procedure_unit, release_file
 from tests.support.update_site import SHORTEST_PROBATION, UpdateSite, with_tenta
@@ -150,6 +151,7 @@ def test_no_link_report_of_its_own_passes_a_probation(site: UpdateSite, invocati
     assert "no connection" in said or "has said nothing of its connection" in said
 
 
+@pytest.mark.thorough
 def test_no_python_of_others_runs_what_it_plants(site: UpdateSite) -> None:
     planted = order(
         site.node,
@@ -197,6 +199,7 @@ def test_its_signals_reach_nobody(site: UpdateSite) -> None:
     )
 
 
+@pytest.mark.thorough
 def test_no_flag_of_its_own_restarts_anything(site: UpdateSite) -> None:
     before = {unit: unit_property(site.node, unit, "InvocationID") for unit in OTHERS}
     order(
@@ -215,6 +218,7 @@ def test_no_flag_of_its_own_restarts_anything(site: UpdateSite) -> None:
     assert {unit: unit_property(site.node, unit, "InvocationID") for unit in OTHERS} == before
 
 
+@pytest.mark.thorough
 def test_no_directory_of_others_can_be_exchanged(site: UpdateSite) -> None:
     found = order(
         site.node,
@@ -233,6 +237,7 @@ def test_no_directory_of_others_can_be_exchanged(site: UpdateSite) -> None:
     assert found == "[]"
 
 
+@pytest.mark.thorough
 def test_what_the_backend_writes_for_others_follows_no_link(site: UpdateSite) -> None:
     """It writes its report where version 1.0 looks for it, too, and appends to the archive."""
     offer_what_is_rejected(site)  # one that is known, and so a file that is there
@@ -369,6 +374,7 @@ def without_time(site: UpdateSite) -> Generator[None, None, None]:
 
 
 @pytest.mark.usefixtures("without_time")
+@pytest.mark.thorough
 def test_no_note_of_its_own_takes_the_mark_of_the_clock_from_samples(site: UpdateSite) -> None:
     """By which an operator knows whether to believe their times."""
     node = site.node
@@ -395,7 +401,7 @@ def test_no_note_of_its_own_takes_the_mark_of_the_clock_from_samples(site: Updat
     order(node, "import os; os.unlink('/var/lib/ivy/data/clock-synchronised')")
 
 
-@pytest.mark.parametrize("target", ["/var/lib/ivy/backend/state.json", "/etc/shadow", "/dev/zero"])
+@pytest.mark.parametrize("target", with_few(["/var/lib/ivy/backend/state.json", "/etc/shadow", "/dev/zero"]))
 def test_no_file_beside_the_queue_leads_elsewhere(site: UpdateSite, target: str) -> None:
     node = site.node
     if not node.path("/var/lib/ivy/backend/state.json").exists():
@@ -423,6 +429,7 @@ def test_no_file_beside_the_queue_leads_elsewhere(site: UpdateSite, target: str)
     assert "pending_configs" in json.loads(node.path("/var/lib/ivy/backend/state.json").read_text())
 
 
+@pytest.mark.thorough
 def test_no_module_in_roots_directory_is_run(site: UpdateSite) -> None:
     order(
         site.node,
@@ -546,6 +553,7 @@ def _add_rain_gauge(node: Node) -> None:
 
 
 # The last one: the release has a procedure more after it.
+@pytest.mark.thorough
 def test_a_procedure_reads_the_secrets_of_its_own_section_and_no_other_one_does(site: UpdateSite) -> None:
     node = site.node
     _add_rain_gauge(node)

@@ -17,6 +17,7 @@ from testbed.bed import Bed, Node, Snapshot
 
 from tests.node import hostile_trees
 from tests.node.hostile_site import CANARY, assert_unharmed, open_site
+from tests.support.cases import with_few
 from tests.support.file_server import FileServer
 from tests.support.installed import unit_property
 from tests.support.releases import THIS, Graft, add_zeros, grafts, remove, write
@@ -87,19 +88,21 @@ def unharmed(site: UpdateSite) -> Generator[None, None, None]:
     assert_unharmed(site)
 
 
-@pytest.mark.parametrize("version", TREES)
+@pytest.mark.parametrize("version", with_few(TREES, 2))
 def test_a_release_with_a_hostile_tree_is_rejected(site: UpdateSite, version: str) -> None:
     graft, reason = TREES[version]
     site.release(version, graft=graft)
     assert reason in site.rejects(version)
 
 
+@pytest.mark.thorough
 def test_a_release_whose_directory_is_a_link_is_rejected(site: UpdateSite) -> None:
     """The config would be written there."""
     site.release("9.1.5", remove("config"), graft=hostile_trees.symlink(["config"], "../data"))
     assert "config is a link that leads out" in site.rejects("9.1.5")
 
 
+@pytest.mark.thorough
 def test_a_gigabyte_of_zeros_is_rejected(site: UpdateSite) -> None:
     site.release("9.2.0", add_zeros("ivy/zeros", GIGABYTE))
     assert "more than a release may have" in site.rejects("9.2.0")
@@ -112,6 +115,7 @@ def test_a_setuid_program_is_a_plain_file(site: UpdateSite) -> None:
     site.accepts(THIS)
 
 
+@pytest.mark.thorough
 def test_a_renamed_tag_is_rejected(site: UpdateSite) -> None:
     site.release("9.3.0", tag_version="9.2.9")
     assert "is a renamed 'v9.2.9'" in site.rejects("9.3.0")
@@ -131,6 +135,7 @@ def test_who_gets_in_where_git_fetches_verifies_nothing(site: UpdateSite) -> Non
     assert site.node.run(["find", "/var/lib/ivy/source.git", "!", "-user", "root"]).stdout == ""
 
 
+@pytest.mark.thorough
 def test_of_a_version_that_nobody_signed_only_the_beginning_is_fetched(site: UpdateSite) -> None:
     def add_bulk(tree: Path) -> None:
         (tree / "ivy" / "bulk").write_bytes(os.urandom(BULK))
@@ -149,6 +154,7 @@ def test_of_a_version_that_nobody_signed_only_the_beginning_is_fetched(site: Upd
         assert fetched < MOST_BYTES_UNSIGNED
 
 
+@pytest.mark.thorough
 def test_what_is_on_the_disk_is_good_only_if_it_would_be_now(site: UpdateSite) -> None:
     signers = site.node.path("/etc/ivy/allowed_signers")
     known = signers.read_text()
@@ -186,6 +192,7 @@ def test_a_lock_file_names_no_code_to_run(site: UpdateSite, tmp_path: Path) -> N
     assert trap.asked == []
 
 
+@pytest.mark.thorough
 def test_root_reads_no_lock_file_that_is_elsewhere(site: UpdateSite) -> None:
     """What stands in the line that is wrong is told."""
     link = hostile_trees.symlink(["requirements.lock"], "/etc/shadow")
@@ -216,6 +223,7 @@ def test_the_tests_of_a_release_can_do_no_harm(site: UpdateSite) -> None:
     assert _main_processes(site.node) == processes
 
 
+@pytest.mark.thorough
 def test_the_tests_of_a_release_that_never_end_are_ended(site: UpdateSite) -> None:
     drop_in = site.node.path("/etc/systemd/system") / "ivy_sandbox-test.service.d" / "short.conf"
     drop_in.parent.mkdir()

@@ -101,6 +101,7 @@ def test_a_second_install_keeps_config_data_and_queue(node: Node, package: Path)
         assert unit_property(node, service, "SubState") == "running"
 
 
+@pytest.mark.thorough
 def test_an_upgrade_disturbs_nobody_who_is_not_to_be_disturbed(node: Node, package: Path) -> None:
     """It waits for nobody, all others run what is new soon, and that one when it may be disturbed."""
     other, calibrating = SERVICES
@@ -121,6 +122,7 @@ def test_an_upgrade_disturbs_nobody_who_is_not_to_be_disturbed(node: Node, packa
     node.wait_for(lambda: unit_property(node, calibrating, "MainPID") not in ("0", before[calibrating]), 60, "it")
 
 
+@pytest.mark.thorough
 def test_a_package_of_a_fork_brings_its_libraries_and_groups(node: Node, package: Path, tmp_path: Path) -> None:
     """Without network, which no node here has."""
     tree = tmp_path / "tree"
@@ -158,6 +160,7 @@ def test_remove_stops_and_keeps_data_and_purge_leaves_nothing(node: Node) -> Non
     assert "ivy" not in node.run(["systemctl", "list-unit-files", "ivy*", "--no-legend"], check=False).stdout
 
 
+@pytest.mark.thorough
 def test_install_after_remove_finds_everything_again(node: Node, package: Path) -> None:
     config = read_config(node)
     config["general"]["system_identifier"] = "kept"

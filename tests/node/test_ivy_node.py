@@ -142,6 +142,7 @@ def test_a_link_that_is_away_is_repaired_then_the_machine_reboots_and_says_so(
     assert not (node.path(NOTES) / "away").exists(), "without a backend no link can be away"
 
 
+@pytest.mark.thorough
 def test_a_release_that_cannot_tell_of_the_link_is_not_needed(appliance: Node) -> None:
     """As one that is older than the package."""
     older = appliance.path("/usr/local/bin") / "ivy"
@@ -172,6 +173,7 @@ def test_a_disk_that_takes_nothing_is_checked_by_a_reboot_once_a_day(appliance: 
     assert node.path("/var/lib/checked").read_text().count("\n") == 1
 
 
+@pytest.mark.thorough
 def test_a_boot_that_ends_in_a_shell_is_made_again(appliance: Node) -> None:
     node = appliance
     for unit, text in DROP_INS.items():

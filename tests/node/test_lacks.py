@@ -7,6 +7,7 @@ import pytest
 from testbed.bed import Bed, Node, Snapshot
 
 from tests.support.backend_node import PASSWORD, SENSOR
+from tests.support.cases import with_few
 from tests.support.installed import read_config
 from tests.support.releases import edits
 from tests.support.update_site import AT_ONCE, MARKED, UpdateSite, with_tenta
@@ -68,7 +69,7 @@ def count_trials(site: UpdateSite) -> int:
 
 
 @pytest.mark.parametrize(
-    ("version", "options"), [("9.2.0", "size=64k"), ("9.3.0", "nr_inodes=1")], ids=["room", "inodes"]
+    ("version", "options"), with_few([("9.2.0", "size=64k"), ("9.3.0", "nr_inodes=1")]), ids=["room", "inodes"]
 )
 def test_a_tmp_without(site: UpdateSite, version: str, options: str) -> None:
     site.release(version, MARKED)
@@ -96,6 +97,7 @@ def test_a_change_for_which_systemd_cannot_reload(site: UpdateSite) -> None:
     site.accepts(dummy_procedure={"seconds_between_datapoints": 1})
 
 
+@pytest.mark.thorough
 def test_a_change_that_is_undone_while_systemd_cannot_reload(site: UpdateSite) -> None:
     """What runs afterwards is what the history says."""
     active = read_config(site.node)["general"]["config_revision"]

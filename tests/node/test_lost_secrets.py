@@ -2,6 +2,7 @@
 
 import json
 
+import pytest
 from testbed.bed import Node
 from testbed.broker import Broker
 
@@ -26,6 +27,7 @@ def edit(node: Node, seconds: int) -> None:
     write_config(node, config)
 
 
+@pytest.mark.thorough
 def test_neither_an_editor_nor_a_lost_file_costs_the_operator_the_node(
     node: Node, broker: Broker, recorder: Recorder
 ) -> None:

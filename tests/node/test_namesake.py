@@ -147,6 +147,7 @@ def test_a_fresh_node_keeps_ours(
     assert not said["ok"] and f"ivy {AFTER_ITS_EPOCH_ROSE} would replace it" in said["text"]
 
 
+@pytest.mark.thorough
 def test_with_both_repositories_ours_is_installed(
     bare: Snapshot, boot: Callable[[Snapshot], Node], repository: Path, world: tuple[Broker, Recorder]
 ) -> None:
@@ -167,6 +168,7 @@ def test_from_1_0_0_the_upgrade_takes_ours_where_our_repository_is(
     upgrade_in_every_way(node, world[1], OURS)
 
 
+@pytest.mark.thorough
 def test_from_1_0_0_a_hold_keeps_it_until_ours_is_there(
     with_released: Snapshot, boot: Callable[[Snapshot], Node], package: Path, world: tuple[Broker, Recorder]
 ) -> None:
@@ -178,6 +180,7 @@ def test_from_1_0_0_a_hold_keeps_it_until_ours_is_there(
     assert_it_delivers(node, world[1], OURS)
 
 
+@pytest.mark.thorough
 def test_where_debians_package_got_in_ours_goes_on_with_what_was_stored(
     with_released: Snapshot, boot: Callable[[Snapshot], Node], package: Path, world: tuple[Broker, Recorder]
 ) -> None:

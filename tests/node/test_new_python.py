@@ -68,6 +68,7 @@ def test_an_interpreter_that_has_none_of_the_libraries(sampling: Node, recorder:
         assert "/var/lib/ivy/" in node.run(["cat", f"/proc/{process}/cmdline"]).stdout
 
 
+@pytest.mark.thorough
 def test_what_a_power_cut_has_emptied(sampling: Node, recorder: Recorder) -> None:
     node = sampling
     environment = node.path(release_file(node, ".venv"))
@@ -85,6 +86,7 @@ def test_what_a_power_cut_has_emptied(sampling: Node, recorder: Recorder) -> Non
     assert not node.run(["systemctl", "list-units", "--failed", "--no-legend"]).stdout
 
 
+@pytest.mark.thorough
 def test_packages_that_are_changed_under_it(sampling: Node, recorder: Recorder) -> None:
     node = sampling
     stopped, *running = ["ivy-system-checks", "ivy-dummy-procedure", "ivy-tenta"]

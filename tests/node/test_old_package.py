@@ -73,6 +73,7 @@ def restart_as_the_operator(site: UpdateSite) -> None:
     )
 
 
+@pytest.mark.thorough
 def test_what_comes_next_is_in_a_sandbox_and_goes_on(site: UpdateSite) -> None:
     assert read_config(site.node)["dummy_procedure"] == {"seconds_between_datapoints": 2}
     restart_as_the_operator(site)

@@ -89,12 +89,14 @@ def test_a_bad_package_is_undone_and_told(site: UpdateSite, package: Path) -> No
     assert verdict(site, 1, 0) == said, "whoever asks later learns the same"
 
 
+@pytest.mark.thorough
 def test_an_older_package_runs_if_somebody_asks_for_it(site: UpdateSite, package: Path) -> None:
     install(site, package, OLDER)
     assert verdict(site) == f"{OLDER} runs.\n"
     site.wait_for_samples()
 
 
+@pytest.mark.thorough
 def test_without_a_link_as_long_is_waited_for_it_as_with_an_offer(site: UpdateSite, package: Path) -> None:
     site.platform.stop()
     try:
@@ -116,6 +118,7 @@ def test_without_a_link_as_long_is_waited_for_it_as_with_an_offer(site: UpdateSi
     site.wait_for_samples()
 
 
+@pytest.mark.thorough
 def test_what_came_over_the_air_runs_on_if_it_is_newer(site: UpdateSite, package: Path) -> None:
     site.release(OVER_THE_AIR)
     site.accepts(OVER_THE_AIR)

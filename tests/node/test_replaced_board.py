@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 
+import pytest
 from testbed.bed import Node
 from testbed.broker import Broker
 from testbed.run import run
@@ -77,6 +78,7 @@ def test_a_running_node_goes_to_another_board(
     check(old, new, taken, own, recorder)
 
 
+@pytest.mark.thorough
 def test_a_board_that_died_is_replaced_by_its_card(
     new_node: Callable[[str], Node], broker: Broker, recorder: Recorder
 ) -> None:

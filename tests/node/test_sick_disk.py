@@ -147,6 +147,7 @@ def test_each_trouble_with_the_link_up_and_down(
     platform.check()
 
 
+@pytest.mark.thorough
 def test_a_file_system_that_the_kernel_gives_up(node: Node, platform: MortalPlatform) -> None:
     """It is read-only from then on, until somebody looks after it; sampling and sending are not."""
     assert isinstance(platform, TentaPlatform)

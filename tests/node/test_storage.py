@@ -9,6 +9,7 @@ import pytest
 from testbed.bed import Node
 from testbed.broker import Broker
 
+from tests.support.cases import with_few
 from tests.support.installed import queue_length, unit_property, use_tenta, wait_until_connected
 from tests.support.recorder import Recorder
 from tests.support.releases import THIS
@@ -95,6 +96,7 @@ def test_what_an_overlay_in_memory_does_to_a_node(connected: Node, recorder: Rec
         assert len(told) == 1, "once until the next boot, however often the service is started"
 
 
+@pytest.mark.thorough
 def test_data_in_memory(connected: Node) -> None:
     tmpfs = f"mount -t tmpfs -o mode=2770,uid=ivy,gid=ivy memory {DATA}"
     with mounted(connected, tmpfs, DATA):
@@ -102,7 +104,7 @@ def test_data_in_memory(connected: Node) -> None:
         assert f"{LOST}: {DATA} (tmpfs);" in problem
 
 
-@pytest.mark.parametrize("options", ["bind", "bind,nofail"])
+@pytest.mark.parametrize("options", with_few(["bind", "bind,nofail"]))
 def test_a_partition_of_its_own_is_there_before_the_services(new_node: Callable[[str], Node], options: str) -> None:
     node = new_node("n1")
     node.run(["ivy", "stop"])

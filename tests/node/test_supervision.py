@@ -3,6 +3,7 @@
 import json
 import time
 
+import pytest
 from testbed.bed import Node
 from testbed.broker import Broker
 
@@ -52,6 +53,7 @@ def run(config, logger):
 """
 
 
+@pytest.mark.thorough
 def test_a_crash_loop_is_told_three_times_and_when_it_is_over(
     node: Node, broker: Broker, recorder: Recorder
 ) -> None:
@@ -237,6 +239,7 @@ def make_safe(config, logger):
 """
 
 
+@pytest.mark.thorough
 def test_hardware_is_left_safe_where_the_last_resort_goes_back_to_what_lacks_it(node: Node) -> None:
     wait_for_end(node)  # a pass would remove what nobody needs
     current, before = release_file(node, ""), "/var/lib/ivy/0.9.0"
@@ -255,6 +258,7 @@ def test_hardware_is_left_safe_where_the_last_resort_goes_back_to_what_lacks_it(
     assert unit_property(node, "ivy-pump", "ActiveState") in ("inactive", "failed")
 
 
+@pytest.mark.thorough
 def test_a_restart_by_somebody_else_cancels_no_stop_for_good(node: Node) -> None:
     drop_in = node.path("/etc/systemd/system") / f"{SAMPLER}.service.d" / "slow.conf"
     drop_in.parent.mkdir()
@@ -281,6 +285,7 @@ def test_a_procedure_has_its_time_to_end_whatever_systemd_takes_it_for(ivy_node:
     assert "ended unexpectedly" not in ivy_node.journal()
 
 
+@pytest.mark.thorough
 def test_a_crashed_backend_reports_itself_after_its_restart(node: Node, broker: Broker, recorder: Recorder) -> None:
     use_tenta(node, broker)
     node.run(["systemctl", "kill", "--kill-whom=main", "-s", "KILL", "ivy-tenta"])

@@ -13,6 +13,7 @@ from testbed.package_index import PackageIndex
 from tests.node import own_disk
 from tests.node.flaws import DUMMY, FLAWS
 from tests.support.backend_node import PASSWORD, SENSOR
+from tests.support.cases import with_few
 from tests.support.installed import read_config, unit_property
 from tests.support.releases import append, edits, write
 from tests.support.sampling import let_edit
@@ -80,7 +81,7 @@ def test_a_config_that_only_the_backend_finds_wrong(site: UpdateSite) -> None:
     rejects(site, *words, general={"system_identifier": "n1/#"})
 
 
-@pytest.mark.parametrize("name", FLAWS)
+@pytest.mark.parametrize("name", with_few(FLAWS, 4))
 def test_a_release_with(site: UpdateSite, name: str) -> None:
     version = f"2.{list(FLAWS).index(name)}.0"
     site.release(version, edits(MARKED, FLAWS[name].edit))
@@ -97,6 +98,7 @@ def test_tags(site: UpdateSite) -> None:
     rejects(site, "the tag v3.2.0", "incorrect signature", version="3.2.0")
 
 
+@pytest.mark.thorough
 def test_a_tag_that_is_pushed_after_its_offer(site: UpdateSite) -> None:
     revision = site.offer("3.3.0")
     said = site.wait_for_log("Cannot fetch the source of version 3.3.0", timeout=DECISION_SECONDS)
@@ -126,6 +128,7 @@ def _need_a_group(tree: Path) -> None:
     project.write_text(needy)
 
 
+@pytest.mark.thorough
 def test_what_a_node_lacks_of_debian_is_waited_for(site: UpdateSite) -> None:
     site.release("4.4.0", edits(MARKED, _need_a_group))
     revision = site.offer("4.4.0")
@@ -157,6 +160,7 @@ def test_a_full_disk(site: UpdateSite, index: PackageIndex) -> None:
     site.wait_for_samples(waiting)
 
 
+@pytest.mark.thorough
 def test_the_source_is_away_for_a_while_and_the_newest_offer_wins(site: UpdateSite) -> None:
     for version in ("6.0.0", "6.1.0"):
         site.release(version, MARKED)
@@ -185,6 +189,7 @@ def wait_until_waiting(site: UpdateSite, version: str) -> None:
     site.node.wait_for(is_waiting, 30, "the updater to wait for the source")
 
 
+@pytest.mark.thorough
 def test_a_release_whose_updater_broke_later(site: UpdateSite) -> None:
     version, _ = site.running()
     release = let_edit(site.node, f"{RELEASES}/{version}")  # as nobody knows how it should be
@@ -194,6 +199,7 @@ def test_a_release_whose_updater_broke_later(site: UpdateSite) -> None:
     assert "making the pass with that of the package" in site.node.journal("--unit=ivy-rollback")
 
 
+@pytest.mark.thorough
 def test_what_was_decided_is_not_tried_again(site: UpdateSite) -> None:
     site.release("9.0.0", signer=None)
     rejects(site, "the tag v9.0.0 is not signed", version="9.0.0")

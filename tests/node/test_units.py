@@ -173,6 +173,7 @@ def call(node: Node, method: str, params: dict[str, object] | None = None) -> di
     return node.wait_for(answer, 120, f"the answer to {method}")
 
 
+@pytest.mark.thorough
 def test_a_reboot_that_an_operator_asks_for_waits_for_who_is_not_to_be_disturbed(node: Node) -> None:
     methods = node.path("/usr/lib/ivy/ivy/types/calls.py")  # the node was booted just now
     methods.write_text(methods.read_text().replace("pause=600", "pause=0"))
@@ -208,6 +209,7 @@ def _processor_seconds() -> float:
     return used.ru_utime + used.ru_stime
 
 
+@pytest.mark.thorough
 def test_the_delays_between_restarts_begin_anew_after_a_good_run(node: Node) -> None:
     script = node.path("/usr/lib/ivy/units/ivy-reset-backoff")
     script.write_text(re.sub("^enough=.*", "enough=0", script.read_text(), flags=re.MULTILINE))
@@ -226,6 +228,7 @@ def _runs_again(node: Node, killed: str) -> bool:
     return unit_property(node, "ivy-dummy-procedure", "MainPID") != killed
 
 
+@pytest.mark.thorough
 def test_offers_are_seen_again_after_the_path_unit_has_failed(node: Node) -> None:
     """Stopped stands for failed here: for the timer it is the same."""
     drop_in = node.path("/etc/systemd/system") / "ivy-updater.timer.d" / "often.conf"
@@ -240,6 +243,7 @@ def test_offers_are_seen_again_after_the_path_unit_has_failed(node: Node) -> Non
         node.wait_for(lambda: node.run(path, check=False).returncode == 0, 20, "the path unit")
 
 
+@pytest.mark.thorough
 def test_offers_are_seen_where_the_file_system_of_their_flag_cannot_be_made(node: Node) -> None:
     """Nor is it made later, over flags that are there."""
     unit = node.path("/usr/lib/systemd/system/run-ivy\\x2dbackend.mount")
@@ -293,6 +297,7 @@ def test_a_procedure_is_restarted_by_a_file_and_nothing_else_is(node: Node) -> N
     assert "too soon" in call(node, "reboot")["error"], "it was booted just now"
 
 
+@pytest.mark.thorough
 def test_a_node_whose_data_is_on_a_file_system_of_its_own(node: Node) -> None:
     """Generators run before it is mounted, so the backend is not known yet; the updater's pass looks again."""
     config = read_config(node)

@@ -145,6 +145,7 @@ def interrupt_a_trial(site: UpdateSite, number: signal.Signals) -> None:
     site.node.wait_for(lambda: decisions() == [True], 60, f"the trial to go on after {number.name}")
 
 
+@pytest.mark.thorough
 def test_the_admin_need_not_wait_for_the_network(site: UpdateSite, newer_package: Path) -> None:
     site.release("10.0.0")
     site.git.stop()
@@ -191,6 +192,7 @@ def install_newer(node: Node, package: Path, *options: str) -> str:
     return done.stdout + done.stderr
 
 
+@pytest.mark.thorough
 def test_the_newer_of_package_and_update_runs(site: UpdateSite, newer_package: Path) -> None:
     node = site.node
     site.release("9.1.0", replace(SCHEMA, FIELD, f"    wind: int = 0\n{FIELD}"))

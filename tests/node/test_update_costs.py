@@ -201,6 +201,7 @@ def steps(node: Node, period: tuple[float, float]) -> str:
     return "\n".join(f"{seconds:5.1f} s {message}" for seconds, message in said)
 
 
+@pytest.mark.thorough
 def test_sampling_goes_on_while_there_is_no_link(site: UpdateSite) -> None:
     """The backend can neither drain nor connect; what the admin wants is in effect at once, and judged later."""
     node = site.node

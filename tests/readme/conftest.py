@@ -52,12 +52,13 @@ class Started:
 
 
 @pytest.fixture(scope="session")
-def started(desk: Desk, readme: Document) -> Generator[Started, None, None]:
+def started(desk: Desk, readme: Document, request: pytest.FixtureRequest) -> Generator[Started, None, None]:
     """The demo; beside it all virtual environments, one after the other; with the first of them, a fork's tests."""
     demo = Errands(desk.terminal(desk.clone_of(desk.clone, "tryout")))
     others = Errands(desk.terminal(desk.clone))
     tests = Errands(desk.terminal(desk.clone))
     cards = desk.clone_of(desk.clone, "cards")
+    is_thorough = request.config.getoption("--thorough") or request.config.getoption("--sweep")
     checkout_venv = others.begin(f"{readme.take('packaging/test unit')} -- -k test_constants")  # makes .venv
     yield Started(
         demo.begin(readme.take("packaging/demo")),
@@ -65,14 +66,17 @@ def started(desk: Desk, readme: Document) -> Generator[Started, None, None]:
         others.begin(readme.take("python3 -m venv ~/fleet-desk")),
         others.begin("python3 -m venv ~/pandas && ~/pandas/bin/pip install --quiet pandas"),
         others.begin(f"pushd {cards} && {readme.take('python3 -m venv ~/ivy ')} && popd"),
-        tests.begin(fork(readme, desk), LONGEST_FORK, after=checkout_venv),
+        tests.begin(fork(readme, desk, is_thorough), LONGEST_FORK, after=checkout_venv),
     )
     for errands in (demo, others, tests):
         errands.close()
 
 
-def fork(readme: Document, desk: Desk) -> str:
-    """A line that makes a fork as others do, with a procedure of its own instead of the example, and tests it."""
+def fork(readme: Document, desk: Desk, is_thorough: bool) -> str:
+    """A line that makes a fork as others do, with a procedure of its own instead of the example, and tests it.
+
+    All of its tests take as long as all of ours: but for a thorough look, each tenth has to do.
+    """
     directory = desk.clone_of(desk.clone, "fork-with-heat-box")
     (directory / ".venv").symlink_to(desk.clone / ".venv")
     if (PROJECT / ".venv-ansible").exists():  # made from the same file
@@ -80,12 +84,13 @@ def fork(readme: Document, desk: Desk) -> str:
     template = directory / "config/config.template.json"
     shutil.copy(template, template.with_name("config.json"))  # somebody has tried ivy there
     set_version(directory, "1.2.0")
+    test = readme.take("packaging/test quick package")
     lines = (
         f"cd {directory}",
         readme.take("packaging/new-procedure thermometer", {"thermometer": "heat-box"}),
         readme.take("packaging/new-procedure --remove"),
         "git add --all && git commit --quiet --message 'heat-box: instead of the example'",
-        readme.take("packaging/test quick package"),
+        test if is_thorough else f"{test.replace('quick package', 'lint quick')} -- --share 1/10",
     )
     return " && ".join(lines)
 

@@ -5,9 +5,11 @@ import json
 import stat
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from ivy import files as files_of_ivy
 from ivy.types.config import ForeignConfig, UpdaterConfig, as_text
 from ivy.types.updates import Offer
 from ivy.utils.logger import Logger
@@ -103,16 +105,16 @@ def test_a_power_cut_at_any_write_leaves_all_of_them_or_none(
     """With whatever the next boot finds, it goes on."""
     verdict = None if passes else "no connection"
     let(lambda _: verdict, monkeypatch)
-    write, left = admin_files.write_atomically, [writes]
+    left = [writes]
 
-    def lose_power(path: Path, content: bytes, **others: object) -> None:
+    def lose_power(path: Path, content: bytes, **others: Any) -> None:
         if not left[0]:
             raise _PowerCut
         left[0] -= 1
-        write(path, content, **others)  # type: ignore[arg-type]
+        files_of_ivy.write_atomically(path, content, **others)
 
     with monkeypatch.context() as cut:
-        cut.setattr(admin_files, "write_atomically", lose_power)
+        cut.setattr("ivy.utils.updates.admin_files.write_atomically", lose_power)
         with contextlib.suppress(_PowerCut):
             trials.watch(begin(trials, brought))
     Releases().remove_unfinished()
@@ -157,6 +159,11 @@ def bring(name: str, content: bytes = b"text") -> Callable[[Path], object]:
     return lambda brought: (brought / name).write_bytes(content)
 
 
+def over_a_link(brought: Path) -> None:
+    (brought / "a.pem").touch()
+    (PLACE / "a.pem").symlink_to("/etc/shadow")
+
+
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
@@ -167,7 +174,7 @@ def bring(name: str, content: bytes = b"text") -> Callable[[Path], object]:
         (bring("large.pem", b"x" * 1_000_001), "is too large"),
         (lambda brought: (brought / "a.pem").symlink_to("/etc/shadow"), "a.pem"),
         (lambda brought: (brought / "a.pem").mkdir(), "a.pem"),
-        (lambda brought: [bring("a.pem")(brought), (PLACE / "a.pem").symlink_to("/etc/shadow")], "no plain file"),
+        (over_a_link, "no plain file"),
     ],
 )
 def test_what_cannot_be_on_trial_is_refused(brought: Path, spoil: Callable[[Path], object], said: str) -> None:

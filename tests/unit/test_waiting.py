@@ -286,10 +286,10 @@ def active(root_dir: Path, states: dict[str, str], monkeypatch: pytest.MonkeyPat
     yield releases
 
 
-def perform(offer: Offer, **how: bool) -> None:
+def perform(offer: Offer, *, is_urgent: bool = False) -> None:
     """As far as the trial."""
     with pytest.raises(Tried):
-        Updater(update_pass.running_config()).perform(offer, **how)
+        Updater(update_pass.running_config()).perform(offer, is_urgent=is_urgent)
 
 
 def an_offer(sections: dict[str, Any], source: Source = "backend") -> Offer:
