@@ -20,7 +20,7 @@ from tests.support.releases import PROJECT, set_version
 
 __all__ = ["bed", "furnished"]
 
-LONGEST_FORK = 1200  # seconds
+LONGEST_FORK = 3600  # seconds, for all of its tests
 PASSPHRASE = "nobody guesses this"
 
 
