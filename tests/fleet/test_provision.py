@@ -11,6 +11,8 @@ from tests.fleet.fleet import Fleet
 
 SERVICES = ["ivy-dummy-procedure", "ivy-system-checks", "ivy-tenta", "ivy-thingsboard"]
 
+MOST_BYTES_OF_A_QUESTION = 100_000
+
 
 def is_well(fleet: Fleet, name: str) -> bool:
     """By its own account, and because its samples arrive."""
@@ -42,6 +44,26 @@ def test_bare_nodes_sample_and_deliver_and_a_second_run_changes_nothing(provisio
         f"{len(fleet.names)} nodes: provisioned in {provisioned.first.seconds:.0f} s,"
         f" again with 0 changes in {second.seconds:.0f} s"
     )
+
+
+def traffic(fleet: Fleet, name: str) -> int:
+    """Bytes that a node has sent and received."""
+    counters = "cat /sys/class/net/*/statistics/[rt]x_bytes; cat /sys/class/net/lo/statistics/[rt]x_bytes"
+    *others, received, sent = map(int, fleet.nodes[name].run(["sh", "-c", counters]).stdout.split())
+    return sum(others) - received - sent
+
+
+def test_a_play_that_has_nothing_to_do_costs_little(provisioned: Provisioned) -> None:
+    fleet = provisioned.fleet
+    costs = []
+    for variables in ({"ivy_thorough": True}, {}):
+        fleet.desk.play("provision", "--limit", "n1").succeeded()
+        before = traffic(fleet, "n1")
+        play = fleet.desk.play("provision", "--limit", "n1", **variables).succeeded()
+        assert play.recap("changed") == 0
+        costs.append(traffic(fleet, "n1") - before)
+    print(f"bytes of a play without changes: {costs[0]} looking at everything, {costs[1]} asking for a digest")
+    assert costs[1] < MOST_BYTES_OF_A_QUESTION < costs[0]
 
 
 def test_no_secret_is_seen_and_those_of_a_node_are_for_ivy_only(provisioned: Provisioned) -> None:
