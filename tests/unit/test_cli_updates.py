@@ -94,7 +94,7 @@ def test_the_admin_says_whether_to_wait_for_procedures_and_whether_to_rename_wha
     decisions.record(offer(4), None, foreign(3))
     performed: list[tuple[bool, bool]] = []
 
-    def perform(_updater: Updater, _offer: Offer, *, is_urgent: bool, is_sure: bool) -> None:
+    def perform(_updater: Updater, _offer: Offer, *, is_urgent: bool, is_sure: bool, files: None) -> None:
         performed.append((is_urgent, is_sure))
 
     monkeypatch.setattr(Updater, "perform", perform)
@@ -105,6 +105,21 @@ def test_the_admin_says_whether_to_wait_for_procedures_and_whether_to_rename_wha
         status, _, errors = ivy_as(ROOT, *arguments, *options[: None if is_sure else int(is_urgent)], given=given)
         assert (status, performed) == (0, [(is_urgent, is_sure)]), errors
         performed.clear()
+
+
+def test_files_come_with_a_config_if_they_can_be_put_on_trial(
+    ivy_as: Ivy, release: Releases, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    performed: list[Path] = []
+    monkeypatch.setattr(Updater, "perform", lambda *_, files, **__: performed.append(files))
+    monkeypatch.setattr(signal, "signal", lambda *_: None)  # these are the tests' own
+    (tmp_path / "authority.pem").touch()
+    apply = ("config", "apply", "-", "--files", str(tmp_path))
+    assert ivy_as(ROOT, *apply, given=json.dumps(CONFIG))[0] == 0
+    assert performed == [tmp_path]
+    (tmp_path / "config.json").touch()
+    status, _, errors = ivy_as(ROOT, *apply, given=json.dumps(CONFIG))
+    assert (status, performed) == (2, [tmp_path]) and "config.json: only certificates" in errors
 
 
 @pytest.mark.parametrize("is_on_trial", [False, True])

@@ -3,22 +3,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
-import re
-import shutil
-from typing import Any
-
-from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.ivy.fleet.plugins.module_utils import admin_files
-from ansible_collections.ivy.fleet.plugins.module_utils.node import (
-    TOO_LATE,
-    is_version_on_trial,
-    run_ivy,
-    wait_for_decision,
-)
-
 DOCUMENTATION = r"""
 module: config
 short_description: Change the config of an ivy node
@@ -113,6 +97,21 @@ files:
   returned: when ivy is installed
 """
 
+import hashlib
+import json
+import os
+import re
+import shutil
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.ivy.fleet.plugins.module_utils import admin_files
+from ansible_collections.ivy.fleet.plugins.module_utils.node import (
+    TOO_LATE,
+    is_version_on_trial,
+    run_ivy,
+    wait_for_decision,
+)
 
 HIDDEN_KEYS = re.compile(
     r"(password|passphrase|passwd|pwd|psk|token|secret|username|credentials?|api.?key|private.?key|auth|authorization|pin)$",

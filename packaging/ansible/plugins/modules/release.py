@@ -3,17 +3,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.ivy.fleet.plugins.module_utils.node import (
-    releases,
-    run_ivy,
-    running_version,
-    wait_for_decision,
-    why_held,
-)
-
 DOCUMENTATION = r"""
 module: release
 short_description: Update an ivy node to a version
@@ -69,6 +58,17 @@ before:
   type: str
   returned: always
 """
+
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.ivy.fleet.plugins.module_utils.node import (
+    releases,
+    run_ivy,
+    running_version,
+    wait_for_decision,
+    why_held,
+)
 
 
 def main() -> None:

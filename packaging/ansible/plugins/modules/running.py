@@ -3,15 +3,6 @@
 
 from __future__ import annotations
 
-import grp
-import os
-import pwd
-import stat
-from collections.abc import Iterator
-from typing import Any
-
-from ansible.module_utils.basic import AnsibleModule
-
 DOCUMENTATION = r"""
 module: running
 short_description: Let the services of an ivy node run
@@ -47,6 +38,15 @@ done:
   elements: str
   returned: always
 """
+
+import grp
+import os
+import pwd
+import stat
+from collections.abc import Iterator
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
 
 TARGET = "ivy.target"
 HOLD = "hold.json"

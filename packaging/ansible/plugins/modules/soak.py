@@ -3,13 +3,6 @@
 
 from __future__ import annotations
 
-import json
-import time
-from typing import Any
-
-from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.ivy.fleet.plugins.module_utils.node import run_ivy
-
 DOCUMENTATION = r"""
 module: soak
 short_description: Watch an ivy node for a while
@@ -57,6 +50,13 @@ not_well:
   elements: str
   returned: always
 """
+
+import json
+import time
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.ivy.fleet.plugins.module_utils.node import run_ivy
 
 BOOT = "/proc/sys/kernel/random/boot_id"
 SECONDS_BETWEEN_LOOKS = 2.0
