@@ -156,6 +156,7 @@ def test_the_key_of_the_repository_is_replaced(provisioned: Provisioned) -> None
 
 
 @pytest.mark.usefixtures("published")
+@pytest.mark.thorough
 def test_a_version_is_withdrawn(provisioned: Provisioned) -> None:
     fleet, node = provisioned.fleet, provisioned.fleet.nodes["n2"]
     limit = ("--limit", "n2", "--tags", "ivy_install")

@@ -93,6 +93,7 @@ def test_a_check_says_what_would_change_and_changes_nothing(provisioned: Provisi
     assert fleet.config_text("n1") == before
 
 
+@pytest.mark.thorough
 def test_a_config_that_was_copied_from_the_platform_keeps_the_secrets_of_each_node(
     provisioned: Provisioned,
 ) -> None:
@@ -131,6 +132,7 @@ def test_a_node_can_be_without_backend_though_all_have_a_secret_for_it(provision
     assert_nothing_is_seen(fleet, check)
 
 
+@pytest.mark.thorough
 def test_a_new_file_restarts_the_backend_of_the_node_and_no_other(provisioned: Provisioned) -> None:
     fleet = provisioned.fleet
     before = invocations(fleet, "n1")
@@ -207,6 +209,7 @@ def test_one_service_that_was_stopped_runs_again_and_no_other_is_restarted(provi
     assert fleet.nodes["n2"].run(["systemctl", "is-active", "ivy-dummy-procedure"]).stdout == "active\n"
 
 
+@pytest.mark.thorough
 def test_a_node_that_somebody_holds_is_left_alone(provisioned: Provisioned) -> None:
     fleet = provisioned.fleet
     node, limit, reason = fleet.nodes["n1"], ("--limit", "n1"), "the mast is being painted"

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from testbed.bed import Bed, Node
 
+from tests.support.cases import with_few
 from tests.support.installed import unit_property
 from tests.support.platforms import ThingsBoardPlatform, new_platform
 from tests.support.releases import Edit, edits, replace, write
@@ -63,7 +64,7 @@ SILENT: Edit = edits(WIND, replace("ivy/procedures/wind.py", '!= "nothing"', '==
 OFF, ON = {"wind": {"enabled": False}}, {"wind": {"enabled": True}}
 
 
-@pytest.fixture(params=["thingsboard", "tenta"])
+@pytest.fixture(params=with_few(["thingsboard", "tenta"]))
 def site(request: pytest.FixtureRequest, bed: Bed, node: Node, tmp_path: Path) -> Generator[UpdateSite, None, None]:
     with closing(UpdateSite(bed, node, new_platform(request.param, tmp_path, bed.address), tmp_path)) as site:
         site.connect(metrics={"textfile_directory": "/run/ivy"})

@@ -7,7 +7,7 @@ from testbed.bed import Bed, Node
 from testbed.broker import OPERATOR, Broker, Tls
 
 from tests.support.backend_node import PASSWORD
-from tests.support.installed import read_config
+from tests.support.installed import read_config, wait_until_connected
 from tests.support.openssl import issue, openssl
 
 AUTHORITY = "/etc/ivy/authority.pem"
@@ -50,6 +50,5 @@ def test_a_wrong_authority_goes_back_with_the_config(bed: Bed, node: Node, tmp_p
         status, said = apply(wrong)
         assert status == 1 and "certificate" in said, "why it was undone"
         assert node.path(AUTHORITY).read_bytes() == right
-        shown = json.loads(node.run(["ivy", "status", "--json"], check=False).stdout)
-        assert shown["link"]["connected"], shown
+        wait_until_connected(node)
         assert not node.path("/var/lib/ivy/files-on-trial").exists()

@@ -102,6 +102,7 @@ def test_nothing_is_lost_on_the_way_to_this_version_and_back(
     assert owned == "" and unit_property(node, "ivy-tenta", "User") == "ivy-backend"
 
 
+@pytest.mark.thorough
 def test_an_offer_that_waits_is_decided_about_by_this_version(
     node: Node, broker: Broker, recorder: Recorder, package: Path
 ) -> None:

@@ -130,6 +130,7 @@ def test_a_private_repository_needs_the_token(site: UpdateSite, tmp_path_factory
 
 
 @pytest.mark.parametrize("moved", with_few([MOVED_TO_HTTP, MOVED_TO_ANOTHER_HOST]))
+@pytest.mark.thorough
 def test_the_token_does_not_follow_a_repository_that_has_moved(site: UpdateSite, moved: str) -> None:
     """The other host would take it: it is the one of the test before."""
     with closing(TokenTrap(site.git.address, TRAP_PORT)) as trap:

@@ -124,7 +124,7 @@ OF_THE_BACKEND = """subprocess.run(
 ).stdout.strip()"""
 
 
-@pytest.mark.parametrize("invocation", ["''", OF_THE_BACKEND], ids=["of no run", "of the backend's run"])
+@pytest.mark.parametrize("invocation", with_few(["''", OF_THE_BACKEND]), ids=["of no run", "of the backend's run"])
 def test_no_link_report_of_its_own_passes_a_probation(site: UpdateSite, invocation: str) -> None:
     order(
         site.node,

@@ -39,6 +39,7 @@ def test_the_power_is_cut_at_each_call(workshop: Workshop, request: pytest.Fixtu
     assert_most_were_killed(killed, trials)
 
 
+@pytest.mark.thorough
 def test_the_pass_alone_is_killed(workshop: Workshop, request: pytest.FixtureRequest) -> None:
     """At a call; and while foreign code runs for it, at which time the power is cut, too."""
     is_sweep = request.config.getoption("--sweep")

@@ -80,6 +80,7 @@ def test_a_tmp_without(site: UpdateSite, version: str, options: str) -> None:
         site.accepts(dummy_procedure={"seconds_between_datapoints": 1})
 
 
+@pytest.mark.thorough
 def test_a_change_for_which_systemd_cannot_reload(site: UpdateSite) -> None:
     active = read_config(site.node)["general"]["config_revision"]
     with full_run(site.node):

@@ -76,6 +76,7 @@ def test_a_config_that_is_invalid(site: UpdateSite) -> None:
     rejects(site, "was rejected: dummy_procedure.seconds_between_datapoints: ", dummy_procedure=wrong)
 
 
+@pytest.mark.thorough
 def test_a_config_that_only_the_backend_finds_wrong(site: UpdateSite) -> None:
     words = ("ivy-tenta.service failed", "general.system_identifier: ", "must not contain")
     rejects(site, *words, general={"system_identifier": "n1/#"})

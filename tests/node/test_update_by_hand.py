@@ -117,6 +117,7 @@ def edit(site: UpdateSite, script: str, status: int = 0) -> str:
     return done.stdout + done.stderr
 
 
+@pytest.mark.thorough
 def test_the_admin_need_not_wait_for_a_trial(site: UpdateSite) -> None:
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGKILL):
         interrupt_a_trial(site, number)
