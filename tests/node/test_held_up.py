@@ -157,7 +157,7 @@ ATTACKS_OF_BACKENDS = {
 }
 
 
-@pytest.mark.parametrize("attack", with_few([*ATTACKS, *ATTACKS_OF_BACKENDS], 3))
+@pytest.mark.parametrize("attack", with_few([*ATTACKS, *ATTACKS_OF_BACKENDS]))
 def test_neither_commands_nor_a_pass_wait_for_what_others_own(node: Node, attack: str) -> None:
     if attack in ATTACKS:
         _as_ivy(node, ATTACKS[attack])
@@ -409,10 +409,12 @@ print("wrote", os.path.getsize(os.path.join(place, "filling")), "and", number)
 
 @pytest.mark.parametrize(
     ("place", "owner", "drop_ins", "megabytes", "files"),
-    [
-        ("/run/ivy", "ivy 2775", "", 32, 4000),
-        ("/run/ivy-backend", "ivy-backend 2755", "/usr/lib/systemd/system/ivy-tenta.service.d", 4, 1000),
-    ],
+    with_few(
+        [
+            ("/run/ivy", "ivy 2775", "", 32, 4000),
+            ("/run/ivy-backend", "ivy-backend 2755", "/usr/lib/systemd/system/ivy-tenta.service.d", 4, 1000),
+        ]
+    ),
 )
 def test_no_service_can_fill_run(
     node: Node, place: str, owner: str, drop_ins: str, megabytes: int, files: int
@@ -472,7 +474,9 @@ def _limits_bite(node: Node, controller: str) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("attack", "controller", "most"), [(FORKS, "pids", 64), (GREED, "memory", 256)], ids=["forks", "memory"]
+    ("attack", "controller", "most"),
+    with_few([(FORKS, "pids", 64), (GREED, "memory", 256)]),
+    ids=["forks", "memory"],
 )
 def test_the_others_sample_on_while_a_procedure_takes_what_it_can(
     node: Node, attack: str, controller: str, most: int

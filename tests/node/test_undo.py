@@ -82,7 +82,7 @@ def test_a_config_that_only_the_backend_finds_wrong(site: UpdateSite) -> None:
     rejects(site, *words, general={"system_identifier": "n1/#"})
 
 
-@pytest.mark.parametrize("name", with_few(FLAWS, 4))
+@pytest.mark.parametrize("name", with_few(FLAWS, 3))
 def test_a_release_with(site: UpdateSite, name: str) -> None:
     version = f"2.{list(FLAWS).index(name)}.0"
     site.release(version, edits(MARKED, FLAWS[name].edit))
@@ -109,6 +109,7 @@ def test_a_tag_that_is_pushed_after_its_offer(site: UpdateSite) -> None:
     site.wait_for_samples(revision)
 
 
+@pytest.mark.thorough
 def test_dependencies(site: UpdateSite, index: PackageIndex) -> None:
     line = index.add("sunshine", {"sunshine.py": "HOURS = 8\n"})
     needs = edits(MARKED, append(DUMMY, "\nimport sunshine\n\nassert sunshine.HOURS == 8\n"))
