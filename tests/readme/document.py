@@ -3,7 +3,19 @@
 import re
 from dataclasses import dataclass
 
-PROGRAMS = {".", "ansible-galaxy", "ansible-playbook", "apt", "cp", "git", "ivy", "journalctl", "ln", "man"}
+PROGRAMS = {
+    ".",
+    "ansible-galaxy",
+    "ansible-playbook",
+    "ansible-vault",
+    "apt",
+    "cp",
+    "git",
+    "ivy",
+    "journalctl",
+    "ln",
+    "man",
+}
 PROGRAMS |= {"python3", "ssh", "ssh-keygen", "systemctl"}
 FENCED = re.compile(r"(?ms)^```(\w*)\n(.*?)^```$")
 INDENTED = re.compile(r"(?m)^    (\S.*)$")

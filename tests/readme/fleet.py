@@ -59,18 +59,19 @@ class FleetDesk:
         venv.result()
         run(take(". ~/fleet-desk/bin/activate"))
         run(take("ansible-galaxy"))
-        self._write_files()
-        run(f"cd {self._directory} && ansible-vault encrypt group_vars/all/vault.yml")
+        guide = Document((self._desk.clone / "packaging/ansible/README.md").read_text())
+        self._write_files(guide)
+        passwords = self._desk.home / "passwords.yml"
+        passwords.write_text(guide.block("yaml", "vault_passwords: {"))
+        run(f"cd {self._directory} && EDITOR='cp {passwords}' {guide.take('ansible-vault create')}")
         return self.play("provision")
 
-    def _write_files(self) -> None:
-        guide = Document((self._desk.clone / "packaging/ansible/README.md").read_text())
+    def _write_files(self, guide: Document) -> None:
         (self._desk.home / "vault-password").write_text("of the vault\n")
         files = {
             "ansible.cfg": guide.block("ini", "[defaults]"),
             "inventory.yml": guide.block("yaml", "canaries:"),
             "group_vars/all/main.yml": guide.block("yaml", "ivy_repository_url:"),
-            "group_vars/all/vault.yml": guide.block("yaml", "vault_passwords: {"),
             "files/ivy-archive-keyring.asc": (self._desk.clone / "dist/apt/ivy-archive-keyring.asc").read_text(),
             "files/allowed_signers": f"{self._signers}\n",
             **QUICK,
