@@ -58,7 +58,7 @@ def test_who_can_has_it_and_the_table_says_why_others_have_not(troubled: Fleet, 
     print(table.output[table.output.index("node  ") :])
     expected = dict.fromkeys(troubled.names, GOOD) | {held: before[held], away: before[away]}
     assert troubled.versions() == expected
-    lines = {line["node"]: line for line in csv.DictReader(report.open(newline=""))}
+    lines = {line["node"]: line for line in csv.DictReader(report.read_text().splitlines())}
     assert {name: line["version"] for name, line in lines.items()} == {**expected, away: ""}
     assert WHY in table.output
     problems = {name: line["problems"] for name, line in lines.items()}
