@@ -38,7 +38,7 @@ def releases(module: Any) -> dict[str, Any]:
 
 def why_held(module: Any) -> str | None:
     """For how long and why somebody holds the node; None if nobody does, or its version knows of no such thing."""
-    status, said, _ = run_ivy(module, "hold")
+    status, said, _complained = run_ivy(module, "hold")
     return said.strip() if status == 0 else None
 
 

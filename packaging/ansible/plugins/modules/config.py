@@ -270,7 +270,7 @@ def validate(module: AnsibleModule, before: Any, wanted: Any) -> None:
     """Let the node's version look at a config, unless it is for another one."""
     if wanted["general"].get("software_version") != before["general"]["software_version"]:
         return
-    status, _, complained = run_ivy(module, "config", "validate", "/dev/stdin", text=json.dumps(wanted))
+    status, _said, complained = run_ivy(module, "config", "validate", "/dev/stdin", text=json.dumps(wanted))
     if status != 0:
         module.fail_json(msg=f"the node could not use this config: {complained.strip()}")
 

@@ -94,7 +94,7 @@ def main() -> None:
         module.exit_json(changed=waited, before=before, version=wanted)
     if waited:
         reject_if_decided(module, found, wanted, before)
-    status, _, complained = run_ivy(module, "update", wanted, *(["--now"] if module.params["now"] else []))
+    status, _said, complained = run_ivy(module, "update", wanted, *(["--now"] if module.params["now"] else []))
     now = running_version(releases(module))
     if status != 0 or now != wanted:
         module.fail_json(

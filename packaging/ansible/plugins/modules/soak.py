@@ -165,7 +165,7 @@ def boot_id() -> str:
 
 def status(module: AnsibleModule) -> dict[str, Any]:
     """What `ivy status --json` says."""
-    _, said, complained = run_ivy(module, "status", "--json")
+    _status, said, complained = run_ivy(module, "status", "--json")
     try:
         found: dict[str, Any] = json.loads(said)
     except ValueError:
