@@ -14,6 +14,7 @@ import json
 import os
 import re
 import stat
+import sys
 import zlib
 from collections.abc import Iterator
 from typing import Any, BinaryIO
@@ -31,7 +32,7 @@ def answer(request: str) -> None:
     """Print what was asked for, in JSON, as one line behind `MARK`: what a login says of itself is not of it."""
     asked = json.loads(request)
     work = {"list": listing, "match": match, "read": read}[asked.pop("do")]
-    print(f"\n{MARK}{json.dumps(work(**asked))}")
+    sys.stdout.write(f"\n{MARK}{json.dumps(work(**asked))}\n")
 
 
 def listing(there: str) -> dict[str, list[int]]:
