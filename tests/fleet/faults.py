@@ -1,4 +1,4 @@
-"""Links that go down and power that fails on nodes of a fleet, while something else goes on."""
+"""Links that go down and power that fails on nodes of a fleet, while something else goes on; and a bad release."""
 
 import random
 import threading
@@ -9,6 +9,10 @@ from typing import Self
 
 from testbed.bed import Node
 
+from tests.support.releases import replace
+
+GREETING = 'logger.info("Starting the random walk")'
+CRASHES = replace("ivy/procedures/dummy_procedure.py", GREETING, 'raise RuntimeError("the sensor is not there")')
 LOOK_SECONDS = 0.05
 LONGEST_DARKNESS = 3.0
 LONGEST_SILENCE = 6.0

@@ -12,16 +12,12 @@ from testbed.run import run
 from testbed.waiting import wait_for
 
 from tests.fleet.conftest import Provisioned
+from tests.fleet.faults import CRASHES
 from tests.fleet.fleet import Fleet
 from tests.support.packages import repacked
-from tests.support.releases import THIS, replace
+from tests.support.releases import THIS
 
 GOOD, BAD = "9.5.0", "9.6.0"
-CRASHES = replace(
-    "ivy/procedures/dummy_procedure.py",
-    'logger.info("Starting the random walk")',
-    'raise RuntimeError("broke")',
-)
 NEWER = f"1:{THIS}+new"
 NAMESAKE = NAMESAKE_VERSIONS[suite()]
 PINS = ("/etc/apt/preferences.d/ivy", "/etc/apt/preferences.d/ivy-fleet")

@@ -9,15 +9,13 @@ import pytest
 from testbed.waiting import wait_for
 
 from tests.fleet.conftest import Provisioned
-from tests.fleet.faults import Weather
+from tests.fleet.faults import CRASHES, Weather
 from tests.fleet.fleet import Fleet
-from tests.support.releases import THIS, replace
+from tests.support.releases import THIS
 
 BAD, GOOD = "9.1.0", "9.2.0"
 SEED = random.SystemRandom().randrange(10**6)
 SECONDS_BETWEEN_FAULTS = 10  # somewhere in the fleet, in the mean
-GREETING = 'logger.info("Starting the random walk")'
-BROKEN = replace("ivy/procedures/dummy_procedure.py", GREETING, 'raise RuntimeError("the sensor is not there")')
 SOAK = {"ivy_soak_seconds": 2, "ivy_batch": "50%"}
 DEAD = "ivy-system-checks"  # on one node, from before the update
 DROP_IN = f"/etc/systemd/system/{DEAD}.service.d/dead.conf"
@@ -47,7 +45,7 @@ def test_a_bad_release_stops_at_the_canaries_and_a_good_one_goes_everywhere(
 ) -> None:
     """Also to a node of which one sensor was dead before; that is named."""
     fleet, chance = provisioned.fleet, random.Random(SEED)
-    fleet.maker.release(BAD, BROKEN, signer=fleet.signer)
+    fleet.maker.release(BAD, CRASHES, signer=fleet.signer)
     fleet.maker.release(GOOD, signer=fleet.signer)
     broken = fleet.nodes[fleet.names[-1]]
     drop_in = broken.path(DROP_IN)

@@ -7,18 +7,13 @@ from pathlib import Path
 import pytest
 
 from tests.fleet.conftest import Provisioned
+from tests.fleet.faults import CRASHES
 from tests.fleet.fleet import Fleet
 from tests.support.packages import repacked
-from tests.support.releases import replace
 
 GOOD, BAD = "9.8.0", "9.7.0"
 DEAD = "ivy-system-checks"
 WHY = "the mast is being painted"
-CRASHES = replace(
-    "ivy/procedures/dummy_procedure.py",
-    'logger.info("Starting the random walk")',
-    'raise RuntimeError("broke")',
-)
 
 
 @pytest.fixture
