@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -75,6 +76,19 @@ def test_they_stay_if_all_is_well(trials: Trials, brought: Path, monkeypatch: py
     assert seen == [{"authority.pem": AFTER, "node.key": b"a key"}] and files() == seen[0]
     assert (mode("authority.pem"), mode("node.key")) == (0o644, 0o640)
     assert not Releases().files.are_on_trial()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+def test_they_are_roots_whoever_had_those_of_before(
+    trials: Trials, brought: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a play would bring them again each time."""
+    let(lambda _: None, monkeypatch)
+    os.chown(PLACE / "authority.pem", 4242, 4242)
+    os.chown(brought / "node.key", 4242, 4242)
+    trials.watch(begin(trials, brought))
+    assert [(PLACE / name).stat().st_uid for name in files()] == [0, 0]
+    assert (PLACE / "authority.pem").stat().st_gid == 0
 
 
 def test_they_go_back_with_the_config(trials: Trials, brought: Path, monkeypatch: pytest.MonkeyPatch) -> None:

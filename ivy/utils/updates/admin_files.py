@@ -112,4 +112,9 @@ class AdminFiles:
         is_for_all = bool(source.stat().st_mode & stat.S_IROTH)
         content = read(str(source), _MOST_BYTES)
         group_of, mode = (None, _FOR_ALL) if is_for_all else (self._data, _FOR_IVY)
-        write_atomically(directory / source.name, content, mode=mode, group_of=group_of)
+        target = directory / source.name
+        if (
+            target.exists()
+        ):  # of somebody else's, as an admin's who has copied it there, that one would stay the owner
+            os.chown(target, os.geteuid(), os.getegid())
+        write_atomically(target, content, mode=mode, group_of=group_of)
