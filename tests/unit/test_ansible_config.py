@@ -286,3 +286,8 @@ def test_a_check_brings_no_files(run: Run, applied: list[Any], tmp_path: Path) -
     said = run(WHOLE, {}, check_mode=True, **CERTIFICATES)
     assert (said["changed"], said["files"], applied) == (True, ["authority.pem", "node.key"], [])
     assert not (tmp_path / "authority.pem").exists()
+
+
+def test_files_have_names_and_no_paths(run: Run, applied: list[Any]) -> None:
+    said = run(WHOLE, {}, files={"tls/authority.pem": "a certificate"})
+    assert "tls/authority.pem must be a name in " in said["msg"] and applied == []

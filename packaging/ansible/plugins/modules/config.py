@@ -279,6 +279,8 @@ def new_files(module: AnsibleModule) -> list[admin_files.AdminFile]:
     """Those of the files that the node has not, as they are to be."""
     place = os.path.dirname(module.params["link"])
     some = admin_files.wanted(module.params["files"], module.params["secret_files"])
+    if below := [file.name for file in some if "/" in file.name]:
+        module.fail_json(msg=f"ivy_files, ivy_secret_files: {below[0]} must be a name in {place}, without a /")
     return [file for file in some if not file.is_in(place)]
 
 
