@@ -203,8 +203,9 @@ def test_hardware_is_left_safe_however_a_procedure_ends_and_the_machine_may_be_t
         node.wait_for(lambda: valve.exists() and valve.read_text() == words, 30, f"the valve to be told: {words}")
 
     def wish(what: str) -> None:
-        node.path("/var/lib/ivy/data/wish").write_text(what)
-        node.run(["chown", "ivy", "/var/lib/ivy/data/wish"])
+        written = node.path("/var/lib/ivy/data/wish.new")
+        written.write_text(what)
+        written.rename(written.with_name("wish"))  # whole, as the valve may read it at once
 
     heard("open ")
     refused = node.run(["ivy", "run", "valve"], check=False)
