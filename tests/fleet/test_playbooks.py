@@ -115,6 +115,7 @@ def test_a_node_that_is_away_is_set_aside_and_the_others_go_on(nodes: Pretence) 
     assert versions(nodes) == ["2.0.0"] * 3
 
 
+@pytest.mark.thorough
 def test_where_too_many_are_away_nothing_goes_on(nodes: Pretence) -> None:
     updatable(nodes)
     nodes.take_away("n2")
@@ -142,8 +143,7 @@ def test_a_canary_that_restarts_a_service_while_it_is_watched_ends_the_update(no
             ('ID=debian\nVERSION_ID="13"\nPRETTY_NAME="Debian GNU/Linux 13 (trixie)"\n', False),
             ('ID=fedora\nVERSION_ID="42"\nPRETTY_NAME="Fedora Linux 42"\n', True),
             ('ID=debian\nPRETTY_NAME="Debian GNU/Linux forky/sid"\n', False),
-        ],
-        2,
+        ]
     ),
 )
 def test_another_system_is_refused_and_a_bare_node_would_change(
@@ -208,6 +208,7 @@ def test_canaries_are_provisioned_first_and_a_bad_one_ends_it(stub: Pretence, tm
     assert order(tmp_path)[3:] == ["n2"]
 
 
+@pytest.mark.thorough
 def test_one_that_is_away_is_provisioned_another_time(stub: Pretence, tmp_path: Path) -> None:
     stub.take_away("n2")
     play = stub.desk.play("provision", ivy_batch=1)

@@ -12,6 +12,7 @@ from testbed.bed import Bed, Node
 from tests.node.faults import Cause, Faults
 from tests.node.sampling_node import prepare
 from tests.support.backend_node import SENSOR
+from tests.support.cases import with_few
 from tests.support.platforms import MortalPlatform, MortalThingsBoard, TentaPlatform
 from tests.support.sampling import arrived, sampled
 
@@ -26,7 +27,7 @@ SEED = random.SystemRandom().randrange(10**6)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    links = LINKS_IN_A_SWEEP if metafunc.config.getoption("--sweep") else LINKS
+    links = LINKS_IN_A_SWEEP if metafunc.config.getoption("--sweep") else with_few(LINKS)
     metafunc.parametrize(("platform", "protocol"), links, indirect=["platform"])
 
 

@@ -276,6 +276,7 @@ def test_a_restart_by_somebody_else_cancels_no_stop_for_good(node: Node) -> None
     assert unit_property(node, SAMPLER, "ActiveState") == "inactive"
 
 
+@pytest.mark.thorough
 def test_a_procedure_has_its_time_to_end_whatever_systemd_takes_it_for(ivy_node: Node) -> None:
     """Of some starts systemd 257 says that the process is not its child; how many, is up to the machine's load."""
     for _ in range(15):

@@ -82,7 +82,7 @@ def test_a_config_that_only_the_backend_finds_wrong(site: UpdateSite) -> None:
     rejects(site, *words, general={"system_identifier": "n1/#"})
 
 
-@pytest.mark.parametrize("name", with_few(FLAWS, 3))
+@pytest.mark.parametrize("name", with_few(FLAWS))
 def test_a_release_with(site: UpdateSite, name: str) -> None:
     version = f"2.{list(FLAWS).index(name)}.0"
     site.release(version, edits(MARKED, FLAWS[name].edit))

@@ -18,9 +18,9 @@ from tests.support.releases import append
 from tests.support.sampling import add_sampler, arrived, longest_gap, sampled, times, with_sampler
 from tests.support.update_site import UpdateSite, with_tenta
 
-UPDATES, UPDATES_IN_A_SWEEP = 12, 50
-VERSION_EVERY = 4  # the others change the config only
-SETTLED = 8  # after so many updates nothing may grow any more
+UPDATES, UPDATES_IN_A_SWEEP = 6, 50
+VERSION_EVERY = 2  # the others change the config only
+SETTLED = 4  # after so many updates nothing may grow any more
 MOST_GROWTH = 100_000  # bytes; a release takes 2 MB
 MOST_BYTES = 20_000
 MOST_SECONDS_WITHOUT_SAMPLES = 1.0

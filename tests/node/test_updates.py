@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from testbed.bed import Bed, Node
 
+from tests.support.cases import with_few
 from tests.support.installed import unit_property
 from tests.support.platforms import ThingsBoardPlatform, new_platform
 from tests.support.releases import Edit, edits, remove, write
@@ -56,7 +57,7 @@ OTHER_PROCEDURES = edits(
 )
 
 
-@pytest.fixture(params=["tenta", "thingsboard"])
+@pytest.fixture(params=with_few(["tenta", "thingsboard"]))
 def site(request: pytest.FixtureRequest, bed: Bed, node: Node, tmp_path: Path) -> Generator[UpdateSite, None, None]:
     platform = new_platform(request.param, tmp_path, bed.address)
     with closing(UpdateSite(bed, node, platform, tmp_path)) as site:
