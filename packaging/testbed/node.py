@@ -155,7 +155,9 @@ class Node:
         become(self._inside(argv), {**ENVIRONMENT, "TERM": os.environ.get("TERM", "dumb")})
 
     def journal(self, *arguments: str) -> str:
-        """What journalctl says; also of a node without power."""
+        """What journalctl says, with all that was said before this call; also of a node without power."""
+        if self.running:  # journald may not have read yet what is in its sockets; a stopped one is not waited for
+            self.run(["timeout", "30", "journalctl", "--sync"], check=False)
         return run(self._journalctl(arguments)).stdout
 
     def become_journal(self, arguments: Sequence[str]) -> NoReturn:
