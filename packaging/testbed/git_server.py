@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from testbed.node import Node
-from testbed.run import run
+from testbed.run import PATIENCE, run
 from testbed.server import Server, write_private
 from testbed.tls_front import TlsFront
 from testbed.waiting import wait_for
@@ -94,7 +94,7 @@ class GitServer(Server):
         return sum(int(received) + int(sent) for _, received, sent, what in lines if MARK not in what)
 
     def _request(self, path: str) -> None:
-        connection = http.client.HTTPConnection(self.address, self.port, timeout=COUNT_TIMEOUT)
+        connection = http.client.HTTPConnection(self.address, self.port, timeout=PATIENCE * COUNT_TIMEOUT)
         connection.request("GET", path)
         connection.getresponse().read()
         connection.close()

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from testbed.run import BedError, popen, tail
+from testbed.run import PATIENCE, BedError, popen, tail
 from testbed.waiting import wait_for
 
 START_TIMEOUT = 10
@@ -101,7 +101,7 @@ class Server(ABC):
             return
         process.send_signal(by)
         process.send_signal(signal.SIGCONT)  # a paused one would not hear SIGTERM
-        process.wait(STOP_TIMEOUT)
+        process.wait(PATIENCE * STOP_TIMEOUT)
 
     def _accepts(self) -> bool:
         if not self.running:
