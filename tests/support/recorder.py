@@ -9,6 +9,7 @@ from typing import Any
 
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion
+from testbed.run import PATIENCE
 from testbed.waiting import wait_for
 
 _MOST_REPEATED = 10_000  # as many as a broker may have sent before it hears of the first
@@ -42,7 +43,7 @@ class Recorder:
         self._client.on_message = self._record
         self._client.connect(address, port, keepalive=5)
         self._client.loop_start()
-        if not self._subscribed.wait(10):
+        if not self._subscribed.wait(PATIENCE * 10):
             raise TimeoutError("the recorder could not subscribe")
 
     def _record(self, _client: paho.Client, _data: Any, message: paho.MQTTMessage) -> None:
@@ -54,7 +55,8 @@ class Recorder:
     def publish(self, topic: str, payload: str | bytes, *, retain: bool = False) -> None:
         """Publish as the operator, with QoS 1."""
         wait_for(self._client.is_connected, 10, "the recorder's connection")
-        self._client.publish(topic, payload, qos=1, retain=retain).wait_for_publish(10)
+        published = self._client.publish(topic, payload, qos=1, retain=retain)
+        wait_for(published.is_published, 10, "the broker to take what the recorder publishes", interval=0.005)
 
     def publish_later(self, topic: str, payload: str | bytes) -> None:
         """The same, in its turn after those before, without waiting for it."""

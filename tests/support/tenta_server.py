@@ -11,6 +11,7 @@ from typing import Any
 
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion
+from testbed.run import PATIENCE
 from testbed.waiting import wait_for
 
 from tests.support.recorder import Arrival
@@ -97,7 +98,7 @@ class TentaServer:
         return self._client
 
     def _wait(self) -> None:
-        if not self._is_done.wait(20):
+        if not self._is_done.wait(PATIENCE * 20):
             raise TimeoutError("the broker does not answer the server")
 
     def _store(self, _client: paho.Client, _data: Any, message: paho.MQTTMessage) -> None:
