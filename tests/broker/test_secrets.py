@@ -9,7 +9,7 @@ import pytest
 
 from ivy.types import secrets_file
 from ivy.types.config import split_text
-from tests.support.backend_node import Node
+from tests.support.backend_node import Node, ended
 
 
 def hide(node: Node, *, beside: bool = True) -> dict[str, Any]:
@@ -37,7 +37,7 @@ def test_what_is_hidden_is_beside_the_config_also_if_somebody_edits_that(node: N
 def test_without_them_the_field_is_named_and_the_updater_asked(node: Node) -> None:
     hide(node, beside=False)
     backend = node.start()
-    assert backend.wait(20) == 78
+    assert ended(backend) == 78
     assert "backend.mqtt_connection.password: is ***" in node.log and "sudo ivy config edit" in node.log
     assert any("backend.mqtt_connection.password: is ***" in text for text in node.status.texts)
     assert (node.data / "run-backend" / "pending-config").exists()
@@ -56,4 +56,4 @@ def test_a_config_that_was_replaced_as_it_started_is_read_anew(
     os.utime(node.config_file, (changed, changed))
     node.config_file.with_name(secrets_file.NAME).unlink()
     backend = node.spawn(["-m", "ivy", "run", "tenta"], {"CREDENTIALS_DIRECTORY": str(handed.parent)})
-    assert backend.wait(20) == status
+    assert ended(backend) == status

@@ -18,6 +18,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Self, TypeAlias
 
+from testbed.run import PATIENCE
 from testbed.waiting import wait_for
 
 from tests.support import queue_file
@@ -276,9 +277,19 @@ class Node:
 
 
 def stop(process: Process, timeout: float) -> int:
-    """Send SIGTERM, wait, and return the exit status."""
+    """Send SIGTERM, and return the exit status; `timeout` is as for `ended`."""
     process.send_signal(signal.SIGTERM)
-    return process.wait(timeout)
+    return ended(process, timeout)
+
+
+def ended(process: Process, timeout: float = 20) -> int:
+    """Wait for the end of a process, and return its status.
+
+    Args:
+        process: It must be about to end.
+        timeout: How long a machine may take that has nothing else to do, in seconds.
+    """
+    return process.wait(PATIENCE * timeout)
 
 
 def wake_ups(pid: int) -> int:
