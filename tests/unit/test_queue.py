@@ -38,8 +38,10 @@ def numbers(agent: MessagingAgent, n: int = 1_000_000, excluded: list[int] | Non
 
 
 def archived() -> list[int]:
-    """What is in today's archive."""
-    items = MessagingAgent.load_message_archive(datetime.datetime.now(datetime.UTC).date())
+    """What is in the archive: of all days, as it may be midnight."""
+    days = sorted(ARCHIVE_DIR.glob("*.csv"))
+    found = [MessagingAgent.load_message_archive(datetime.date.fromisoformat(day.stem)) for day in days]
+    items = [item for each in found for item in each]
     return [item.message_body.data["number"] for item in items if item.message_body.variant == "data"]  # type: ignore[misc]
 
 

@@ -19,6 +19,7 @@ from ivy.utils.messaging_agent import SPARE_QUEUE_FILE, MessagingAgent
 from ivy.utils.storage import ballast, database, schema, spare, trouble
 from ivy.utils.storage.store import Store
 from tests.support import queue_file
+from tests.support.helpers import ARCHIVE_DIR
 
 
 def of(code: int, text: str = "trouble") -> sqlite3.OperationalError:
@@ -90,9 +91,10 @@ def queued(agent: MessagingAgent) -> list[int]:
 
 
 def archived() -> list[int]:
-    """The samples in today's archive."""
-    items = MessagingAgent.load_message_archive(datetime.datetime.now(datetime.UTC).date())
-    bodies = [item.message_body for item in items]
+    """The samples in the archive: of all days, as it may be midnight."""
+    days = sorted(ARCHIVE_DIR.glob("*.csv"))
+    found = [MessagingAgent.load_message_archive(datetime.date.fromisoformat(day.stem)) for day in days]
+    bodies = [item.message_body for items in found for item in items]
     return [int(body.data["number"]) for body in bodies if isinstance(body, DataMessageBody)]
 
 
