@@ -64,7 +64,8 @@ def test_load_is_in_per_cent_of_all_cores(
     start("system-checks", "import os; os.cpu_count = lambda: 50")
     wait_until(lambda: samples(agent))
     load = StateInterface.load().system.last_5_min_load
-    assert load is not None and load == pytest.approx(before * 100 / 50, rel=0.3, abs=0.5)
+    low, high = sorted((before, os.getloadavg()[1]))  # it may rise or fall meanwhile
+    assert load is not None and 0.7 * low * 100 / 50 - 0.5 <= load <= 1.3 * high * 100 / 50 + 0.5
 
 
 def test_system_checks_keep_what_others_wrote_into_the_state(
