@@ -84,10 +84,11 @@ class SparingBroker(FakeBroker):
             return sum(count for _, count in self._waiting)
 
     def acknowledge_one(self) -> None:
-        """Acknowledge the publication that has waited longest."""
+        """Acknowledge the publication that has waited longest, if one does; another thread may have been faster."""
         with self._lock:
-            identifier, _ = self._waiting.pop(0)
-        self._open[-1].sendall(b"\x40\x02" + identifier)
+            first, self._waiting = self._waiting[:1], self._waiting[1:]
+        for identifier, _ in first:
+            self._open[-1].sendall(b"\x40\x02" + identifier)
 
     def _converse(self, connection: socket.socket) -> None:
         with self._lock:
@@ -152,6 +153,7 @@ class Broker5(FakeBroker):
         self._versions = versions
         self._terms = terms
         self._held: list[bytes] = []
+        self._lock = threading.Lock()
         self.holds = False
         """Whether PUBACKs are held back."""
         super().__init__()
@@ -172,11 +174,13 @@ class Broker5(FakeBroker):
 
     def release(self) -> None:
         """Acknowledge all that was held back."""
-        held, self._held = self._held, []
+        with self._lock:
+            held, self._held = self._held, []
         self._open[-1].sendall(b"".join(held))
 
     def _converse(self, connection: socket.socket) -> None:
-        self._held.clear()
+        with self._lock:
+            self._held.clear()
         with connection.makefile("rb") as stream:
             self._speak(connection, cast("BinaryIO", stream))
 
@@ -217,8 +221,9 @@ class Broker5(FakeBroker):
             self.arrived += [(topic, element) for element in elements]
         else:
             self.refused.append(elements)
-        self._held.append(mqtt.puback(version, said.identifier, code))
-        self.most_unacknowledged = max(self.most_unacknowledged, len(self._held))
+        with self._lock:
+            self._held.append(mqtt.puback(version, said.identifier, code))
+            self.most_unacknowledged = max(self.most_unacknowledged, len(self._held))
         if not self.holds:
             self.release()
 
