@@ -13,7 +13,7 @@ import pytest
 from testbed.waiting import wait_for
 
 from tests.broker.trials import try_out
-from tests.support.backend_node import MakeNode, Node, config_message, data_message, free_port
+from tests.support.backend_node import MakeNode, Node, config_message, data_message, ended, free_port
 from tests.support.platforms import Platform, TentaPlatform, ThingsBoardPlatform, judged
 
 HASTY = {"to_try_again": 0.02}
@@ -72,16 +72,18 @@ def test_everything_arrives_with_the_time_of_the_sampling(node: Node, platform: 
 
 
 def test_a_backlog_arrives_whole_and_live_samples_go_first(node: Node, platform: Platform) -> None:
-    node.fill(data_message(number=number) for number in range(10_000))
+    node.config["backend"]["max_messages_per_second"] = 2_500  # or it might be over before something is added
+    node.write_config(node.config)
+    node.fill(data_message(number=number) for number in range(5_000))
     node.start()
     wait_for(lambda: len(platform.samples()) > 0, 10, "the first messages")
     node.add(data_message(number=-1))
     node.wait_until_empty(60)
-    wait_for(lambda: len(platform.samples()) >= 10_001, 10, "all messages", interval=0.5)
+    wait_for(lambda: len(platform.samples()) >= 5_001, 10, "all messages", interval=0.5)
     numbers = _numbers(platform)
-    assert set(numbers[:50]) <= set(range(9_900, 10_000))
-    assert numbers.index(-1) < 9_000
-    assert sorted(numbers) == list(range(-1, 10_000))
+    assert set(numbers[:50]) <= set(range(4_900, 5_000))
+    assert numbers.index(-1) < 4_500
+    assert sorted(numbers) == list(range(-1, 5_000))
 
 
 def test_a_message_leaves_the_queue_only_when_it_is_acknowledged(node: Node, platform: Platform) -> None:
@@ -154,7 +156,7 @@ def test_messages_stay_until_it_is_decided_which_broker_is_theirs(node: Node, pl
     wait_for(lambda: 20 in _numbers(platform), 10, "another one")
     assert node.queue_length() >= 21, "what another broker acknowledged is not lost to the accepted one"
     process.terminate()
-    process.wait(30)
+    ended(process)
     assert node.queue_length() >= 21, "nor when it is undone"
     node.start()
     releases.end_probation()
@@ -166,7 +168,7 @@ def test_of_a_trial_with_the_same_broker_nothing_stays(node: Node, platform: Pla
     node.add(data_message(number=1))
     node.start()
     node.wait_until_empty()
-    assert _numbers(platform) == [1]
+    wait_for(lambda: _numbers(platform) == [1], 10, "the message")  # the broker has it first
 
 
 # A week without the broker of the config, and an hour of the one before it, in seconds.
@@ -318,7 +320,7 @@ def test_sigterm_sends_what_is_queued_first(node: Node, platform: Platform) -> N
     node.add(data_message(number=300))
     process.terminate()
     platform.resume()
-    assert process.wait(10) == 0
+    assert ended(process) == 0
     assert node.queue_length() == 0
     wait_for(lambda: sorted(set(_numbers(platform))) == list(range(301)), 5, "all messages")
 
