@@ -63,7 +63,7 @@ def test_an_offer_that_cannot_be_stored_stops_no_message_and_is_tried_again(node
     node.add(*(data_message(number=number) for number in range(200)))
     node.start(hurry={"between_reports": 0.1})
     wait_for(lambda: node.queue_length() == 0, 20, "the queue to be empty")
-    assert len(recorder.elements("measurements")) == 200
+    wait_for(lambda: len(recorder.elements("measurements")) == 200, 10, "all of it at whoever listens")
     lock.rmdir()
     _wait_for_revisions(node, 3)
 
@@ -136,6 +136,7 @@ def test_a_retained_malformed_offer_is_not_answered_at_each_start(node: Node, re
         process.terminate()
         process.wait()
     assert node.log.count("A config offer was ignored") == 1
+    wait_for(lambda: recorder.elements("acknowledgments"), 10, "the answer at whoever listens")
     assert [element["revision"] for element in recorder.elements("acknowledgments")] == [7]
 
 

@@ -13,7 +13,7 @@ import pytest
 from testbed.waiting import wait_for
 
 from tests.broker.fake import Picky, SparingBroker
-from tests.support.backend_node import MakeNode, Node, data_message, wake_ups
+from tests.support.backend_node import MakeNode, Node, data_message, ended, wake_ups
 from tests.support.recorder import Recorder
 
 OFTEN = {"between_reports": 0.1}
@@ -60,7 +60,7 @@ def test_what_is_sent_again_survives_a_kill_with_its_own_times(node: Node, recor
     _ivy(node, "resend", "--since", "2026-10-01", "--until", "2026-11-01", "--kind", "data")
     wait_for(lambda: _sent(node) > 0, 20, "the progress to be kept", interval=0.01)
     backend.send_signal(signal.SIGKILL)
-    backend.wait(10)
+    ended(backend)
     kept = _sent(node)
     assert kept < count, "it was killed too late"
     recorder.publish("marker", "")  # what was acknowledged before came before it
@@ -69,6 +69,8 @@ def test_what_is_sent_again_survives_a_kill_with_its_own_times(node: Node, recor
     node.add(data_message(number=-2))
     node.start(hurry=OFTEN)
     wait_for(lambda: _progress(node)["is_done"], 60, "all to be sent again", interval=0.5)
+    recorder.publish("last", "")  # what was acknowledged before came before it
+    wait_for(lambda: any(each.topic == "last" for each in recorder.arrivals), 10, "the last of all")
     numbers = _numbers(recorder.elements("measurements"))
     assert sorted(set(numbers)) == list(range(-2, count))
     assert min(number for number in numbers[already:] if number >= 0) >= kept, "it went on where it was"
@@ -171,7 +173,7 @@ def test_a_stop_does_not_wait_for_it(make_node: MakeNode) -> None:
         wait_for(lambda: "Stopping" in node.log, 10, "the backend to begin to stop")
         while broker.unacknowledged:
             broker.acknowledge_one()
-        assert backend.wait(20) == 0
+        assert ended(backend) == 0
         assert _sent(node) == 5 and len(broker.received) == 6
 
 
