@@ -55,9 +55,9 @@ def test_what_runs_is_shown_at_each_connect(node: Node, platform: ThingsBoardPla
         wait_for(functools.partial(packages.latest, "current_version"), 10, "the version that runs")
         assert packages.latest("current_title") == constants.NAME
         assert packages.latest("current_version") == constants.VERSION.as_identifier()
+    shown = len(platform.server.stored)
     platform.server.cut()
-    shown = [key for _, key in platform.server.stored]
-    wait_for(lambda: len(platform.server.stored) > len(shown), 10, "it again")
+    wait_for(lambda: len(platform.server.stored) > shown, 10, "it again")
 
 
 def test_a_package_that_is_assigned_waits_for_the_updater_and_is_no_news_at_the_next_connect(
