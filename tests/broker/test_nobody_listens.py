@@ -17,7 +17,7 @@ from ivy.cli.doctor import checks_network
 from ivy.types import link_report
 from tests.broker.configs import config_for
 from tests.broker.fake import Broker5
-from tests.support.backend_node import PASSWORD, SENSOR, MakeNode, Node, config_message, data_message
+from tests.support.backend_node import PASSWORD, SENSOR, MakeNode, Node, config_message, data_message, ended
 from tests.support.tenta_server import TentaServer
 
 NOBODY = "nobody listens at the broker: is the server running?"
@@ -150,7 +150,7 @@ def test_a_backend_that_is_told_to_stop_does_not_wait_for_a_server(make_node: Ma
     process = node.start()
     _wait_for_trouble(node, NOBODY)
     process.terminate()
-    assert process.wait(20) == 0
+    assert ended(process) == 0
     assert node.queue_length() == 1
 
 
@@ -243,10 +243,11 @@ def test_a_platform_that_is_asked_for_too_much_is_asked_for_less(make_node: Make
         broker.code = 0x97
         node = make_node(broker.port)
         node.fill(data_message(number=number) for number in range(100))
-        node.start(hurry={"to_slow_down": 0.5, "longest_to_slow_down": 1.0})
-        wait_for(lambda: len(broker.bursts(0.3)) >= 5, 20, "some refusals")
-        began, messages = zip(*broker.bursts(0.3)[:4], strict=True)
-        assert began[3] - began[0] >= 0.9 * (0.5 + 1.0 + 1.0)
+        # Either process may be kept waiting for half a second, and bursts are told apart all the same.
+        node.start(hurry={"to_slow_down": 1.0, "longest_to_slow_down": 1.5})
+        wait_for(lambda: len(broker.bursts(0.5)) >= 5, 20, "some refusals")
+        began, messages = zip(*broker.bursts(0.5)[:4], strict=True)
+        assert began[3] - began[0] >= 0.9 * (1.0 + 1.5 + 1.5) - 0.5
         assert list(messages) == sorted(messages, reverse=True) and messages[3] < messages[0]
         broker.code = 0
         node.wait_until_empty(20)
