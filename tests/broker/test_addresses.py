@@ -46,7 +46,7 @@ with SparingBroker() as broker:
         if any(isinstance(event, Acknowledged) for event in events):
             break
         if any(isinstance(event, Connected) for event in events):
-            connections, until = connections + 1, time.monotonic() + 2
+            connections, until = connections + 1, time.monotonic() + (20 if connections else 2)
             link.publish("topic", b'["' + 20_000 * b"x" + b'"]')
         if time.monotonic() > until:
             link.break_off("nothing was acknowledged")
@@ -173,7 +173,7 @@ def test_a_broker_that_takes_connections_and_says_nothing_is_not_the_only_one(
     hangs = brokers(FIRST)
     brokers(SECOND)
     hangs.pause()
-    link = watch(port, 1.0)
+    link = watch(port, 2.0)
     link.wait_for(Connected)
     link.link.publish(f"measurements/{SENSOR}", b"[]")
     link.wait_for(Acknowledged)
@@ -227,7 +227,7 @@ def test_a_slow_name_server_is_given_up_in_time_and_its_answer_is_used_when_it_c
     names.answers.set()
     link.wait_for(Connected)
     assert names.asked == 1
-    wait_for(lambda: threading.active_count() == threads, LONG, "the threads to end")
+    wait_for(lambda: threading.active_count() <= threads, LONG, "the threads to end")
 
 
 def test_a_name_that_there_is_not_is_asked_for_again(
