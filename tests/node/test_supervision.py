@@ -81,7 +81,7 @@ def test_a_crash_loop_is_told_three_times_and_when_it_is_over(
 def test_a_restart_does_not_wait_for_the_report(node: Node) -> None:
     drop_in = node.path("/etc/systemd/system") / "ivy-report@.service.d" / "slow.conf"
     drop_in.parent.mkdir()
-    drop_in.write_text("[Service]\nExecStartPre=/bin/sleep 50\n")
+    drop_in.write_text("[Service]\nTimeoutStartSec=infinity\nExecStartPre=/bin/sleep infinity\n")
     node.run(["systemctl", "daemon-reload"])
     node.run(["systemctl", "kill", "--kill-whom=main", "-s", "KILL", SAMPLER])
     node.wait_for(lambda: unit_property(node, SAMPLER, "NRestarts") == "1", 30, "the restart")
@@ -106,8 +106,7 @@ def test_a_backend_that_does_not_heed_the_watchdog_is_killed_soon(node: Node, br
     use_tenta(node, broker, backend={"max_drain_time": 600})
     before = int(unit_property(node, "ivy-tenta", "NRestarts"))  # a start may have come too early for its secrets
     node.run(["systemctl", "kill", "--kill-whom=main", "-s", "STOP", "ivy-tenta"])
-    restarted = str(before + 1)
-    node.wait_for(lambda: unit_property(node, "ivy-tenta", "NRestarts") == restarted, 30, "the restart")
+    node.wait_for(lambda: int(unit_property(node, "ivy-tenta", "NRestarts")) > before, 30, "the restart")
     assert "ivy-tenta.service: Failed with result 'watchdog'" in node.journal("--unit=ivy-tenta")
 
 
@@ -136,6 +135,7 @@ with open("/root/valve", "ab", 0) as heard:
 """
 VALVE = """
 import os
+import socket
 import threading
 import time
 
@@ -159,6 +159,9 @@ def run(config, logger):
                 wanted = file.read()
             os.unlink(wish)
             if wanted == "hang":
+                # Only now: a machine that is busy might not run this loop for as long.
+                with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+                    systemd.sendto(b"WATCHDOG_USEC=1000000", os.environ["NOTIFY_SOCKET"])
                 time.sleep(1000)
             if wanted == "off":
                 raise SystemExit(42)
@@ -173,7 +176,7 @@ SuccessExitStatus=42
 RestartPreventExitStatus=42
 ExecStopPost=-+/bin/sh -c 'test "$EXIT_STATUS" != 42 || exec systemctl poweroff'
 """
-VALVE_DROP_IN = "[Service]\nPrivateDevices=no\nDeviceAllow=char-ttyUSB rw\nSupplementaryGroups=i2c\nWatchdogSec=2\n"
+VALVE_DROP_IN = "[Service]\nPrivateDevices=no\nDeviceAllow=char-ttyUSB rw\nSupplementaryGroups=i2c\n"
 RAIN = """
 def run(config, logger):
     logger.warning("it has rained")
@@ -322,9 +325,8 @@ def test_a_wrong_config_stops_with_78_says_why_and_does_not_loop(node: Node) -> 
 def test_stop_sends_what_is_queued(node: Node, broker: Broker, recorder: Recorder) -> None:
     use_tenta(node, broker, dummy_procedure={"seconds_between_datapoints": 1})
     recorder.wait_for_element("measurements", 10, "a sample")
-    started = time.monotonic()
-    node.run(["ivy", "stop"])
-    assert time.monotonic() - started < 60, "it may drain for ten times as long, and need not"
-    status = json.loads(node.run(["ivy", "status", "--json"], check=False).stdout)
-    assert status["queue"]["length"] <= 1  # a procedure may end after the backend
+    began = time.time()
+    node.run(["ivy", "stop"], timeout=60)  # it may drain for ten times as long, and need not
+    queue = json.loads(node.run(["ivy", "status", "--json"], check=False).stdout)["queue"]
+    assert queue["length"] == 0 or queue["oldest_timestamp"] > began  # a procedure may end after the backend
     assert node.run(["ivy", "is-running"], check=False).returncode == 1
