@@ -3,6 +3,7 @@
 One node for all of them, one after the other: whatever one does to it, the next ones see.
 """
 
+import contextlib
 import json
 import re
 import subprocess
@@ -12,6 +13,7 @@ from collections.abc import Callable, Generator, Sequence
 import pytest
 from testbed.bed import Bed, Node, Snapshot
 
+from ivy import constants
 from tests.support.cases import with_few
 from tests.support.installed import read_config, unit_property, write_config
 from tests.support.sampling import let_edit
@@ -83,8 +85,27 @@ def _is_at_rest(node: Node) -> bool:
 def _make_a_pass(node: Node) -> None:
     node.run(["systemctl", "stop", "ivy-updater.service"])
     node.run(["systemctl", "reset-failed", "ivy-updater.service"], check=False)
+    before = unit_property(node, "ivy-updater", "InvocationID")
     node.run(["systemctl", "start", "--no-block", "ivy-updater.service"])
-    node.wait_for(lambda: _is_at_rest(node), 2 * SECONDS_OF_PATIENCE, "a pass to succeed")
+
+    def is_over() -> bool:
+        return unit_property(node, "ivy-updater", "InvocationID") != before and _is_at_rest(node)
+
+    node.wait_for(is_over, 2 * SECONDS_OF_PATIENCE, "a pass to succeed")
+
+
+@contextlib.contextmanager
+def _held(node: Node, lock: str, *become: str) -> Generator[str, None, None]:
+    """A lock is held, by a process that is somebody else by the command `become`. Yields its number."""
+    hold = [*become, "/usr/bin/python3", "-c", HOLD, lock]
+    node.run(["systemd-run", "--quiet", "--collect", "--unit=holder", *hold])
+    try:
+        holder = node.wait_for(lambda: unit_property(node, "holder", "MainPID").lstrip("0"), 20, "the holder")
+        is_free = ["flock", "--nonblock", lock, "true"]
+        node.wait_for(lambda: node.run(is_free, check=False).returncode != 0, 20, "the lock to be held")
+        yield holder
+    finally:
+        node.run(["systemctl", "stop", "holder.service"])
 
 
 def _as_ivy(node: Node, *commands: str, check: bool = True, user: str = "ivy") -> str:
@@ -113,18 +134,13 @@ def test_no_local_user_can_hold_the_lock_of_the_installation(node: Node) -> None
 def test_who_waits_for_the_installation_says_for_whom(node: Node) -> None:
     config = json.dumps(read_config(node))
     node.path("/root/same.json").write_text(config)
-    hold = ["/usr/bin/python3", "-c", HOLD, "/var/lib/ivy/automation.lock"]
-    node.run(["systemd-run", "--quiet", "--collect", "--unit=holder", *hold])
-    holder = node.wait_for(lambda: unit_property(node, "holder", "MainPID").lstrip("0"), 20, "the holder")
-    node.run(["systemctl", "start", "--no-block", "ivy-updater.service"])
+    with _held(node, "/var/lib/ivy/automation.lock") as holder:
+        node.run(["systemctl", "start", "--no-block", "ivy-updater.service"])
 
-    def names_it() -> bool:
-        return f"process {holder} (/usr/bin/python3" in unit_property(node, "ivy-updater", "StatusText")
+        def names_it() -> bool:
+            return f"process {holder} (/usr/bin/python3" in unit_property(node, "ivy-updater", "StatusText")
 
-    try:
         node.wait_for(names_it, 30, "the pass to say whom it waits for")
-    finally:
-        node.run(["systemctl", "stop", "holder.service"])
 
 
 COMMANDS = [["ivy", "status"], ["ivy", "queue"], ["ivy", "messages"], ["ivy", "doctor"], ["ivy", "releases"]]
@@ -181,19 +197,15 @@ def test_a_view_in_place_of_the_queue_is_set_aside(node: Node) -> None:
 def test_a_state_that_is_locked_for_ever_stops_no_pass(node: Node) -> None:
     before = int(unit_property(node, "ivy-updater", "NRestarts"))
     lock = "/var/lib/ivy/backend/state.lock"
-    become = ["setpriv", "--reuid=ivy-backend", "--regid=ivy-backend", "--clear-groups"]
-    _as_backend(node, f"touch {lock} /run/ivy-backend/pending-config")
-    hold = [*become, "/usr/bin/python3", "-c", HOLD, lock]
-    node.run(["systemd-run", "--quiet", "--collect", "--unit=holder", *hold])
-    try:
+    _as_backend(node, f"touch {lock}")
+    with _held(node, lock, "setpriv", "--reuid=ivy-backend", "--regid=ivy-backend", "--clear-groups"):
+        _as_backend(node, "touch /run/ivy-backend/pending-config")
         node.run(["systemctl", "start", "--no-block", "ivy-updater.service"])
         restarted = f"unit ivy-updater {before}"
         node.wait_for(
             lambda: int(unit_property(node, "ivy-updater", "NRestarts")) > before, SECONDS_OF_PATIENCE, restarted
         )
         assert unit_property(node, "ivy-updater", "Result") == "success", "a trial would be undone for that"
-    finally:
-        node.run(["systemctl", "stop", "holder.service"])
 
 
 @pytest.mark.thorough
@@ -231,6 +243,8 @@ def silent_broker(node: Node) -> Generator[None, None, None]:
     config = read_config(node)
     there = {"host": "127.0.0.1", "port": 1884, "client_id": "n", "username": "n", "password": "n"}
     node.run(["systemd-run", "--quiet", "--collect", "--unit=silent", "/usr/bin/python3", "-c", SILENT_BROKER])
+    knock = ["bash", "-c", "</dev/tcp/127.0.0.1/1884"]
+    node.wait_for(lambda: node.run(knock, check=False).returncode == 0, 20, "the broker to listen")
     write_config(node, {**config, "backend": {"provider": "tenta", "mqtt_connection": there}})
     yield
     write_config(node, config)
@@ -350,7 +364,8 @@ def test_many_requests_to_restart_end_neither_the_asking_nor_the_sampling(node: 
     state = node.run(["systemctl", "show", "--value", "--property=ActiveState", "ivy-restart.path"]).stdout.strip()
     assert state == "active"
     journal = node.journal("--unit=ivy-dummy-procedure", f"--since=@{began:.3f}")
-    assert journal.count("Stopping ivy-dummy-procedure") <= 2, "there is no pause"
+    pauses = (time.time() - began) / constants.SECONDS_BETWEEN_RESTARTS
+    assert journal.count("Stopping ivy-dummy-procedure") <= 2 + pauses, "there is no pause"
 
 
 def _as_a_service(node: Node, *commands: str, drop_ins: str = "", unit: str = "ivy-attacker") -> str:

@@ -200,6 +200,8 @@ def test_a_pass_that_fails_again_and_again_is_not_started_at_once(site: UpdateSi
     hold = ["flock", lock, "sleep", "infinity"]
     as_backend = ["--uid=ivy-backend", "--gid=ivy-backend"]
     site.node.run(["systemd-run", "--quiet", "--collect", *as_backend, "--unit=holder", *hold])
+    is_free = ["flock", "--nonblock", lock, "true"]
+    site.node.wait_for(lambda: site.node.run(is_free, check=False).returncode != 0, 20, "the lock to be held")
     as_service(site.node, f"touch {FLAG}", user="ivy-backend")
 
     def is_tried_again() -> bool:
