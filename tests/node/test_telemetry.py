@@ -12,7 +12,7 @@ from tests.support.installed import unit_property, use_tenta
 from tests.support.recorder import Recorder
 
 LATENCY_SAMPLES = 20
-MOST_DELAY = 0.5  # seconds: whoever polled would need longer. How long it really takes: tests.benchmarks
+MOST_DELAY = 2.0  # seconds: whoever looked every five would need longer. What it really takes: tests.benchmarks
 MOST_WAKE_UPS = 1.0  # per second, of all services together, while nothing is due
 MOST_WRITTEN = 28e3  # bytes of a sample until its removal: 15 to 19 here, 25 beside other work
 IDLE_SECONDS = 20
@@ -26,15 +26,19 @@ def test_a_sample_is_soon_at_the_broker_and_wears_out_no_card(
     use_tenta(node, broker, dummy_procedure={"seconds_between_datapoints": 1})
 
     def delays() -> list[float]:
-        steps = [a for a in list(recorder.arrivals) if b"random_walk_position" in a.payload]
-        return [a.time - json.loads(a.payload)[-1]["timestamp"] for a in steps]
+        pairs = recorder.timed_elements("measurements")
+        return [
+            arrival.time - each["timestamp"] for arrival, each in pairs if "random_walk_position" in each["value"]
+        ]
 
-    node.wait_for(lambda: len(delays()) >= 2, 15, "first samples at the broker")
+    old = len(delays())  # of when there was no backend yet, some of them
+    node.wait_for(lambda: len(delays()) >= old + 2, 15, "first samples at the broker")
     sent, written = len(delays()), bytes_written(node)
-    node.wait_for(lambda: len(delays()) >= LATENCY_SAMPLES, LATENCY_SAMPLES + 15, "samples at the broker")
+    node.wait_for(lambda: len(delays()) >= sent + LATENCY_SAMPLES, LATENCY_SAMPLES + 15, "samples at the broker")
     per_sample = (bytes_written(node) - written) / (len(delays()) - sent)
-    print(f"{statistics.median(delays()) * 1e3:.1f} ms in the median, {per_sample / 1e3:.1f} kB written per sample")
-    assert statistics.median(delays()) <= MOST_DELAY, sorted(delays())
+    median = statistics.median(delays()[sent:])
+    print(f"{median * 1e3:.1f} ms in the median, {per_sample / 1e3:.1f} kB written per sample")
+    assert median <= MOST_DELAY, sorted(delays()[sent:])
     assert 1000 < per_sample <= MOST_WRITTEN
 
 
@@ -51,14 +55,18 @@ def test_nothing_wakes_up_while_nothing_is_due(node: Node, broker: Broker, recor
         "system_checks": {"seconds_between_checks": 7200},
     }
     use_tenta(node, broker, **rarely)
-    recorder.wait_for_element("measurements", 10, "the vital signs")
     pids = [unit_property(node, service, "MainPID") for service in SERVICES]
-    before = wake_ups(node, pids)
-    until = time.monotonic() + IDLE_SECONDS
-    node.wait_for(lambda: time.monotonic() > until, IDLE_SECONDS + 5, "the services to idle")
-    per_second = (wake_ups(node, pids) - before) / IDLE_SECONDS
-    print(f"{per_second:.2f} context switches/s")
-    assert per_second <= MOST_WAKE_UPS
+
+    def is_idle() -> bool:
+        """For once: what they do at their start may go on for a while on a machine that is busy."""
+        before, until = wake_ups(node, pids), time.monotonic() + IDLE_SECONDS
+        node.wait_for(lambda: time.monotonic() > until, IDLE_SECONDS + 5, "some time to pass")
+        per_second = (wake_ups(node, pids) - before) / IDLE_SECONDS
+        print(f"{per_second:.2f} context switches/s")
+        return per_second <= MOST_WAKE_UPS
+
+    recorder.wait_for_element("measurements", 10, "the vital signs")
+    node.wait_for(is_idle, IDLE_SECONDS, "the services to idle")
 
 
 def wake_ups(node: Node, pids: list[str]) -> int:
