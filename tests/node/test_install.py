@@ -148,7 +148,7 @@ def test_a_package_of_a_fork_brings_its_libraries_and_groups(node: Node, package
 def test_remove_stops_and_keeps_data_and_purge_leaves_nothing(node: Node) -> None:
     node.wait_for(lambda: archive_lines(node) >= 1, 30, "a sample")
     node.run(["apt-get", "remove", "--yes", "ivy"], timeout=120)
-    assert node.run(["find", "/proc", "-maxdepth", "1", "-user", "ivy"]).stdout == ""
+    assert node.run(["find", "/proc", "-ignore_readdir_race", "-maxdepth", "1", "-user", "ivy"]).stdout == ""
     assert archive_lines(node) >= 1
     assert read_config(node)
     failed = node.run(["systemctl", "list-units", "--failed", "--no-legend"]).stdout

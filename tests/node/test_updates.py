@@ -3,6 +3,7 @@
 What is not good: `tests.node.test_undo`.
 """
 
+import contextlib
 import time
 from collections.abc import Generator
 from contextlib import closing
@@ -118,7 +119,10 @@ def check_procedures(site: UpdateSite, there: list[str], gone: list[str]) -> Non
     assert [unit_property(node, f"ivy-{name}", "ActiveState") for name in gone] == ["inactive"] * len(gone)
     listed = node.run(["systemctl", "list-units", "--all", "--plain", "--no-legend", "ivy-*"]).stdout
     assert "not-found" not in listed
-    running = [path.read_bytes() for path in node.path("/proc").glob("[0-9]*/cmdline")]
+    running = []
+    for path in node.path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):  # it has ended meanwhile
+            running.append(path.read_bytes())
     assert [
         name for name in (*there, *gone) if any(f"\0run\0{name}\0".encode() in each for each in running)
     ] == there
