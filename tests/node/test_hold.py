@@ -46,8 +46,9 @@ def test_what_is_offered_waits_for_the_end_of_a_hold(site: UpdateSite) -> None:
     node.wait_for(lambda: status(node)["backend"]["connected"], 60, "the link after the boot")
     node.wait_for(lambda: MAST in unit_property(node, "ivy-updater", "StatusText"), 30, "the pass to wait")
     assert (state(node, SAMPLER), state(node, KEPT)) == ("inactive", "active")
+    node.wait_for(lambda: status(node)["problems"] == [], 30, "no problem")
     found = status(node)
-    assert found["hold"]["stop"] and found["problems"] == []
+    assert found["hold"]["stop"]
     assert [unit["state"] for unit in found["units"] if unit["name"] == f"{SAMPLER}.service"] == [
         "stopped by the hold"
     ]
