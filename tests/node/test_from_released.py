@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from testbed.bed import Bed, Node, Snapshot
 from testbed.broker import Broker
+from testbed.run import PATIENCE
 
 from tests.node import released
 from tests.support.backend_node import PASSWORD, SENSOR
@@ -69,7 +70,7 @@ def test_nothing_is_lost_on_the_way_to_this_version_and_back(
     broker.start()
     node.wait_for(lambda: len(backlog(recorder)) == BACKLOG, SECONDS_TO_DRAIN, "the backlog to arrive")
     wait_for_sample(node, recorder)
-    node.run(["ivy", "releases", "--wait", "120"], timeout=150)
+    node.run(["ivy", "releases", "--wait", str(PATIENCE * 120)], timeout=150)
     old = node.path("/var/lib/ivy/1.0.0/config/config.json")
     assert old.stat().st_mode & 0o077 == 0, "it has the password inside"
     node.run(["ivy", "rollback"], timeout=300)
@@ -93,7 +94,7 @@ def test_nothing_is_lost_on_the_way_to_this_version_and_back(
     later = archived_messages(node)
     assert later[: len(archived)] == archived and len(later) > len(archived)
     node.run(["apt-get", "install", "--yes", "--reinstall", f"/root/{package.name}"], timeout=300)
-    node.run(["ivy", "releases", "--wait", "120"], timeout=150)
+    node.run(["ivy", "releases", "--wait", str(PATIENCE * 120)], timeout=150)
     assert version_of(node) == THIS
     wait_for_sample(node, recorder)
     assert PASSWORD not in node.path("/var/lib/ivy/current/config/config.json").read_text()

@@ -7,6 +7,7 @@ from collections.abc import Generator
 import pytest
 from testbed.bed import Bed, Node, Snapshot
 from testbed.broker import Broker
+from testbed.run import PATIENCE
 
 from tests.node import aftermath
 from tests.node.kills import RECORD, choose
@@ -55,7 +56,7 @@ def install(node: Node, *before: str) -> int:
 def settle(node: Node) -> None:
     """What the package's script does next; and then the new version has proved itself."""
     node.run(["ivy", "restart"])
-    node.run(["ivy", "releases", "--wait", "120"], timeout=150)
+    node.run(["ivy", "releases", "--wait", str(PATIENCE * 120)], timeout=150)
 
 
 def test_the_power_is_cut(bed: Bed, unpacked: Snapshot, recorder: Recorder, request: pytest.FixtureRequest) -> None:
@@ -79,6 +80,6 @@ def test_the_power_is_cut(bed: Bed, unpacked: Snapshot, recorder: Recorder, requ
             aftermath.wait_for_end(node)  # it removes the release from before
             assert node.run(["ivy", "--version"]).stdout.split()[-1] == NEW
             assert aftermath.releases(node)[NEW] == whole[NEW]
-            assert aftermath.leftovers(node) == []
+            node.wait_for(lambda node=node: not aftermath.leftovers(node), 10, "nothing to be unfinished")  # type: ignore[misc]
             aftermath.assert_quiet(node)
     print(f"{len(chosen)} of {len(calls)} calls tried")

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from testbed.bed import Bed, Snapshot
+from testbed.run import PATIENCE
 
 from tests.node.flaws import FLAWS
 from tests.support.installed import unit_property
@@ -16,7 +17,7 @@ from tests.support.releases import THIS, Edit
 from tests.support.update_site import UpdateSite, with_tenta
 
 OLDER, GOOD, BAD, NEXT, OVER_THE_AIR = "9.4.0", "9.5.0", "9.6.0", "9.7.0", "10.0.0"
-SECONDS_TO_DECIDE = 120
+SECONDS_TO_DECIDE = PATIENCE * 120
 NOT_DECIDED = 75
 CRASHES = FLAWS["a procedure that crashes at start"]
 
