@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from testbed.waiting import wait_for
 
-from tests.support.backend_node import PASSWORD, SENSOR, MakeNode, Node, data_message
+from tests.support.backend_node import PASSWORD, SENSOR, MakeNode, Node, data_message, ended
 from tests.support.openssl import openssl
 from tests.support.platforms import ThingsBoardPlatform, judged
 from tests.support.thingsboard_server import BAD_CREDENTIALS, GRANTED, TRY_LATER, ThingsBoardServer
@@ -81,7 +81,7 @@ def _root(node: Node, method: str) -> None:
     (node.data / "run-answers").mkdir(exist_ok=True)
     flag = node.data / "run-backend" / f"call-{method}"
     wait_for(flag.exists, 10, "the flag for root")
-    assert node.spawn(["-m", "ivy", "call", method]).wait(30) == 0
+    assert ended(node.spawn(["-m", "ivy", "call", method])) == 0
     assert not flag.exists()
 
 
