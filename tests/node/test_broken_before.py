@@ -69,11 +69,18 @@ def site(request: pytest.FixtureRequest, bed: Bed, node: Node, tmp_path: Path) -
     with closing(UpdateSite(bed, node, new_platform(request.param, tmp_path, bed.address), tmp_path)) as site:
         site.connect(metrics={"textfile_directory": "/run/ivy"})
         for name in ("wind", "spectrometer", "rain"):
-            node.path(f"/etc/ivy/{name}-sensor").write_text("1.5")
+            let_say(node, name, "1.5")
         site.release("9.1.0", WIND)
         site.release("9.2.0", WIND)
         site.release("9.3.0", SILENT)
         yield site
+
+
+def let_say(node: Node, name: str, said: str) -> None:
+    """Let the sensor of a procedure say something: at once and whole, as it may be read meanwhile."""
+    beside = node.path(f"/etc/ivy/.{name}-sensor")
+    beside.write_text(said)
+    beside.rename(beside.with_name(f"{name}-sensor"))
 
 
 def break_sensor(node: Node) -> None:
@@ -195,7 +202,7 @@ def be_silent(site: UpdateSite) -> None:
     site.accepts(procedures={"wind": {"max_silent_seconds": 4}})
     assert processes(node, "wind", "system-checks") == before, "it is of no use to them"
     site.accepts(system_checks={"seconds_between_checks": 2})
-    node.path(SENSOR_FILE).write_text("nothing")
+    let_say(node, "wind", "nothing")
     said = site.wait_for_log("wind is silent: it has sent no data for ", f" s, and {limit} is 4")
     problems = json.loads(node.run(["ivy", "status", "--json"], check=False).stdout)["problems"]
     assert [text for text in problems if text.startswith("ivy-wind.service: silent: no data for ")]
@@ -206,7 +213,7 @@ def be_silent(site: UpdateSite) -> None:
     assert site.decision(revision) and processes(node, "spectrometer") == before
     node.path("/etc/ivy/spectrometer-calibrates").unlink()
     site.wait_for_log(f"Config revision {revision} for", ": ivy-wind.service sends no data, and did not before")
-    node.path(SENSOR_FILE).write_text("1.5")
+    let_say(node, "wind", "1.5")
     site.wait_for_log("wind sends data again")
     node.wait_for(lambda: node.run(["ivy", "status"], check=False).returncode == 0, 60, "all to be well")
     assert [log for log in site.platform.logs() if "wind is silent" in log] == [said]
@@ -214,7 +221,6 @@ def be_silent(site: UpdateSite) -> None:
 
 def test_a_dead_sensor_blocks_nothing(site: UpdateSite) -> None:
     node = site.node
-    node.path(SENSOR_FILE).write_text("1.5")
     site.accepts("9.1.0", procedures={"rain": {"enabled": False}})
     wait_for_wind(site)
     check_that_nobody_disturbs_a_calibration(site)
@@ -242,7 +248,7 @@ def test_a_dead_sensor_blocks_nothing(site: UpdateSite) -> None:
     assert state_of_wind(node) == "off by config"
     node.wait_for(lambda: node.run(["ivy", "status"], check=False).returncode == 0, 60, "all to be well")
 
-    node.path(SENSOR_FILE).write_text("2.5")
+    let_say(node, "wind", "2.5")
     site.accepts(procedures=ON)
     wait_for_wind(site)
 
