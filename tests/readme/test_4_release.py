@@ -29,7 +29,8 @@ def test_a_node_takes_it(readme: Document, site: Site, roof: Terminal, signers: 
     site.connect_sensor(site.roof)
     roof.run(readme.take("ivy update"), 180)
     site.wait_for_sample(IDENTIFIER, KEY)
-    assert "21.5 °C" in roof.run("systemctl status ivy-thermometer")
+    shown = "systemctl status ivy-thermometer"  # it says so after the sample was added
+    site.roof.wait_for(lambda: "21.5 °C" in roof.run(shown), 20, "what it measures")
     assert KEY in roof.run(readme.take("ivy plot 'temp*' --since -2d"))
 
 
