@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from testbed.bed import Bed, Node
+from testbed.run import PATIENCE
 
 from ivy.types import calls
 from tests.support.installed import STEPS_USERS, unit_property
@@ -238,7 +239,7 @@ def change_without_link(site: UpdateSite, *command: str) -> tuple[float, float]:
     sampling_again = time.time()
     node.wait_for(lambda: time.time() > sampling_again + 1, 5, "some of them")
     site.platform.start()
-    assert by_hand.wait(timeout=400) == 0
+    assert by_hand.wait(timeout=PATIENCE * 100) == 0
     return began, sampling_again + 1
 
 
