@@ -31,7 +31,7 @@ from ivy.utils.updates import admin_files, damaged_config, history, sandbox
 from ivy.utils.updates.releases import Releases
 from ivy.version import Version
 
-_INTERRUPTED = 130
+INTERRUPTED = 130
 _UPDATER = "ivy-updater"
 _SECONDS_TO_END = 60.0
 _WISHES = ("config", "setup", "update", "rollback")
@@ -195,14 +195,24 @@ def _renew_link(text: str) -> None:
     try:
         if not link.is_symlink() and secrets_file.read(link) != text:
             return
-        beside = link.with_name(f".{link.name}.new")
-        beside.unlink(missing_ok=True)
-        beside.symlink_to(Releases().root / "current" / "config" / "config.json")
-        beside.rename(link)
+        make_link()
     except OSError as error:
         print(f"ivy: {link} could not be made the link to the active config: {error}", file=sys.stderr)
     else:
         print(f"{link} is the link to the active config again.")
+
+
+def make_link() -> None:
+    """Let the file in /etc be the link to the active config.
+
+    Raises:
+        OSError: It cannot be made.
+    """
+    link = Path(constants.CONFIG_LINK)
+    beside = link.with_name(f".{link.name}.new")
+    beside.unlink(missing_ok=True)
+    beside.symlink_to(Releases().root / "current" / "config" / "config.json")
+    beside.rename(link)
 
 
 def _perform(config: ForeignConfig, source: Source = "admin", *, wish: Wish) -> int:
@@ -325,7 +335,7 @@ def _say_what_goes_on(offer: Offer, limit: _Limit) -> int:
         print(f"ivy: not decided within {duration(limit.seconds)}. {said}", file=sys.stderr)
         return constants.EXIT_TRY_AGAIN
     print(f"\nInterrupted. {said}", file=sys.stderr)
-    return _INTERRUPTED
+    return INTERRUPTED
 
 
 def require_admin(*, is_hold: bool = False) -> None:

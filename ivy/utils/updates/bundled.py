@@ -123,6 +123,17 @@ def _put_in_place(
     releases.put_in_place(version)
 
 
+def new_config(release: Path, version: Version) -> str:
+    """The text of the config that a new node begins with: without a backend, and with its host's name.
+
+    Raises:
+        OSError: The release has no template.
+    """
+    template = (release / "config" / "config.template.json").read_text(encoding="utf-8")
+    own_name = {"system_identifier": socket.gethostname()}
+    return _with(ForeignConfig.load_from_string(template), {**own_name, "software_version": str(version)})
+
+
 def remember(config: ForeignConfig) -> None:
     """Let `ivy rollback` lead back to what ran before, and the updater keep its release."""
     with history.update() as past:
@@ -155,9 +166,7 @@ def _choose_config(bundled: Path, version: Version, releases: Releases) -> tuple
         return before.parent, _carried_over(releases.read(before), before, version)
     in_use = next((config for config in configs if config.is_file()), None)
     if in_use is None:
-        template = (bundled / "config" / "config.template.json").read_text(encoding="utf-8")
-        own_name = {"system_identifier": socket.gethostname()}
-        return None, _with(ForeignConfig.load_from_string(template), {**own_name, "software_version": str(version)})
+        return None, new_config(bundled, version)
     old = in_use.parent
     if old.parent.name == version.as_identifier():
         return old, releases.read(in_use)  # its own: as it is, right or wrong
