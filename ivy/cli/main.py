@@ -14,7 +14,7 @@ from ivy import constants
 from ivy.cli import output
 from ivy.utils.host import rights
 
-INTERNAL = ("report-exit", "install", "call", "check-updater", "salvage", "link", "tell")
+INTERNAL = ("report-exit", "install", "call", "check-updater", "salvage", "link", "tell", "report-registration")
 """Commands of units and package scripts, which are not listed."""
 
 _UNKNOWN = re.compile(
@@ -23,6 +23,9 @@ _UNKNOWN = re.compile(
 """What the parser says of one."""
 
 _TIMES = "2026-11-20, 2026-11-20T14:30 (UTC) or -2h"
+
+CARD = "/boot/firmware"
+"""Where the partition is that any desk can write, on a Raspberry Pi."""
 
 _READER_GONE = 128 + signal.SIGPIPE
 """As a shell has it of programs that know nothing of this."""
@@ -295,6 +298,14 @@ def _add_update_commands(commands: Any) -> None:
     text = "a dead board's card, instead of a file"
     arrive.add_argument("--from", metavar="DIRECTORY", dest="card", help=text)
     arrive.add_argument("--yes", action="store_true", help="even if this node has another name, and sends")
+    text = "take in the files that somebody wrote onto the card at a desk"
+    take_in = _add(commands, "take-in", "first_boot.command:run", text)
+    take_in.add_argument("--files-only", action="store_true", help="of ivy.json only the name of the host")
+    take_in.add_argument("directory", metavar="DIRECTORY", nargs="?", default=CARD, help=f"default: {CARD}")
+    text = "let a cloned card be new: no name, secrets, queue, archive"
+    forget = _add(commands, "forget-node", "forget:run", text)
+    forget.add_argument("--machine", action="store_true", help="another number, name and SSH keys at the next boot")
+    forget.add_argument("--yes", action="store_true", help="do not ask")
     text = "show versions on disk, and what became of offers"
     releases = _add(commands, "releases", "releases:show", text)  # all that it reads is root's
     releases.add_argument("--json", action="store_true", help="print JSON")
@@ -340,3 +351,6 @@ def _add_internal_commands(commands: Any) -> None:
     tell = commands.add_parser("tell", description="Queue a warning for the operator, with details from stdin.")
     tell.add_argument("subject", metavar="TEXT")
     tell.set_defaults(work="internal:tell", only_reads=True)
+    report = commands.add_parser("report-registration", description="Say on the card how the registration ended.")
+    report.add_argument("directory", metavar="DIRECTORY")
+    report.set_defaults(work="first_boot.command:report_registration", only_reads=False)

@@ -1,0 +1,1 @@
+"""`ivy take-in`: what somebody wrote onto a card at a desk becomes the node's."""

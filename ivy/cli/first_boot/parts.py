@@ -1,0 +1,145 @@
+"""The files of a card that are taken in at once, all but `ivy.json`: what each must be, and where it gets to."""
+
+import re
+import ssl
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from ivy import files
+from ivy.cli.first_boot import texts
+from ivy.cli.first_boot.texts import Mistake
+from ivy.cli.first_boot.wishes import FILE
+from ivy.utils.updates import signers
+
+_FOR_ROOT, _FOR_ALL = 0o600, 0o644
+PATTERNS = ("*.nmconnection", "*.network", "authorized_keys", "allowed_signers", "ca.crt")
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
+_SECTION = re.compile(r"\[[^\]\[]+\]")
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What is to become of a file."""
+
+    target: Path
+    content: bytes
+    mode: int
+    use: str
+    """In words, for whoever has written it."""
+
+
+def found(card: Path) -> list[Path]:
+    """The files of a card that are for this."""
+    return [path for pattern in PATTERNS for path in _visible(card, pattern)]
+
+
+def misnamed(card: Path) -> Iterator[tuple[str, Mistake]]:
+    """Files whose names only look right at a desk: Windows hides the end of a name, and Notepad adds one."""
+    for pattern in (FILE, *PATTERNS):
+        for path in _visible(card, f"{pattern}.txt"):
+            yield path.name, Mistake("has .txt at its end, which Windows hides", f"rename it to {path.name[:-4]}")
+
+
+def _visible(card: Path, pattern: str) -> list[Path]:
+    """But for what macOS writes beside each file."""
+    return sorted(path for path in card.glob(pattern) if not path.name.startswith("."))
+
+
+def read(path: Path, root: Path) -> Taken:
+    """Look at a file.
+
+    Args:
+        path: The file.
+        root: Below which the node's files are.
+
+    Raises:
+        Mistake: It cannot be taken in.
+    """
+    if not _NAME.fullmatch(path.name):
+        raise Mistake("has a name that cannot be used", "letters, digits, . _ and - may stand in it")
+    content = texts.read(path)
+    if path.name == "ca.crt":
+        return _authority(content, root)
+    text = texts.text_of(content)
+    if path.name == "authorized_keys":
+        return _keys(text, root)
+    if path.name == "allowed_signers":
+        return _signers(text, root)
+    return _network(path.name, text, root)
+
+
+def put(taken: Taken) -> None:
+    """Let a file be in its place, durably. May be done twice.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    taken.target.parent.mkdir(mode=0o700 if taken.mode == _FOR_ROOT else 0o755, parents=True, exist_ok=True)
+    files.write_atomically(taken.target, taken.content, mode=taken.mode)
+
+
+def _network(name: str, text: str, root: Path) -> Taken:
+    sections = _sections(text)
+    if name.endswith(".network"):
+        if "Match" not in sections:
+            raise Mistake("has no section [Match]", "see systemd.network(5)")
+        if not (root / "etc/systemd/system/multi-user.target.wants/systemd-networkd.service").is_symlink():
+            remedy = "write a *.nmconnection, or let it run: systemctl enable systemd-networkd"
+            raise Mistake("systemd-networkd, which it is for, does not run on this node", remedy)
+        # Of several files that match the first one counts, and what comes with a distribution is 80-….
+        first = name if name[0].isdigit() else f"10-{name}"
+        return Taken(
+            root / "etc/systemd/network" / first, text.encode(), _FOR_ALL, "a network of systemd-networkd's"
+        )
+    if "connection" not in sections:
+        raise Mistake("has no section [connection]", "see nm-settings-keyfile(5)")
+    if not (root / "usr/sbin/NetworkManager").exists():
+        raise Mistake("NetworkManager, which it is for, is not installed on this node", "write a *.network")
+    place = root / "etc/NetworkManager/system-connections" / name
+    return Taken(place, text.encode(), _FOR_ROOT, "a connection of NetworkManager's")
+
+
+def _sections(text: str) -> set[str]:
+    """The sections of an INI file, each line of which must be of that form. Of values nothing is said."""
+    names = set[str]()
+    for number, line in enumerate(map(str.strip, text.splitlines()), start=1):
+        if _SECTION.fullmatch(line):
+            names.add(line[1:-1])
+        elif line and line[0] not in "#;" and ("=" not in line or not names):
+            raise Mistake(f"line {number}: is neither [section] nor name=value", "correct this line")
+    return names
+
+
+def _keys(text: str, root: Path) -> Taken:
+    """Those that there are stay: nobody is locked out."""
+    for number, is_key in signers.lines_with_a_key(text.encode()).items():
+        if not is_key:
+            raise Mistake(f"line {number}: holds no public key", "a line of a .pub file, as ssh-keygen has made it")
+    if "PRIVATE KEY" in text:
+        raise Mistake("holds a private key, which nobody else may ever see", "take the file beside it, *.pub")
+    target = root / "root/.ssh/authorized_keys"
+    known = target.read_text(encoding="utf-8", errors="surrogateescape") if target.is_file() else ""
+    known = known if not known or known.endswith("\n") else f"{known}\n"
+    added = [line for line in text.splitlines() if line.strip() and line not in known.splitlines()]
+    content = known + "".join(f"{line}\n" for line in added)
+    return Taken(target, content.encode(errors="surrogateescape"), _FOR_ROOT, "may log in as root, by SSH")
+
+
+def _signers(text: str, root: Path) -> Taken:
+    for number, is_key in signers.lines_with_a_key(text.encode()).items():
+        if not is_key:
+            raise Mistake(f"line {number}: holds no public key", 'NAME namespaces="git" ssh-ed25519 AAAA…')
+    return Taken(root / "etc/ivy/allowed_signers", text.encode(), _FOR_ALL, "may sign versions")
+
+
+def _authority(content: bytes, root: Path) -> Taken:
+    """As text; Windows exports the other form."""
+    text = ssl.DER_cert_to_PEM_cert(content) if content.startswith(b"\x30\x82") else texts.text_of(content)
+    if "PRIVATE KEY" in text:
+        raise Mistake("holds a private key", "only the authority's certificate belongs here")
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=text)
+    except (ssl.SSLError, ValueError):
+        raise Mistake("is not a certificate", "PEM (-----BEGIN CERTIFICATE-----) or DER; copy it again") from None
+    return Taken(root / "etc/ivy/ca.crt", text.encode(), _FOR_ALL, 'for "ca_file": "/etc/ivy/ca.crt"')
