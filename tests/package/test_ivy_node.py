@@ -8,7 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from ivy.types.config import NodeConfig
+from ivy import constants
+from ivy.cli import main
+from ivy.cli.first_boot import host_name, parts, report, wishes
+from ivy.types.config import Config, NodeConfig
 
 PROJECT = Path(__file__).parents[2]
 PARTS = PROJECT / "packaging" / "ivy-node"
@@ -256,6 +259,80 @@ def test_what_is_meant_for_services_is_not_for_its_unit() -> None:
     assert shared - own == {"05-mounts.conf"}
     for path in (PARTS / "ivy-lost.service.d").iterdir():
         assert all(line.startswith("#") for line in path.read_text().splitlines())
+
+
+FIRST = ("ivy-first-boot", "ivy-first-config")
+
+
+@pytest.mark.parametrize("name", FIRST)
+def test_who_takes_in_a_card_has_a_sandbox_of_its_own_and_is_not_watched(name: str) -> None:
+    drop_ins = PARTS / f"{name}.service.d"
+    assert {path.name for path in drop_ins.iterdir()} == {
+        "06-owners.conf",
+        "10-sandbox.conf",
+        "20-supervision.conf",
+    }
+    for each in ("06-owners", "20-supervision"):
+        assert settings(drop_ins / f"{each}.conf") == {}
+    rules = (PROJECT / "debian" / "rules").read_text()
+    assert f" {name}.service" in rules.partition("--package=ivy-node")[2]
+
+
+def test_who_tries_the_config_of_a_card_is_in_the_updaters_sandbox_and_writes_the_card() -> None:
+    own = settings(PARTS / "ivy-first-config.service.d" / "10-sandbox.conf")
+    updater = settings(PROJECT / "units" / "ivy-updater.service.d" / "10-sandbox.conf")
+    assert own.pop("ReadWritePaths") == [*updater.pop("ReadWritePaths"), f"-{main.CARD}"]
+    assert own == updater
+
+
+def test_a_card_is_looked_at_where_there_is_a_file_or_a_host_without_a_name() -> None:
+    unit = settings(PARTS / "ivy-first-boot.service")
+    wanted = {f"|{main.CARD}/{pattern}*" for pattern in (wishes.FILE, *parts.PATTERNS)}
+    assert set(unit["ConditionPathExistsGlob"]) == wanted
+    assert unit["ConditionHost"] == [f"|{name}" for name in host_name.BY_DEFAULT]
+    assert unit["ExecStart"] == [f"/usr/bin/ivy take-in --files-only {main.CARD}"]
+    assert {"network-pre.target", "ivy.target"} <= set(unit["Before"][0].split())
+    assert unit["SuccessExitStatus"] == [str(constants.EXIT_CONFIG_ERROR)], (
+        "else it fails, and the machine is degraded"
+    )
+
+
+def test_a_config_is_tried_when_the_services_run_and_holds_nobody_up() -> None:
+    unit = settings(PARTS / "ivy-first-config.service")
+    assert unit["ConditionPathExists"] == [f"{main.CARD}/{wishes.FILE}"]
+    assert unit["ExecStart"] == [f"/usr/bin/ivy take-in {main.CARD}"]
+    assert unit["After"] == ["ivy.target ivy-first-boot.service"] and unit["Type"] == ["exec"]
+    assert unit["RestartForceExitStatus"] == [str(constants.EXIT_TRY_AGAIN)] and "Restart" not in unit
+    assert settings(PARTS / "registration.conf")["ExecStopPost"] == [
+        f"-/usr/bin/ivy report-registration {main.CARD}"
+    ]
+    notes = {settings(PARTS / f"{name}.service")["RuntimeDirectory"][0] for name in FIRST}
+    assert notes == {report.NOTES_DIR.name}
+
+
+def test_the_readme_shows_what_is_taken_in() -> None:
+    section = (PROJECT / "README.md").read_text().partition("## A card to flash\n")[2].partition("\n## ")[0]
+    shown = [
+        wishes.parse(text.replace("/etc/ivy/ca.crt", "/etc/hostname"))
+        for text in re.findall(r"(?ms)^```\n(.*?)^```", section)
+    ]
+    assert [(each.host_name, set(each.sections)) for each in shown] == [
+        ("roof-7", set()),
+        (None, {"general", "backend"}),
+    ]
+    for each in shown[1:]:
+        Config.model_validate(
+            {**Config.load_template().model_dump(mode="json"), "backend": each.sections["backend"]}
+        )
+    assert {pattern for pattern in parts.PATTERNS if f"| `{pattern}`" in section} == set(parts.PATTERNS)
+
+
+def settings(path: Path) -> dict[str, list[str]]:
+    """All settings of a unit file, each with its values in the order in which they stand."""
+    found: dict[str, list[str]] = {}
+    for name, value in re.findall(r"^(\w+)=(.*)$", path.read_text(), re.MULTILINE):
+        found.setdefault(name, []).append(value)
+    return found
 
 
 def test_it_names_no_unit_that_a_release_could_bring() -> None:
