@@ -13,6 +13,8 @@ NOT_TRIED = {
     "packaging/test --suite forky upgrade": "by hand, for the same reason",
     "packaging/demo --keep": "all but the end is the demo that is tried",
     "ivy plot": "a name; with arguments it is tried",
+    "ivy take-in DIRECTORY": "by tests/node/test_first_boot.py, as its units call it",
+    "ivy forget-node": "by tests/node/test_first_boot.py: the nodes here are needed",
     "ivy setup --provision-key KEY --provision-secret-file FILE": "by tests/broker/test_registration.py",
 }
 
