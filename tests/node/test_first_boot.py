@@ -200,3 +200,21 @@ def test_a_power_cut_while_it_is_tried_costs_nothing(
     wait_for_report(node, "ivy.json: the config of this node")
     assert [path.name for path in place.iterdir()] == ["ivy-report.txt"]
     recorder.wait_for_element("measurements", SECONDS, "a sample", "random_walk_position")
+
+
+@pytest.mark.thorough
+def test_a_config_that_is_not_kept_for_want_of_a_platform_is_tried_again(
+    card: Callable[[str], Node], broker: Broker, recorder: Recorder
+) -> None:
+    node = card("ivy-node")
+    broker.stop()
+    limits = {"seconds_of_probation": 2, "max_seconds_of_probation": 3}
+    write_config(node, {**read_config(node), "updater": {**UPDATER, **limits}})
+    place = write(node, ivy__json=tenta(broker))
+    node.boot()
+    said = wait_for_report(node, "what ran before runs again")
+    assert "no connection" in said and "It is left here" in said and "All is well." not in said
+    assert (place / "ivy.json").exists() and read_config(node).get("backend") is None
+    broker.start()
+    wait_for_report(node, "ivy.json: the config of this node")
+    recorder.wait_for_element("measurements", SECONDS, "a sample", "random_walk_position")
