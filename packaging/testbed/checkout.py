@@ -2,9 +2,12 @@
 
 import contextlib
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 
 import locking
@@ -14,6 +17,29 @@ from testbed.run import BedError, run
 
 NOT_SOURCE = {".git", "dist"}
 WHEELS = "wheels"
+
+
+@dataclass(frozen=True)
+class Release:
+    """What the topmost entry of debian/changelog says; the version without its epoch, as in the names of files."""
+
+    package: str
+    version: str
+    date: int  # Unix seconds, for SOURCE_DATE_EPOCH
+
+    @property
+    def tree(self) -> str:
+        return f"{self.package}-{self.version}"
+
+    @classmethod
+    def read(cls, changelog: Path) -> "Release":
+        text = changelog.read_text() if changelog.exists() else ""
+        title = re.match(r"(\S+) \(([^)]+)\)", text)
+        trailer = re.search(r"(?m)^ -- .*>  (.+)$", text)
+        if not title or not trailer:
+            raise BedError(f"{changelog} does not begin with a release", "See man deb-changelog.")
+        date = int(parsedate_to_datetime(trailer.group(1)).timestamp())
+        return cls(title.group(1), title.group(2).split(":")[-1], date)
 
 
 def copy_source(target: Path, epoch: int, wheels: Iterable[Path] = ()) -> None:

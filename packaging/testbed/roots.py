@@ -152,6 +152,11 @@ def lint_root() -> Path:
     return _cached(Recipe("lint", ("lintian",), (ADD_BUILDER,)))
 
 
+def tools_root(packages: tuple[str, ...]) -> Path:
+    """Where Debian's tools run that a machine may have in another version."""
+    return _cached(Recipe("tools", packages))
+
+
 def upgrade_layer(to: str) -> Path:
     """A layer upon the usual `node_root`: all packages that a node with ivy wants for an upgrade to a Debian."""
     base = node_root(SUITE)
@@ -193,10 +198,10 @@ def dependencies() -> list[str]:
 
 def _source(of: str) -> str:
     """A line of sources.list(5)."""
-    return f"deb {_mirror()} {of} main"
+    return f"deb {mirror()} {of} main"
 
 
-def _mirror() -> str:
+def mirror() -> str:
     """A URL, perhaps after options in brackets."""
     return os.environ.get("IVY_DEBIAN_MIRROR", "http://deb.debian.org/debian")
 
@@ -264,7 +269,7 @@ def _cached(recipe: Recipe) -> Path:
 
 
 def _make(recipe: Recipe) -> None:
-    progress(f"making the {recipe.kind} root of {recipe.suite} from {_mirror()} (once; about a minute)")
+    progress(f"making the {recipe.kind} root of {recipe.suite} from {mirror()} (once; about a minute)")
     began = time.monotonic()
     beside = recipe.path.with_name(f".{recipe.path.name}.new")
     remove_tree(beside)
@@ -287,7 +292,7 @@ def _mmdebstrap(recipe: Recipe, target: Path) -> None:
         "IVY_DEBIAN_MIRROR=http://mirror.example/debian, with options of sources.list(5) before it if it needs any."
     )
     # (Of a mere URL it finds out itself which keys are the right ones.)
-    source = _source(recipe.suite) if _mirror().startswith("[") else _mirror()
+    source = _source(recipe.suite) if mirror().startswith("[") else mirror()
     command = ["mmdebstrap", *options, include, *hooks, recipe.suite, str(target), source]
     run(command, timeout=1200, log=log, hint=hint)
 
