@@ -77,7 +77,7 @@ def wait_for_reboot(node: Node) -> None:
 
 def test_its_settings_are_in_force(appliance: Node) -> None:
     manager = appliance.run(["systemctl", "show", "--property=RuntimeWatchdogUSec,RebootWatchdogUSec"]).stdout
-    assert manager.split() == ["RuntimeWatchdogUSec=1min", "RebootWatchdogUSec=10min"]
+    assert manager.split() == ["RuntimeWatchdogUSec=5min", "RebootWatchdogUSec=10min"]
     for file, setting in (
         ("system.conf", "CrashAction=reboot"),
         ("journald.conf", "SystemMaxUse=200M"),
