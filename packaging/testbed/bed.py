@@ -11,7 +11,7 @@ A bed outlives the process that made it, unless it is used as a context manager.
 
 import contextlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -20,9 +20,11 @@ from testbed import network, overlay, roots
 from testbed.network import Subnet, choose_subnet, locked
 from testbed.node import RECORD, Node, Snapshot
 from testbed.run import BedError
-from testbed.tools import STATE, ensure_tools, why_not
+from testbed.tools import STATE, VM_PACKAGES, ensure_tools, why_not
+from testbed.vm import RECORD as MACHINE_RECORD
+from testbed.vm import Machine
 
-__all__ = ["Bed", "BedError", "Node", "Snapshot", "ensure_tools", "existing_beds", "why_not"]
+__all__ = ["Bed", "BedError", "Machine", "Node", "Snapshot", "ensure_tools", "existing_beds", "why_not"]
 
 INOTIFY_INSTANCES = Path("/proc/sys/fs/inotify/max_user_instances")
 MANY = 8192
@@ -73,6 +75,12 @@ class Bed:
         nodes = [Node(self.name, self._subnet, record.parent) for record in records]
         return {node.name: node for node in sorted(nodes, key=lambda node: node.index)}
 
+    @property
+    def machines(self) -> dict[str, Machine]:
+        """All machines with a kernel of their own, by name, with power or without."""
+        records = sorted(self.directory.glob(f"machines/*/{MACHINE_RECORD}"))
+        return {record.parent.name: Machine(self._subnet, record.parent) for record in records}
+
     def up(self) -> None:
         """The bridge; nodes come one by one. Nothing happens if it is there already."""
         ensure_tools()
@@ -90,6 +98,8 @@ class Bed:
             return
         for directory in self.directory.glob("nodes/*"):
             self._remove_node(directory)
+        for machine in self.machines.values():
+            machine.destroy()
         with locked(STATE.parent):
             if self.exists():
                 self._subnet.down()
@@ -106,6 +116,21 @@ class Bed:
         with locked(STATE.parent):
             return Node.create(self.name, self._subnet, directory, layers, self._free_index())
 
+    def machine(self, name: str, image: Path, files: Mapping[str, bytes]) -> Machine:
+        """A new machine with a kernel of its own, not booted; see `Machine.insert_card`."""
+        directory = self.directory / "machines" / _check_name("machine", name)
+        ensure_tools(VM_PACKAGES)
+        if directory.exists():
+            raise BedError(f"there is a machine {name} already", "Choose another name.")
+        with locked(STATE.parent):
+            machine = Machine.create(self._subnet, directory, self._free_index())
+        try:
+            machine.insert_card(image, files)
+        except BaseException:
+            machine.destroy()
+            raise
+        return machine
+
     def _existing(self, directory: Path, base: Snapshot | None) -> Node:
         node = Node(self.name, self._subnet, directory)
         if base is not None and node.layers != base.layers:
@@ -119,7 +144,7 @@ class Bed:
             overlay.remove_tree(directory)  # what an interrupted `node()` left
 
     def _free_index(self) -> int:
-        taken = {node.index for node in self.nodes.values()}
+        taken = {node.index for node in self.nodes.values()} | {machine.index for machine in self.machines.values()}
         free = (index for index in range(1, network.MOST_NODES + 1) if index not in taken)
         if (index := next(free, None)) is None:
             raise BedError(f"the bed {self.name} is full", f"A bed takes {network.MOST_NODES} nodes.")

@@ -7,12 +7,13 @@ import argparse
 import contextlib
 import os
 import signal
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeAlias
 
-from testbed.bed import Bed, BedError, Node, existing_beds, why_not
+from testbed.bed import Bed, BedError, Machine, Node, existing_beds, why_not
 from testbed.broker import OPERATOR, Broker, sensor_of
 from testbed.git_server import GitServer, map_hosts
 from testbed.package_index import PackageIndex
@@ -27,6 +28,7 @@ REPOSITORY = "you/ivy"
 THINGSBOARD_PORT = 1884  # beside a broker
 BOOTING_AT_ONCE = 4
 ABOUT = "Real systemd nodes (Debian 13, or another) in containers: try a fleet before touching a roof."
+VM = "a machine with a kernel of its own, from the image of a card, under qemu"
 MORE = """\
 The nodes outlive the command; `testbed down` removes them without a trace.
 IVY_TESTBED=NAME selects one of several beds that know nothing of each other (default: ivy).
@@ -88,9 +90,33 @@ def _parser() -> argparse.ArgumentParser:
     platform = add(_platform, "run a strict stand-in for a platform, for one node, until Ctrl-C")
     platform.add_argument("platform", choices=["thingsboard"])
     platform.add_argument("node", metavar="NODE", nargs="?", default="n1", help="its name is its access token")
+    _add_vm(commands.add_parser("vm", help=VM, description=VM))
     add(_list, "list the nodes")
     add(_down, "remove all nodes, their disks and their network")
     return parser
+
+
+def _add_vm(parser: argparse.ArgumentParser) -> None:
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    def add(command: Command, help: str) -> argparse.ArgumentParser:
+        added: argparse.ArgumentParser = commands.add_parser(command.__name__[4:], help=help, description=help)
+        added.set_defaults(command=command)
+        added.add_argument("machine", metavar="MACHINE")
+        return added
+
+    up = add(_vm_up, "boot a machine; one that is new gets a card")
+    up.add_argument("--image", type=Path, help="of its card; default: what packaging/image --board generic made")
+    up.add_argument("--put", metavar="FILE", type=Path, action="append", default=[], help="on the FAT of its card")
+    up.add_argument("--snapshot", metavar="NAME", help="go on where it was at `vm save`")
+    execute = add(_vm_exec, "run a program in it")
+    execute.add_argument("program", metavar="CMD")
+    execute.add_argument("argv", metavar="ARGUMENT", nargs=argparse.REMAINDER)
+    add(_vm_cut, "power cut: what its kernel had not written is lost")
+    add(_vm_logs, "show what its console said")
+    save = add(_vm_save, "keep memory and disk as they are now")
+    save.add_argument("snapshot", metavar="NAME")
+    add(_vm_watchdog, "freeze PID 1, wait until the watchdog bites and the machine is back, and print the times")
 
 
 def _add_node(parser: argparse.ArgumentParser) -> None:
@@ -216,6 +242,57 @@ def _until_interrupted(what: str) -> int:
     with contextlib.suppress(KeyboardInterrupt):
         signal.pause()
     return 0
+
+
+def _vm_up(bed: Bed, options: argparse.Namespace) -> int:
+    bed.up()
+    machine = bed.machines.get(options.machine)
+    if machine is None:
+        image = options.image or next(iter(sorted((PROJECT / "dist").glob("ivy-*-generic.img.xz"))), None)
+        if image is None:
+            raise BedError("there is no image", "Make one: packaging/image --board generic")
+        files = {path.name: path.read_bytes() for path in options.put}
+        machine = bed.machine(options.machine, image, files)
+    machine.boot(options.snapshot)
+    print(f"{machine.name}\t{machine.address}")
+    return 0
+
+
+def _vm_exec(bed: Bed, options: argparse.Namespace) -> int:
+    _find_machine(bed, options).become([options.program, *options.argv])
+
+
+def _vm_cut(bed: Bed, options: argparse.Namespace) -> int:
+    _find_machine(bed, options).cut()
+    return 0
+
+
+def _vm_logs(bed: Bed, options: argparse.Namespace) -> int:
+    print(_find_machine(bed, options).console.read_text(errors="replace"), end="")
+    return 0
+
+
+def _vm_save(bed: Bed, options: argparse.Namespace) -> int:
+    _find_machine(bed, options).save(options.snapshot)
+    return 0
+
+
+def _vm_watchdog(bed: Bed, options: argparse.Namespace) -> int:
+    machine = _find_machine(bed, options)
+    before, began = machine.boot_id(), time.monotonic()
+    event = machine.freeze_until_reset()
+    progress(f"{event} after {time.monotonic() - began:.0f} s")
+    machine.wait_booted(but_not=before)
+    progress(f"booted again after {time.monotonic() - began:.0f} s")
+    return 0
+
+
+def _find_machine(bed: Bed, options: argparse.Namespace) -> Machine:
+    machines = bed.machines if bed.exists() else {}
+    if options.machine not in machines:
+        there = f"There are: {', '.join(machines)}." if machines else "Make one: testbed vm up m1"
+        raise BedError(f"there is no machine {options.machine} in the bed {bed.name}", there)
+    return machines[options.machine]
 
 
 def _down(bed: Bed, options: argparse.Namespace) -> int:

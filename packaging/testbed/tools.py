@@ -31,6 +31,14 @@ PACKAGES = {
     "setpriv": "util-linux",
     "setsid": "util-linux",
 }
+# For machines with a kernel of their own, see vm.py.
+VM_PACKAGES = {
+    "mcopy": "mtools",
+    "qemu-img": "qemu-utils",
+    "qemu-system-x86_64": "qemu-system-x86 ovmf",
+    "ssh": "openssh-client",
+    "xz": "xz-utils",
+}
 SERVICES = {"lighttpd", "mosquitto"}  # each bed starts servers of its own; Debian's would only take the ports
 NAMESPACES = ["--mount", "--net", "--pid", "--ipc", "--uts", "--cgroup", "--fork"]
 PRIVILEGED = "In a container, it must be a privileged one; or use a virtual machine."
@@ -50,7 +58,8 @@ def why_not() -> str | None:
 
 def ensure_tools(programs: Iterable[str] = PACKAGES) -> None:
     """Install what is missing."""
-    packages = sorted({PACKAGES[program] for program in _missing(programs)})
+    known = PACKAGES | VM_PACKAGES
+    packages = sorted({package for program in _missing(programs) for package in known[program].split()})
     if packages:
         _install(packages)
     if not any(Path("/usr/share/keyrings").glob("debian-archive-trixie-stable.*")):
