@@ -66,14 +66,6 @@ PasswordAuthentication no
 KbdInteractiveAuthentication no
 PermitRootLogin prohibit-password
 """
-# A drop-in for Debian's own unit, which does it at the first boot only: after a power cut then, keys may be empty.
-HOST_KEYS = """\
-[Unit]
-ConditionFirstBoot=
-
-[Service]
-ExecStartPost=/usr/bin/sync --file-system /etc/ssh
-"""
 APT = """\
 // A card has little room.
 APT::Install-Recommends "false";
@@ -121,7 +113,6 @@ def files(card: Layout) -> dict[str, str]:
         "etc/hosts": f"{roots.HOSTS}127.0.1.1 {HOST_NAME}\n",
         "etc/repart.d/50-data.conf": layout.repart_definition(),
         "etc/ssh/sshd_config.d/ivy-image.conf": SSH,
-        "etc/systemd/system/sshd-keygen.service.d/each-boot.conf": HOST_KEYS,
     }
     if card.board.boots_by_grub:
         written[f"{layout.BOOT_MOUNT[1:]}/EFI/debian/grub.cfg"] = layout.grub_config(card)
