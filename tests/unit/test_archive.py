@@ -73,7 +73,7 @@ SAMPLE = '"{""variant"":""data"",""data"":{}}"'
         '1.5,"{""variant"":""da',
         '1.5,"',
         "1",
-        "\0\0\0",
+        "\0\0\0a",
         "\udcff",
         f"1e300,{BODY}",
         f"nan,{BODY}",
@@ -109,6 +109,27 @@ def test_a_line_that_lost_only_its_end_is_read(path: Path) -> None:
     path.write_bytes(path.read_bytes().removesuffix(b"\n"))
     append(path, 2)
     assert [item.timestamp for item in archive.read(str(path))] == [1, 2]
+
+
+@pytest.mark.parametrize("torn", ["", '2,"{""va', archive.line(2, BODY)])
+def test_a_file_that_ends_with_nuls_loses_them(path: Path, torn: str) -> None:
+    """A file system may store the size of a file before its content. If the power fails then, there are NULs."""
+    append(path, 1)
+    with path.open("a") as file:
+        file.write(torn + "\0" * 4000)
+    append(path, 3)
+    append(path, 4)
+    assert b"\0" not in path.read_bytes()
+    with path.open(newline="") as file:
+        whole = [row for row in csv.reader(file) if row[1:] == [BODY]]
+    assert [row[0] for row in whole] == (["1", "2", "3", "4"] if torn.endswith("\n") else ["1", "3", "4"])
+
+
+def test_a_file_of_nothing_but_nuls_gets_a_header(path: Path) -> None:
+    path.parent.mkdir()
+    path.write_bytes(bytes(4096))
+    append(path, 1)
+    assert path.read_text() == archive.HEADER + archive.line(1, BODY)
 
 
 @pytest.mark.parametrize("torn", ["", "timest"])

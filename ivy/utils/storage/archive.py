@@ -125,18 +125,34 @@ def _open_for_append(path: str) -> int:
 
 
 def _missing_start(descriptor: int, size_before: int) -> str:
-    """What must come before a new line: the header of a new file, the end of a line torn by a power cut."""
+    """What must come before a new line: the header of a new file, the end of a line torn by a power cut.
+
+    NULs that the file ends with are removed.
+    """
     size = os.fstat(descriptor).st_size
     if size == 0:
         return HEADER
     if size == size_before:  # nobody else has written meanwhile
         return ""
+    if os.pread(descriptor, 1, size - 1) == b"\0" and (size := _cut_nuls(descriptor, size)) == 0:
+        return HEADER
     if os.pread(descriptor, 1, size - 1) == b"\n":
         return ""
     begin = max(0, size - LONGEST_LINE)
     torn = os.pread(descriptor, size - begin, begin).rpartition(b"\n")[2]
     # Whoever reads the file as CSV would take all that follows for the text of a field that nobody ends.
     return '"\n' if torn.count(b'"') % 2 else "\n"
+
+
+def _cut_nuls(descriptor: int, size: int) -> int:
+    """Shorten a file by the NULs that it ends with: its size was on the disk, but not its content.
+
+    Returns: Its size now.
+    """
+    begin = max(0, size - LONGEST_LINE)
+    size = begin + len(os.pread(descriptor, size - begin, begin).rstrip(b"\0"))
+    os.ftruncate(descriptor, size)
+    return size
 
 
 def _write_whole(descriptor: int, text: str) -> int:
