@@ -6,6 +6,7 @@ Only words and exit statuses are made here; everything else is `testbed.bed`.
 import argparse
 import contextlib
 import os
+import re
 import signal
 import time
 from collections.abc import Callable, Sequence
@@ -27,6 +28,7 @@ PASSWORD = "testbed"
 REPOSITORY = "you/ivy"
 THINGSBOARD_PORT = 1884  # beside a broker
 BOOTING_AT_ONCE = 4
+RANGE = re.compile(r"\d+:\d+")
 ABOUT = "Real systemd nodes (Debian 13, or another) in containers: try a fleet before touching a roof."
 VM = "a machine with a kernel of its own, from the image of a card, under qemu"
 MORE = """\
@@ -76,7 +78,22 @@ def _parser() -> argparse.ArgumentParser:
     _add_node(copy := add(_copy, "copy a file or a directory into a node"))
     copy.add_argument("source", metavar="SOURCE")
     copy.add_argument("inside", metavar="INSIDE")
-    _add_node(add(_cut, "power cut: everything in the node dies at once, the disk keeps what was written"))
+    cut = add(_cut, "power cut: everything in the node dies at once, the disk keeps what was written")
+    cut.add_argument(
+        "--forget", action="store_true", help="but for a share of what was not flushed; see the command disk"
+    )
+    cut.add_argument("--seed", metavar="N", type=int, help="the same share of the same writes; printed each time")
+    _add_node(cut)
+    _add_node(disk := add(_disk, "give a node a disk that can forget what was not flushed, or let that fall ill"))
+    disk.add_argument(
+        "state",
+        choices=["forgetful", "bad", "read-only", "healthy"],
+        help="forgetful: powers the node off and copies it to such a disk, which all others here are for. "
+        "bad: bad sectors. read-only: writes fail. healthy: neither.",
+    )
+    place = "what is bad: a file of the node's, or bytes of its disk"
+    disk.add_argument("place", metavar="FILE|START:LENGTH", nargs="?", help=place)
+    disk.add_argument("--on", choices=["read", "write"], help="what fails there; default: both")
     _add_node(add(_boot, "boot a node again"))
     _add_node(link := add(_link, "plug a node's network cable in (up) or out (down)"))
     link.add_argument("state", choices=["down", "up"])
@@ -171,7 +188,33 @@ def _copy(bed: Bed, options: argparse.Namespace) -> int:
 
 
 def _cut(bed: Bed, options: argparse.Namespace) -> int:
-    _find(bed, options).cut()
+    node = _find(bed, options)
+    if options.forget:
+        seed, fate = node.forget(options.seed)
+        of_them = f"{fate.landed} landed, {fate.torn} of them torn"
+        print(f"seed {seed}: of {fate.unflushed} writes that were not flushed, {of_them}")
+    else:
+        node.cut()
+    return 0
+
+
+def _disk(bed: Bed, options: argparse.Namespace) -> int:
+    node = _find(bed, options)
+    how = {"reads": options.on != "write", "writes": options.on != "read"}
+    match options.state, options.place:
+        case "forgetful", None:
+            node.be_forgetful()
+        case "read-only", None:
+            node.disk.be_read_only()
+        case "healthy", None:
+            node.disk.heal()
+        case "bad", str(place) if place.startswith("/"):
+            node.break_file(place, **how)
+        case "bad", str(place) if RANGE.fullmatch(place):
+            start, length = map(int, place.split(":"))
+            node.disk.break_sectors([(start, length)], **how)
+        case _:
+            raise BedError("a place is told for what is bad, and for nothing else", "See testbed disk --help")
     return 0
 
 

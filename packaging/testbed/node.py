@@ -14,6 +14,8 @@ from typing import Any, NoReturn, TypeVar
 
 from testbed import overlay
 from testbed.container import Container
+from testbed.disk import Disk, blocks
+from testbed.forgetful_disk import Fate
 from testbed.network import Port, Subnet
 from testbed.run import BedError, become, popen, run, tail
 from testbed.waiting import WaitedInVain, wait_for
@@ -44,6 +46,7 @@ class Node:
         self.name = directory.name
         self.directory = directory
         self.root = directory / "root"
+        self.disk = Disk(directory / "disk")
         record = json.loads((directory / RECORD).read_text())
         self._layers = tuple(Path(layer) for layer in record["layers"])
         self._port = Port(subnet, record["index"])
@@ -95,6 +98,51 @@ class Node:
         """A power cut: everything dies at once, unwarned. The disk keeps what was written."""
         self._container.kill()
 
+    def forget(self, seed: int | None = None) -> tuple[int, Fate]:
+        """A power cut of a node with a forgetful disk: of what nobody flushed, a random share is left.
+
+        Args:
+            seed: For `random.Random`: the same writes have the same fate. Default: a random one.
+
+        Returns: The seed, and what became of the writes that were not flushed.
+        """
+        if not self.disk.exists():
+            raise BedError(f"the disk of {self.name} forgets nothing", f"testbed disk {self.name} forgetful")
+        self._insert_disk()
+        # The disk goes first and answers nothing, then all processes, and only then is it told to those that wait
+        # for it. Nobody lives to see an error, and to promise something upon it.
+        fate = self.disk.fail_power(seed)
+        self._container.doom()
+        self.disk.let_go()
+        self._container.kill()
+        self._remove_disk()
+        return fate
+
+    def be_forgetful(self) -> None:
+        """Put all that is on the node's disk onto one that forgets; see `forget`. The node has no power then."""
+        if self.disk.exists():
+            return
+        if self.running:
+            self.poweroff()
+        overlay.unmount(self.root)
+        content = self.directory / "disk" / "content"
+        content.mkdir(parents=True)
+        (self.directory / "upper").rename(content / "upper")
+        self.disk.make(content)
+        overlay.remove_tree(content)
+        overlay.remove_tree(self.directory / "work")
+
+    def break_file(self, inside: str, *, reads: bool = True, writes: bool = True) -> None:
+        """Let the sectors of a file on a forgetful disk be bad, and let nobody have its content in memory."""
+        self._insert_disk()
+        file = self.disk.file_system / "upper" / inside.lstrip("/")
+        if not self.disk.exists() or not file.is_file():
+            raise BedError(f"{inside} is not on a disk that can fall ill", "See testbed disk --help")
+        with file.open("rb") as opened:
+            os.fsync(opened.fileno())
+            os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        self.disk.break_sectors(blocks(file), reads=reads, writes=writes)
+
     def poweroff(self, timeout: float = 60) -> None:
         """A clean shutdown."""
         self._container.poweroff(timeout)
@@ -111,6 +159,7 @@ class Node:
         self._container.kill()
         self._container.remove_traces()
         self._port.unplug()
+        self._remove_disk()
         overlay.remove_tree(self.directory)
 
     def snapshot(self, name: str) -> Snapshot:
@@ -118,6 +167,8 @@ class Node:
         frozen = self.directory.parent.parent / "snapshots" / name
         if frozen.exists():
             raise BedError(f"there is a snapshot {name} already", "Choose another name.")
+        if self.disk.exists():
+            raise BedError(f"{self.name} has a disk that forgets, which cannot be frozen")
         self.poweroff()
         overlay.unmount(self.root)
         frozen.parent.mkdir(exist_ok=True)
@@ -228,7 +279,17 @@ class Node:
         return Path(f"/proc/{leader}/root")
 
     def _insert_disk(self) -> None:
-        overlay.mount(self._layers, self.directory / "upper", self.directory / "work", self.root)
+        if overlay.is_mounted(self.root):
+            return
+        place = self.directory
+        if self.disk.exists():
+            self.disk.insert()
+            place = self.disk.file_system
+        overlay.mount(self._layers, place / "upper", place / "work", self.root)
+
+    def _remove_disk(self) -> None:
+        overlay.unmount(self.root)
+        self.disk.remove()
 
     def _write_identity(self) -> None:
         """The node's own name, and no machine id: it gets one when it boots."""

@@ -21,6 +21,9 @@ PACKAGES = {
     "ip": "iproute2",
     "git": "git",
     "lighttpd": "lighttpd",
+    "nbdfuse": "libnbd-bin",
+    "mkfs.ext4": "e2fsprogs",
+    "losetup": "mount",
     "openssl": "openssl",
     "ssh-keygen": "openssh-client",
     "mosquitto": "mosquitto",
@@ -51,6 +54,14 @@ def why_not() -> str | None:
     if _missing() and shutil.which("apt-get", path=PATH) is None:
         return f"not installed, and there is no apt-get to install it: {', '.join(sorted(_missing()))}"
     for attempt in (_try_namespaces, _try_overlay, _try_cgroup, _try_network):
+        if reason := attempt():
+            return f"{reason}\n{PRIVILEGED}"
+    return None
+
+
+def why_no_disk() -> str | None:
+    """The reason why no node can have a disk that forgets here (see `testbed.disk`), None if one can."""
+    for attempt in (_try_fuse, _try_loop):
         if reason := attempt():
             return f"{reason}\n{PRIVILEGED}"
     return None
@@ -132,3 +143,23 @@ def _try_network() -> str | None:
     return _complaint("cannot make a network bridge", [*link, "probe", "type", "bridge"]) or _complaint(
         "cannot make a virtual network cable", [*link, "probe", "type", "veth", "peer", "name", "probe2"]
     )
+
+
+def _try_fuse() -> str | None:
+    try:
+        os.close(os.open("/dev/fuse", os.O_RDWR))
+    except OSError as error:
+        return f"cannot open /dev/fuse: {error.strerror}"
+    return None
+
+
+def _try_loop() -> str | None:
+    with tempfile.TemporaryDirectory(prefix="ivy-testbed-") as scratch:
+        image, mounted = Path(scratch, "image"), Path(scratch, "mounted")
+        mounted.mkdir()
+        with image.open("wb") as file:
+            file.truncate(1 << 20)
+        mount = ["mount", "-o", "loop", str(image), str(mounted)]
+        return _complaint("cannot make an ext4", ["mkfs.ext4", "-q", str(image)]) or _complaint(
+            "cannot mount an ext4 by a loop device", ["unshare", "--mount", *mount]
+        )
