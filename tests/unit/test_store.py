@@ -125,14 +125,17 @@ def test_what_a_power_cut_takes_from_the_archive_comes_back(monkeypatch: pytest.
     agent.teardown()
 
 
+@pytest.mark.parametrize("nuls", [0, 100])  # a size that was written before the content
 @pytest.mark.parametrize("cut", [1, 2, 3])
 def test_a_line_that_can_be_read_without_its_end_is_not_repeated(
-    agent: MessagingAgent, monkeypatch: pytest.MonkeyPatch, cut: int
+    agent: MessagingAgent, monkeypatch: pytest.MonkeyPatch, cut: int, nuls: int
 ) -> None:
     add(agent, 1, 2)
     cut_power(agent, monkeypatch, "another")
     day = Path(agent.get_message_archive_file())
-    os.truncate(day, day.stat().st_size - cut)
+    size = day.stat().st_size - cut
+    os.truncate(day, size)
+    os.truncate(day, size + nuls)
     booted = MessagingAgent()
     add(booted, 3)
     assert archived() == [1, 2, 3]

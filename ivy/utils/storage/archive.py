@@ -105,7 +105,7 @@ def tail(path: str, size: int) -> set[int]:
     try:
         with open_day(path) as file:
             file.seek(max(0, os.fstat(file.fileno()).st_size - size))
-            return {fingerprint(found) for found in lines(file)}
+            return {fingerprint(found.rstrip(b"\0")) for found in lines(file)}
     except OSError as error:
         if isinstance(error, FileNotFoundError) or files.is_out_of_place(error):
             return set()
