@@ -137,6 +137,7 @@ def test_a_line_that_can_be_read_without_its_end_is_not_repeated(
     os.truncate(day, size)
     os.truncate(day, size + nuls)
     booted = MessagingAgent()
+    assert archived() == [1, 2]
     add(booted, 3)
     assert archived() == [1, 2, 3]
     booted.teardown()

@@ -105,7 +105,7 @@ def tail(path: str, size: int) -> set[int]:
     try:
         with open_day(path) as file:
             file.seek(max(0, os.fstat(file.fileno()).st_size - size))
-            return {fingerprint(found.rstrip(b"\0")) for found in lines(file)}
+            return {fingerprint(found) for found in lines(file)}
     except OSError as error:
         if isinstance(error, FileNotFoundError) or files.is_out_of_place(error):
             return set()
@@ -250,7 +250,8 @@ def open_day(path: str) -> BinaryIO:
 def lines(file: BinaryIO) -> Iterator[bytes]:
     """The lines of an open day, each with its end, if it has one yet; not those that no message is as long as.
 
-    Of what has no ends at all, as a file that is one large hole, no more is in the memory than of a line.
+    Of what has no ends at all, as a file that is one large hole, no more is in the memory than of a line. NULs that
+    a file ends with are left out, see `_missing_start`.
 
     Raises:
         OSError: There is more than a day may have: a small compressed file can be without end.
@@ -263,7 +264,7 @@ def lines(file: BinaryIO) -> Iterator[bytes]:
         if is_rest:
             notify.heartbeat()
         is_end = line.endswith(b"\n")
-        if not is_rest and (is_end or len(line) < LONGEST_LINE):
+        if not is_rest and (is_end or len(line) < LONGEST_LINE) and (line := line.rstrip(b"\0")):
             yield line
         is_rest = not is_end
 
