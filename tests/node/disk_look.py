@@ -76,8 +76,8 @@ def _see(root: Path, path: Path) -> Seen:
     if path.is_symlink():
         return Seen(False, False, _leads_nowhere(root, path))
     content = path.read_bytes()
-    if path.suffix == ".csv":  # it may have had its size before its content; the next line replaces that
-        content = content.rstrip(b"\0")
+    if path.suffix == ".csv":  # lines may have had their size before their content, and are appended again
+        content = content.replace(b"\0", b"")
     return Seen(not content, NULS in content, False)
 
 
