@@ -475,6 +475,18 @@ def test_waiting_for_the_teardown_indicator_ends_in_time() -> None:
     assert not event.wait(0.01) and not event.is_set()
 
 
+def test_nobody_sleeps_for_ever_past_a_signal_that_came_just_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its handler runs when the sleep is over, as Python looked for signals before that."""
+    event = signals.SignalEvent()
+
+    def sleep(_read: object, _write: object, _except: object, timeout: float | None) -> None:
+        assert timeout is not None
+        event.set()
+
+    monkeypatch.setattr(select, "select", sleep)
+    assert event.wait()
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_deferred_signals_come_later_and_once(number: signal.Signals) -> None:
     got: list[int] = []

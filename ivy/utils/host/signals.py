@@ -8,6 +8,7 @@ import threading
 from collections.abc import Generator
 
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_SECONDS_ASLEEP = 5.0
 
 
 @contextlib.contextmanager
@@ -53,5 +54,9 @@ class SignalEvent:
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until it is set, or for so many seconds. Returns whether it is set."""
-        select.select([self._reader], [], [], timeout)
+        if timeout is not None:
+            select.select([self._reader], [], [], timeout)
+        while timeout is None and not self._is_set:
+            # Python runs the handler of a signal that came just before this sleep when it is over, and not sooner.
+            select.select([self._reader], [], [], _SECONDS_ASLEEP)
         return self._is_set
