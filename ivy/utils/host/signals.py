@@ -56,7 +56,8 @@ class SignalEvent:
         """Wait until it is set, or for so many seconds. Returns whether it is set."""
         if timeout is not None:
             select.select([self._reader], [], [], timeout)
-        while timeout is None and not self._is_set:
+            return self._is_set
+        while not self._is_set:
             # Python runs the handler of a signal that came just before this sleep when it is over, and not sooner.
             select.select([self._reader], [], [], _SECONDS_ASLEEP)
-        return self._is_set
+        return True

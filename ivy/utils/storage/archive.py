@@ -134,9 +134,12 @@ def _missing_start(descriptor: int, size_before: int) -> str:
         return HEADER
     if size == size_before:  # nobody else has written meanwhile
         return ""
-    if os.pread(descriptor, 1, size - 1) == b"\0" and (size := _cut_nuls(descriptor, size)) == 0:
-        return HEADER
-    if os.pread(descriptor, 1, size - 1) == b"\n":
+    last = os.pread(descriptor, 1, size - 1)
+    if last == b"\0":
+        if (size := _cut_nuls(descriptor, size)) == 0:
+            return HEADER
+        last = os.pread(descriptor, 1, size - 1)
+    if last == b"\n":
         return ""
     begin = max(0, size - LONGEST_LINE)
     torn = os.pread(descriptor, size - begin, begin).rpartition(b"\n")[2]
