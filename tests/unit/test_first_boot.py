@@ -17,6 +17,7 @@ from ivy.types.updates import Offer
 from ivy.utils.updates import history
 from ivy.utils.updates.releases import Releases
 from tests.support.helpers import BACKEND, CONFIG, Node
+from tests.support.power import Power, PowerCut
 from tests.unit.offers import foreign
 
 SENSOR = "4d1fa09c-1c1e-4b59-9d2a-6d0f7a3f2b11"
@@ -234,47 +235,28 @@ def test_a_network_of_what_does_not_run_here_is_none(card: Card) -> None:
     assert card.names() == ["wifi.nmconnection", "wired.network"]
 
 
-class PowerCut(BaseException):
-    """Nothing that is done after it is done."""
-
-
 def test_at_any_instant_a_secret_is_on_the_card_or_where_it_belongs(
     card: Card, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The power fails after each change of a file's state, later each time, until it is all done."""
     target = card.path("etc/NetworkManager/system-connections/wifi.nmconnection")
-    counted, limit = 0, 0
-
-    def counts(real: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*arguments: Any, **options: Any) -> Any:
-            nonlocal counted
-            result = real(*arguments, **options)
-            counted += 1
-            if counted == limit:
-                raise PowerCut
-            return result
-
-        return call
-
-    for name in ("fsync", "unlink", "rename", "replace", "write"):
-        monkeypatch.setattr(os, name, counts(getattr(os, name)))
+    power, limit = Power(monkeypatch, ("fsync", "unlink", "rename", "replace", "write")), 0
     is_over = False
     while not is_over:
         target.unlink(missing_ok=True)
         for path in card.directory.iterdir():
             path.unlink()
         card.write("wifi.nmconnection", WIFI)
-        counted, limit = 0, limit + 1 if limit else 1
+        power.calls_left = limit = limit + 1
         try:
             card.take_files()
             is_over = True
         except PowerCut:
             rest = [path.read_text() for path in card.directory.glob("wifi*")]
             assert WIFI in rest or target.read_text() == WIFI
-        limit, before = 0, limit
+        power.calls_left = 0
         report = card.take_files()
         assert "WRONG" not in report and target.read_text() == WIFI and card.names() == []
-        limit = before
     assert limit > 5
 
 

@@ -4,9 +4,8 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -19,6 +18,7 @@ from ivy.utils.updates import history, sandbox
 from ivy.utils.updates.releases import Releases
 from ivy.version import Version
 from tests.support.helpers import ARCHIVE_DIR, BACKEND, CONFIG, DATA_DIR, UPDATER, Node, make_release
+from tests.support.power import Power, PowerCut
 from tests.unit.archives import Ivy
 
 VERSION, OLDER = constants.VERSION, Version("1.0.7")
@@ -101,38 +101,20 @@ def test_a_node_is_as_new(used: Releases) -> None:
     check(used, etc)
 
 
-class PowerCut(BaseException):
-    """Nothing that is done after it is done."""
-
-
 def test_at_any_instant_it_has_no_backend_or_all_of_it_and_is_forgotten_the_next_time(
     used: Releases, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     etc = Path(constants.CONFIG_LINK).parent
-    counted = limit = 0
-
-    def counts(real: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*arguments: Any, **options: Any) -> Any:
-            nonlocal counted
-            result = real(*arguments, **options)
-            counted += 1
-            if counted == limit:
-                raise PowerCut
-            return result
-
-        return call
-
-    for name in ("unlink", "rename", "replace", "rmdir"):
-        monkeypatch.setattr(os, name, counts(getattr(os, name)))
+    power = Power(monkeypatch, ("unlink", "rename", "replace", "rmdir"))
     for cut in range(1, 100):
-        counted, limit = 0, cut
+        power.calls_left = cut
         try:
             forget.forget(used)
             break
         except PowerCut:
             config = Config.load_from_string(used.active_text())
             assert config.backend is None or config.backend.mqtt_connection.password == "hidden-password"
-        limit = 0
+        power.calls_left = 0
         forget.forget(used)
         check(used, etc)
         shutil.rmtree(used.root)
