@@ -35,8 +35,7 @@ _INSERT = (
     "INSERT INTO QUEUE (internal_id, timestamp, message_body)"
     f" SELECT 1 + MAX(?, COALESCE((SELECT MAX(internal_id) FROM QUEUE), 0), {_ARCHIVED}), ?, ?"
 )
-
-
+_INSERT_WHERE_FREE = f"{_INSERT} WHERE NOT EXISTS (SELECT 1 FROM ONCE WHERE key = ?)"
 _PUT = "INSERT OR IGNORE INTO QUEUE (internal_id, timestamp, message_body) VALUES (?, ?, CAST(? AS TEXT))"
 
 
@@ -47,6 +46,12 @@ def insert(connection: sqlite3.Connection, last: int, timestamp: float, body: st
         last: The largest number that is known to have been given.
     """
     return int(connection.execute(_INSERT, (last, timestamp, body)).lastrowid or 0)
+
+
+def insert_where_free(connection: sqlite3.Connection, last: int, timestamp: float, body: str) -> int | None:
+    """As `insert`, but not where a message has this millisecond that brought its own time: None then."""
+    cursor = connection.execute(_INSERT_WHERE_FREE, (last, timestamp, body, f"{_TIME}{round(timestamp * 1000)}"))
+    return cursor.lastrowid if cursor.rowcount else None
 
 
 def is_first(connection: sqlite3.Connection, key: str) -> bool:

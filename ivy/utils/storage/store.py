@@ -101,8 +101,8 @@ class Store:
             def insert(connection: sqlite3.Connection) -> bool:
                 if not contents.is_first(connection, key):
                     return False
-                for timestamp, body in rows:
-                    contents.insert(connection, turn.number or 0, _free_time(connection, turn, timestamp), body)
+                for each in rows:
+                    _insert(connection, turn, each)
                 return True
 
             is_new = self._database.transaction(insert)
@@ -290,10 +290,9 @@ class Store:
         body, before = row[1], turn.number
 
         def insert(connection: sqlite3.Connection) -> tuple[float, int]:
-            if has_own_time:
-                timestamp = contents.take_time(connection, row[0], (turn.milliseconds,))
-            else:
-                timestamp = _free_time(connection, turn, row[0])
+            if not has_own_time:
+                return _insert(connection, turn, row)
+            timestamp = contents.take_time(connection, row[0], (turn.milliseconds,))
             return timestamp, contents.insert(connection, before or 0, timestamp, body)
 
         # Usually one statement writes, which needs no transaction of its own.
@@ -387,11 +386,13 @@ class Store:
         return last
 
 
-def _free_time(connection: sqlite3.Connection, turn: Turn, timestamp: float) -> float:
-    timestamp = turn.own_millisecond(timestamp)
-    while contents.is_taken(connection, turn.milliseconds):
+def _insert(connection: sqlite3.Connection, turn: Turn, row: Row) -> tuple[float, int]:
+    """Add a message under the first millisecond from its time on that no other has. Returns time and number."""
+    timestamp, number = row[0], None
+    while number is None:
         timestamp = turn.own_millisecond(timestamp)
-    return timestamp
+        number = contents.insert_where_free(connection, turn.number or 0, timestamp, row[1])
+    return timestamp, number
 
 
 def _salvage_of(old: str) -> str:
