@@ -31,4 +31,4 @@ def wait_for(condition: Callable[[], T | None], timeout: float, what: str, inter
             raise WaitedInVain(f"waited {PATIENCE * timeout:g} s in vain for {what}")
         # Who asks a command is not to keep the node busy with answers, and who has waited for long can wait a
         # little longer.
-        time.sleep(max(interval, now - asked, min((now - began) / 20, LONGEST_PAUSE * interval)))
+        time.sleep(max(interval, 2 * (now - asked), min((now - began) / 20, LONGEST_PAUSE * interval)))
