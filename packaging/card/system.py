@@ -13,7 +13,7 @@ import tarfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from testbed import roots
+from testbed import emulation, roots
 from testbed.run import BedError, run
 
 from card import layout
@@ -169,7 +169,7 @@ def make(card: Layout, ivy: Sequence[Path], epoch: int, target: Path) -> None:
         "TMPDIR": str(target.parent),
         "DEBIAN_FRONTEND": "noninteractive",
     }
-    limit = SECONDS_TO_MAKE if card.arch == native() else SECONDS_OF_EMULATION
+    limit = SECONDS_TO_MAKE if card.arch == emulation.native() else SECONDS_OF_EMULATION
     hint = f"All of it: {log}\nThis needs the network; IVY_DEBIAN_MIRROR names another mirror."
     run(command, env=environment, timeout=limit, log=log, hint=hint)
     for package in kept.glob("*.deb"):
@@ -177,11 +177,6 @@ def make(card: Layout, ivy: Sequence[Path], epoch: int, target: Path) -> None:
             package.unlink()
     for package in fetched.glob("*.deb"):
         shutil.move(package, kept / package.name)
-
-
-def native() -> str:
-    """This machine's architecture, as Debian calls it."""
-    return run(["dpkg", "--print-architecture"]).stdout.strip()
 
 
 def finishing(card: Layout, epoch: int) -> list[str]:

@@ -93,11 +93,11 @@ def throwaway(root: Path) -> Iterator[Path]:
 
 def run_confined(
     root: Path, argv: Argv, user: str, directory: str, *, env: Mapping[str, str], log: Path, timeout: float
-) -> None:
-    """Run a program in `root` as `user`, without network; all it starts ends with it."""
+) -> str:
+    """Run a program in `root` as `user`, without network; all it starts ends with it. Returns its output."""
     namespaces = ["--mount", "--net", "--pid", "--ipc", "--uts", "--fork", "--kill-child"]
     inside = ["sh", "-euc", CONFINE, "confine", root, user, directory, *argv]
     try:
-        run(["unshare", *namespaces, *inside], env=env, log=log, timeout=timeout)
+        return run(["unshare", *namespaces, *inside], env=env, log=log, timeout=timeout).stdout
     except CommandError as error:  # a person wants to read what failed, and not how it was confined
         raise CommandError(argv, error.verdict, (error.stdout, error.stderr), f"All of it: {log}") from error

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import node_needs
 
+from testbed.emulation import architecture, ensure_emulation, native, slowness
 from testbed.network import locked
 from testbed.overlay import is_lower_layer, remove_tree, throwaway
 from testbed.run import BedError, progress, run
@@ -30,6 +31,7 @@ RECIPE_VERSION = 1  # raise it when a root's making changes in a way that its re
 POOL_VERSION = 3  # the same, for node roots
 POOL = "srv/debian"  # in a node root: the packages that `apt install` finds without network
 UPGRADE_POOL = "srv/upgrade"  # in the layer of `upgrade_layer`: those that `apt full-upgrade` finds
+SECONDS_TO_MAKE = 1200
 UNUSED_DAYS = 14
 UNUSED_DAYS_OF_A_LAYER = 1
 BUILDER = "builder"  # the user in a build or lint root
@@ -111,6 +113,7 @@ class Recipe:
     hooks: tuple[str, ...] = ()  # shell commands with the root as $1: mmdebstrap's own way
     version: int = RECIPE_VERSION
     suite: str = field(default_factory=lambda: suite())
+    arch: str = field(default_factory=native)
 
     @property
     def path(self) -> Path:
@@ -143,8 +146,11 @@ def build_root() -> Path:
 
 
 def testing_root() -> Path:
-    """Where tests without nodes run in another Debian: the Build-Depends, and what the tests themselves call."""
-    return _cached(Recipe("test", ("build-essential", *TEST_TOOLS), _build_dependencies()))
+    """Where tests without nodes run in another Debian, or on another processor: the Build-Depends, what the tests
+    themselves call, and what ivy is installed with.
+    """
+    include = ("build-essential", *TEST_TOOLS, *dependencies())
+    return _cached(Recipe("test", include, _build_dependencies(), arch=architecture()))
 
 
 def lint_root() -> Path:
@@ -259,17 +265,20 @@ def control_packages(*fields: str) -> set[str]:
 
 
 def _cached(recipe: Recipe) -> Path:
-    with locked(CACHE):
-        if not recipe.path.exists():
-            ensure_tools(["mmdebstrap"])
-            _remove_unused(CACHE / recipe.kind)
-            _make(recipe)
-        os.utime(recipe.path)
+    if not recipe.path.exists():  # whoever needs one that is there does not wait for another one
+        with locked(CACHE):
+            if not recipe.path.exists():
+                ensure_tools(["mmdebstrap"])
+                ensure_emulation(recipe.arch)
+                _remove_unused(CACHE / recipe.kind)
+                _make(recipe)
+    os.utime(recipe.path)
     return recipe.path
 
 
 def _make(recipe: Recipe) -> None:
-    progress(f"making the {recipe.kind} root of {recipe.suite} from {mirror()} (once; about a minute)")
+    how_long = "about a minute" if recipe.arch == native() else "a quarter of an hour"
+    progress(f"making the {recipe.kind} root of {recipe.suite} from {mirror()} (once; {how_long})")
     began = time.monotonic()
     beside = recipe.path.with_name(f".{recipe.path.name}.new")
     remove_tree(beside)
@@ -284,7 +293,7 @@ def _make(recipe: Recipe) -> None:
 def _mmdebstrap(recipe: Recipe, target: Path) -> None:
     log = CACHE / f"{recipe.kind}.log"
     log.unlink(missing_ok=True)
-    options = ["--variant=minbase", '--aptopt=Acquire::Languages "none"']
+    options = ["--variant=minbase", f"--architectures={recipe.arch}", '--aptopt=Acquire::Languages "none"']
     include = f"--include={','.join(recipe.include)}"
     hooks = [f"--customize-hook={hook}" for hook in recipe.hooks]
     hint = (
@@ -294,7 +303,7 @@ def _mmdebstrap(recipe: Recipe, target: Path) -> None:
     # (Of a mere URL it finds out itself which keys are the right ones.)
     source = _source(recipe.suite) if mirror().startswith("[") else mirror()
     command = ["mmdebstrap", *options, include, *hooks, recipe.suite, str(target), source]
-    run(command, timeout=1200, log=log, hint=hint)
+    run(command, timeout=SECONDS_TO_MAKE * slowness(recipe.arch), log=log, hint=hint)
 
 
 def _settle(root: Path) -> None:

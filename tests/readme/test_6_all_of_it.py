@@ -9,6 +9,7 @@ from tests.readme.terminal import Terminal
 NOT_TRIED = {
     "packaging/test": "this is a part of it; its --help is tried, and stages of it",
     "packaging/test --thorough": "each week: it takes hours",
+    "packaging/test --arch arm64": "by hand: it takes hours, and what emulates it, which only some machines have",
     "packaging/test --suite forky": "by hand: the next Debian changes from day to day",
     "packaging/test --suite forky upgrade": "by hand, for the same reason",
     "packaging/demo --keep": "all but the end is the demo that is tried",

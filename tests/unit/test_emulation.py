@@ -1,0 +1,32 @@
+"""Programs of another processor run only where the kernel knows by what; else somebody is told how that is done."""
+
+from pathlib import Path
+
+import pytest
+from testbed import emulation
+from testbed.roots import Recipe
+from testbed.run import BedError
+
+FOREIGN = next(arch for arch in ("arm64", "amd64") if arch != emulation.native())
+
+
+def test_what_does_not_run_here_is_said_with_a_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(emulation, "HANDLERS", tmp_path)
+    with pytest.raises(BedError, match=f"{FOREIGN}(.|\n)*qemu-user-static"):
+        emulation.ensure_emulation(FOREIGN)
+    (tmp_path / emulation.NAMES[FOREIGN]).touch()
+    emulation.ensure_emulation(FOREIGN)
+
+
+def test_this_processor_needs_no_emulator(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(emulation, "HANDLERS", tmp_path)
+    emulation.ensure_emulation(emulation.native())
+    assert emulation.slowness(emulation.native()) == 1 < emulation.slowness(FOREIGN)
+
+
+def test_roots_of_two_processors_are_two(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("IVY_ARCH", FOREIGN)
+    assert emulation.architecture() == FOREIGN
+    foreign = Recipe("test", (), arch=emulation.architecture())
+    monkeypatch.setenv("IVY_ARCH", "")
+    assert foreign.path != Recipe("test", (), arch=emulation.architecture()).path
