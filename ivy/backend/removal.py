@@ -68,7 +68,7 @@ class Removal:
     def delivered(self, message_ids: Iterable[int], under_way: set[int]) -> None:
         """A publication was delivered. A message is, when nothing of it is under way or was refused."""
         self._plan()
-        self._delivered.update(each for each in message_ids if each not in under_way | self._torn)
+        self._delivered.update(set(message_ids) - under_way - self._torn)
         self._torn &= under_way
 
     def refused(self, message_ids: Iterable[int], under_way: set[int]) -> None:

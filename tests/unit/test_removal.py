@@ -65,6 +65,24 @@ def put_on_trial(root: Path, **connection: Any) -> None:
     kept.write_text(json.dumps(make_config(backend=other).model_dump(mode="json")))
 
 
+class Counted(set[int]):
+    """A set that knows how often another one was made of it."""
+
+    copies = 0
+
+    def __or__(self, other: Any) -> Any:
+        self.copies += 1
+        return super().__or__(other)
+
+
+def test_what_is_under_way_is_looked_through_once_for_a_publication(make_removal: MakeRemoval) -> None:
+    """There may be ten thousand, and a thousand messages in a publication."""
+    removal, under_way = make_removal(), Counted(range(100, 200))
+    removal.delivered(range(1, 101), under_way)
+    assert removal.not_to_send == set(range(1, 100))
+    assert under_way.copies <= 1
+
+
 def test_what_was_delivered_leaves_the_queue(
     agent: MessagingAgent, make_removal: MakeRemoval, queued: list[int]
 ) -> None:
