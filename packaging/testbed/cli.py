@@ -9,10 +9,10 @@ import os
 import re
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 from testbed.bed import Bed, BedError, Machine, Node, existing_beds, why_not
 from testbed.broker import OPERATOR, Broker, sensor_of
@@ -22,6 +22,7 @@ from testbed.roots import PROJECT
 from testbed.run import progress
 
 Command: TypeAlias = Callable[[Bed, argparse.Namespace], int]
+T = TypeVar("T")
 
 FAILED = 1
 PASSWORD = "testbed"
@@ -331,11 +332,7 @@ def _vm_watchdog(bed: Bed, options: argparse.Namespace) -> int:
 
 
 def _find_machine(bed: Bed, options: argparse.Namespace) -> Machine:
-    machines = bed.machines if bed.exists() else {}
-    if options.machine not in machines:
-        there = f"There are: {', '.join(machines)}." if machines else "Make one: testbed vm up m1"
-        raise BedError(f"there is no machine {options.machine} in the bed {bed.name}", there)
-    return machines[options.machine]
+    return _called(bed, "machine", options.machine, bed.machines if bed.exists() else {}, "vm up m1")
 
 
 def _down(bed: Bed, options: argparse.Namespace) -> int:
@@ -344,8 +341,11 @@ def _down(bed: Bed, options: argparse.Namespace) -> int:
 
 
 def _find(bed: Bed, options: argparse.Namespace) -> Node:
-    nodes = bed.nodes if bed.exists() else {}
-    if options.node not in nodes:
-        there = f"There are: {', '.join(nodes)}." if nodes else "There are none; make some: testbed up 3"
-        raise BedError(f"there is no node {options.node} in the bed {bed.name}", there)
-    return nodes[options.node]
+    return _called(bed, "node", options.node, bed.nodes if bed.exists() else {}, "up 3")
+
+
+def _called(bed: Bed, kind: str, name: str, known: Mapping[str, T], how_to_make: str) -> T:
+    if name not in known:
+        there = f"There are: {', '.join(known)}." if known else f"There are none; testbed {how_to_make} makes some"
+        raise BedError(f"there is no {kind} {name} in the bed {bed.name}", there)
+    return known[name]
