@@ -102,7 +102,7 @@ class Store:
                 if not contents.is_first(connection, key):
                     return False
                 for each in rows:
-                    _insert(connection, turn, each)
+                    _insert_when_free(connection, turn, each)
                 return True
 
             is_new = self._database.transaction(insert)
@@ -291,7 +291,7 @@ class Store:
 
         def insert(connection: sqlite3.Connection) -> tuple[float, int]:
             if not has_own_time:
-                return _insert(connection, turn, row)
+                return _insert_when_free(connection, turn, row)
             timestamp = contents.take_time(connection, row[0], (turn.milliseconds,))
             return timestamp, contents.insert(connection, before or 0, timestamp, body)
 
@@ -386,7 +386,7 @@ class Store:
         return last
 
 
-def _insert(connection: sqlite3.Connection, turn: Turn, row: Row) -> tuple[float, int]:
+def _insert_when_free(connection: sqlite3.Connection, turn: Turn, row: Row) -> tuple[float, int]:
     """Add a message under the first millisecond from its time on that no other has. Returns time and number."""
     timestamp, number = row[0], None
     while number is None:
