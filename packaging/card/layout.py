@@ -158,7 +158,8 @@ def _mbr_entry(type: int, start: int, count: int) -> bytes:
 def fstab(layout: Layout) -> str:
     """The mounts. A node whose boot or data partition is lost still boots, so that its operator can come in: they
     are waited for, and not required. For long, as a slow boot is not to be taken for a lost partition. Only root
-    reads the first, where secrets may lie."""
+    reads the first, where secrets may lie. After an error the others take nothing more, which has the machine
+    reboot and check the data, see packaging/ivy-node/ivy-lost."""
     boot, root, data = layout.partitions
     serial = f"{boot.fat_serial[:4]}-{boot.fat_serial[4:]}".upper()
     lost = "nofail,x-systemd.before=local-fs.target,x-systemd.device-timeout=10min"
@@ -166,7 +167,7 @@ def fstab(layout: Layout) -> str:
     return (
         f"UUID={root.filesystem_id} / ext4 errors=remount-ro,noatime 0 1\n"
         f"UUID={serial} {BOOT_MOUNT} vfat umask=0077,noatime,flush,{lost} 0 2\n"
-        f"UUID={data.filesystem_id} {DATA_MOUNT} ext4 noatime,{lost},{grown} 0 2\n"
+        f"UUID={data.filesystem_id} {DATA_MOUNT} ext4 errors=remount-ro,noatime,{lost},{grown} 0 2\n"
     )
 
 

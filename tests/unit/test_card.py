@@ -69,6 +69,11 @@ def test_a_lost_partition_does_not_keep_the_node_from_booting(card: Layout) -> N
         assert {"nofail", "x-systemd.before=local-fs.target"} <= mounts(card)[mount]
 
 
+def test_a_damaged_file_system_is_not_written_any_more(card: Layout) -> None:
+    for mount in ("/", "/var/lib/ivy"):
+        assert "errors=remount-ro" in mounts(card)[mount]
+
+
 def test_the_file_system_of_the_data_grows_after_its_partition(card: Layout) -> None:
     assert {"x-systemd.growfs", "x-systemd.after=systemd-repart.service"} <= mounts(card)["/var/lib/ivy"]
     kinds = [partition.type.lower() for partition in card.partitions]
