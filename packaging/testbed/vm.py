@@ -35,6 +35,7 @@ SECONDS_TO_BOOT = 240  # without a processor's help
 SECONDS_TO_SAY_SOMETHING = 10
 SOFTWARE = "tcg,thread=multi"
 RECORD = "machine.json"
+RESETS = {"WATCHDOG", "RESET"}  # events, as qemu calls them
 
 
 class Machine:
@@ -149,6 +150,11 @@ class Machine:
         """The kernel panics, and reboots by itself or is reset."""
         return self.run_until_reset("echo 1 >/proc/sys/kernel/sysrq; echo c >/proc/sysrq-trigger", timeout)
 
+    def wait_for_reset(self, timeout: float) -> str:
+        """Of a machine into which nobody can come just now. Returns: What came first, as `run_until_reset` does."""
+        with Monitor(self.directory / "qmp") as monitor:
+            return monitor.wait_for_event(RESETS, timeout)
+
     def run_until_reset(self, script: str, timeout: float) -> str:
         """Run a shell script that leads to a reset, whether or not it comes to its end.
 
@@ -159,7 +165,7 @@ class Machine:
             self.popen(["sh", "-c", script], stdin=subprocess.DEVNULL) as running,
         ):
             try:
-                return monitor.wait_for_event({"WATCHDOG", "RESET"}, timeout)
+                return monitor.wait_for_event(RESETS, timeout)
             finally:
                 running.kill()
 

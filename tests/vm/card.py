@@ -15,22 +15,23 @@ SECOND = "2f0c7f6e-5a0e-4dd5-8f3e-0d1b5a3c9a51"
 DELIVERY_SECONDS = 60
 
 
-def offer(machine: Machine, broker: Broker, sensor: str) -> None:
-    """Let it send to a broker as a sensor of Tenta, by hand."""
-    config: dict[str, Any] = json.loads(machine.run(["cat", "/etc/ivy/config.json"]).stdout)
-    config["general"]["system_identifier"] = sensor
-    config["backend"] = {
-        "provider": "tenta",
-        "mqtt_connection": {
-            "host": broker.address,
-            "port": broker.port,
-            "client_id": sensor,
-            "username": sensor,
-            "password": PASSWORD,
-        },
+def tenta(broker: Broker, sensor: str) -> dict[str, Any]:
+    """The sections of a config that let it send to a broker as a sensor of Tenta."""
+    login = {"client_id": sensor, "username": sensor, "password": PASSWORD}
+    connection = {"host": broker.address, "port": broker.port, **login}
+    return {
+        "general": {"system_identifier": sensor},
+        "backend": {"provider": "tenta", "mqtt_connection": connection},
+        # The random walk pauses under load, as there is where a machine is emulated and has just booted.
+        "procedures": {"dummy_procedure": {"max_silent_seconds": 3600}},
     }
-    # It rests under load, and a machine that is emulated has just booted.
-    config["procedures"] = {"dummy_procedure": {"max_silent_seconds": 3600}}
+
+
+def offer(machine: Machine, broker: Broker, sensor: str) -> None:
+    """Give it such a config, by hand."""
+    config: dict[str, Any] = json.loads(machine.run(["cat", "/etc/ivy/config.json"]).stdout)
+    sections = tenta(broker, sensor)
+    config |= sections | {"general": config["general"] | sections["general"]}
     machine.run(["sh", "-c", "umask 077; cat >/root/config.json"], input=json.dumps(config))
     machine.run(["ivy", "config", "apply", "/root/config.json"], timeout=300)
 
@@ -41,11 +42,18 @@ def wait_for_new_samples(recorder: Recorder, what: str) -> None:
     wait_for(lambda: len(recorder.elements("measurements")) > before, DELIVERY_SECONDS, what, interval=0.5)
 
 
-def identity(machine: Machine) -> dict[str, str]:
+def identity(machine: Machine) -> dict[str, set[str]]:
     """What makes it this card and no other."""
     asked = {
+        "host name": "hostname",
         "machine-id": "cat /etc/machine-id",
-        "host key": "cat /etc/ssh/ssh_host_ed25519_key.pub",
-        "random seed": "sha256sum /var/lib/systemd/random-seed",
+        "host keys": "cut -d ' ' -f 2 /etc/ssh/ssh_host_*_key.pub",
+        "random seed": "sha256sum </var/lib/systemd/random-seed",
     }
-    return {name: machine.run(["sh", "-c", script]).stdout.strip() for name, script in asked.items()}
+    return {
+        name: set(machine.run(["sh", "-c", script]).stdout.split("\n")) - {""} for name, script in asked.items()
+    }
+
+
+def unit_property(machine: Machine, unit: str, name: str) -> str:
+    return machine.run(["systemctl", "show", "--property", name, "--value", unit]).stdout.strip()

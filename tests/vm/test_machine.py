@@ -3,13 +3,12 @@
 import json
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
-from testbed.bed import Bed, Machine
+from testbed.bed import Machine
 
 from tests.support.recorder import Recorder
-from tests.vm.card import identity, wait_for_new_samples
+from tests.vm.card import wait_for_new_samples
 
 GIB = 1024**3
 Record = Callable[[str, object], None]
@@ -36,16 +35,6 @@ def test_nobody_comes_in_by_a_password(delivering: Machine) -> None:
 
 def test_only_root_reads_what_lies_on_the_boot_partition(delivering: Machine) -> None:
     assert delivering.run(["stat", "--format=%a %U", "/boot/firmware"]).stdout == "700 root\n"
-
-
-def test_two_cards_of_one_image_are_two_machines(bed: Bed, image: Path, delivering: Machine) -> None:
-    second = bed.machine("second", image, {})
-    try:
-        second.boot()
-        one, other = identity(delivering), identity(second)
-        assert all(one.values()) and not set(one.values()) & set(other.values())
-    finally:
-        second.destroy()
 
 
 def test_it_is_back_after_a_power_cut(node: Machine, recorder: Recorder, record_property: Record) -> None:

@@ -1,0 +1,118 @@
+"""What takes a node away from its operator: without anybody's help it is back, or goes on meanwhile."""
+
+import time
+from collections.abc import Callable
+
+from testbed.bed import Machine
+from testbed.waiting import wait_for
+
+from tests.support.recorder import Recorder
+from tests.support.sampling import procedure_unit
+from tests.vm.card import unit_property, wait_for_new_samples
+
+HUNGRY = '''\
+"""Takes memory until there is none."""
+
+from ivy.types.config import Config
+from ivy.utils import notify
+from ivy.utils.logger import Logger
+
+
+def run(config: Config, logger: Logger) -> None:
+    taken = []
+    while True:
+        taken.append(b"x" * 2**20)
+        notify.sleep(0.01)
+'''
+OTHERS = ("ivy-dummy-procedure", "ivy-system-checks", "ivy-tenta")
+NOTES = "/run/ivy-node"
+DATA = "/var/lib/ivy"
+LONG_AGO = -1_000_000  # seconds, by the kernel's clock
+REBOOT_SECONDS = 300
+TOLD_SECONDS = 120
+Record = Callable[[str, object], None]
+
+
+def write(machine: Machine, path: str, text: str) -> None:
+    machine.run(["sh", "-c", f"cat >{path}"], input=text)
+
+
+def properties(machine: Machine, name: str) -> dict[str, str]:
+    return {unit: unit_property(machine, unit, name) for unit in OTHERS}
+
+
+def test_a_procedure_that_eats_memory_is_ended_and_the_node_samples_on(
+    node: Machine, recorder: Recorder, record_property: Record
+) -> None:
+    release = node.run(["readlink", "--canonicalize", f"{DATA}/current"]).stdout.strip()
+    write(node, f"{release}/ivy/procedures/hungry_procedure.py", HUNGRY)
+    write(node, f"{release}/units/ivy-hungry-procedure.service", procedure_unit("hungry-procedure"))
+    # Or what differs from it were taken for damage.
+    node.run(["rm", "--force", f"{release}/manifest", f"{release}/manifest.bytecode"])
+    before, began = properties(node, "MainPID"), time.monotonic()
+    node.run(["ivy", "start"])
+
+    def restarts() -> int:
+        return int(unit_property(node, "ivy-hungry-procedure", "NRestarts") or 0)
+
+    wait_for(lambda: restarts() >= 2, 120, "the procedure to be started twice more", interval=1)
+    record_property("seconds to the second restart", round(time.monotonic() - began))
+    kernel = node.run(["journalctl", "--dmesg", "--boot", "--output=cat", "--grep=oom-kill:"]).stdout
+    assert "constraint=CONSTRAINT_MEMCG" in kernel and "ivy-hungry-procedure.service" in kernel
+    assert "constraint=CONSTRAINT_NONE" not in kernel, (
+        "the machine's memory was at an end, not what the unit may take"
+    )
+    assert properties(node, "MainPID") == before, "only that procedure was ended"
+    wait_for_new_samples(recorder, "samples beside a procedure that eats memory")
+    told = recorder.wait_for_element("logs", TOLD_SECONDS, "the operator to read of it", "hungry-procedure")
+    record_property("the operator reads", told["message"])
+
+
+def test_a_lost_network_ends_in_a_reboot(node: Machine, recorder: Recorder, record_property: Record) -> None:
+    """The cable is out until then. Half a day without a link is what a note says, as the test has none."""
+    looks = f"until test -e {NOTES}/away; do systemctl start ivy-lost; sleep 5; done"
+    hurry = f"{looks}; echo {LONG_AGO} >{NOTES}/away; systemctl start ivy-lost"
+    before, began = node.boot_id(), time.monotonic()
+    node.run(["systemd-run", "--quiet", "--unit=hurry", "sh", "-c", hurry])
+    node.link(False)
+    try:
+        assert node.wait_for_reset(REBOOT_SECONDS * 3) == "RESET"
+    finally:
+        node.link(True)
+    record_property("seconds to reset", round(time.monotonic() - began))
+    node.wait_booted(but_not=before)
+    record_property("seconds to boot", round(time.monotonic() - began))
+    wait_for_new_samples(recorder, "samples after the reboot")
+    record_property("seconds to deliver", round(time.monotonic() - began))
+    node.run(["systemctl", "start", "ivy-lost"])
+    said = "reboots of the machine because the link was away: 1"
+    recorder.wait_for_element("logs", TOLD_SECONDS, "the operator to read of it", said)
+
+
+def test_a_card_that_the_kernel_gives_up_is_checked_at_a_reboot(
+    node: Machine, recorder: Recorder, record_property: Record
+) -> None:
+    """From an error on both file systems are read-only, and the node delivers; then the machine reboots."""
+    before, began = node.boot_id(), time.monotonic()
+    source = ["findmnt", "--noheadings", "--output=SOURCE", "--target"]
+    devices = [node.run([*source, place]).stdout.strip() for place in ("/", DATA)]
+    for device in devices:
+        node.run(["sh", "-c", f"echo test >/sys/fs/ext4/{device.rpartition('/')[2]}/trigger_fs_error"])
+    for place in ("/", DATA):
+        assert node.run(["touch", f"{place}/written"], check=False).returncode != 0, f"{place} takes something"
+    trouble = ["test", "-e", "/run/ivy/queue-trouble"]
+    wait_for(lambda: node.run(trouble, check=False).returncode == 0, 120, "the trouble to be noted", interval=1)
+    wait_for_new_samples(recorder, "samples while the card takes nothing")
+    node.run(["systemctl", "start", "ivy-lost"])
+    node.run(["sh", "-c", f"for note in sick began; do echo {LONG_AGO} >{NOTES}/$note; done"])
+    assert node.run_until_reset("systemctl start ivy-lost", REBOOT_SECONDS) == "RESET"
+    record_property("seconds to reset", round(time.monotonic() - began))
+    node.wait_booted(but_not=before)
+    record_property("seconds to boot", round(time.monotonic() - began))
+    wait_for_new_samples(recorder, "samples after the check")
+    record_property("seconds to deliver", round(time.monotonic() - began))
+    for device in devices:
+        head = node.run(["dumpe2fs", "-h", device]).stdout
+        assert "Filesystem state:         clean" in head and "FS Error count" not in head, device
+    for place in ("/", DATA):
+        node.run(["touch", f"{place}/written"])
