@@ -72,6 +72,7 @@ def test_a_lost_network_ends_in_a_reboot(node: Machine, recorder: Recorder, reco
     """The cable is out until then. Half a day without a link is what a note says, as the test has none."""
     looks = f"until test -e {NOTES}/away; do systemctl start ivy-lost; sleep 5; done"
     hurry = f"{looks}; echo {LONG_AGO} >{NOTES}/away; systemctl start ivy-lost"
+    wait_for_new_samples(recorder, "samples while the cable is in")
     before, began = node.boot_id(), time.monotonic()
     node.run(["systemd-run", "--quiet", "--unit=hurry", "sh", "-c", hurry])
     node.link(False)
