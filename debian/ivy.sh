@@ -45,6 +45,9 @@ is_usable() { # WORD WORD RELEASE
     [ $? != 1 ] || dpkg --verify ivy 2>/dev/null | grep -q " $bundled/"
 }
 
+# As the services' units have it: what pydantic would look for at each start, in vain, or check itself.
+export PYDANTIC_DISABLE_PLUGINS=__all__ PYDANTIC_SKIP_VALIDATING_CORE_SCHEMAS=1 PYTHONTZPATH=/usr/share/zoneinfo
+
 # -P and -s: no code but the release's, Debian's, and the environment's own; least of all what a service left in a home.
 # A virtual environment serves one minor version of Python. After an upgrade of the distribution it has none of its
 # modules any more; or it still has the old interpreter, for which there are no libraries.

@@ -1,25 +1,44 @@
 """`python -m ivy`: the `ivy` command."""
 
 import contextlib
+import gc
 import os
 import sys
 import types
+from collections.abc import Generator
 
 
 def _main() -> None:
+    _load_no_plugins()
     if len(sys.argv) == 3 and sys.argv[1] == "run" and not sys.argv[2].startswith("-"):
         # What a unit calls stays in memory for years, so it goes without the parser of all the other arguments.
-        _load_no_plugins()
-        from ivy.main import run_service
+        name = sys.argv[2]
+        with _without_collector() if name == "updater" else contextlib.nullcontext():
+            from ivy.main import run_service
 
-        run_service(sys.argv[2])
-    from ivy.cli.main import main
+        run_service(name)
+    with _without_collector():
+        from ivy.cli.main import main
 
     main()
 
 
+@contextlib.contextmanager
+def _without_collector() -> Generator[None, None, None]:
+    """Load without looking for garbage, again and again, in what stays: a tenth of what a command costs.
+
+    Not for services: the little garbage there is, 0.15 MB, they would keep for years.
+    """
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
 def _load_no_plugins() -> None:
-    """Spare a service what pydantic would look for plugins with, 1 to 2 MB, if the environment says: no plugins.
+    """Spare us what pydantic would look for plugins with, 1 to 2 MB and 15 ms, if the environment says: no plugins.
 
     Nothing but that module of pydantic's ever sees the empty one; whoever imports it later gets the real one.
     """

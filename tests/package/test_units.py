@@ -759,6 +759,13 @@ def test_the_command_runs_the_current_release(release: Path) -> None:
     assert called == [f"{release}/.venv/bin/python3", "-P", "-s", "-m", "ivy", "info", "two words"]
 
 
+def test_a_command_is_spared_what_a_service_is(release: Path) -> None:
+    (release.parent / "python3.99").write_text("#!/bin/sh\nexec env\n")
+    of_services = {word for words in settings(*SHARED)["Environment"] for word in words.split()}
+    spared = {word for word in of_services if word.startswith(("PYDANTIC_", "PYTHONTZPATH="))}
+    assert len(spared) == 3 and spared <= set(launch(release.parent).stdout.splitlines())
+
+
 @pytest.mark.parametrize("script", [None, "", "if then", "exit 77"])
 def test_the_command_runs_the_current_release_whatever_became_of_the_package(
     release: Path, tmp_path: Path, script: str | None

@@ -110,16 +110,24 @@ def test_one_module_knows_each_library(library: str, module: str) -> None:
     assert _using(library) == {module}
 
 
-def loaded_by(node: Node, notify_socket: NotifySocket, service: str) -> set[str]:
-    """The top-level modules in the memory of a service that has worked."""
-    node.write_config(backend=BACKEND)
-    code = """
-import atexit, runpy, sys
-atexit.register(lambda: print(*{name.split('.')[0] for name in sys.modules if sys.modules[name]}))
+SAYS_WHAT_IT_LOADED = """
+import atexit, gc, runpy, sys
+
+def say():
+    collector = "collects" * gc.isenabled(), "frozen" * (gc.get_freeze_count() > 0)
+    print("\\n", *{name.split('.')[0] for name in sys.modules if sys.modules[name]}, *collector)
+
+atexit.register(say)
 sys.argv[0] = "ivy"
 runpy.run_module("ivy", run_name="__main__")
 """
-    process = node.start("-c", code, "run", service)
+"""Runs ivy in a Python that prints at its end what it has loaded, and what of that its garbage collector skips."""
+
+
+def loaded_by(node: Node, notify_socket: NotifySocket, service: str) -> set[str]:
+    """The top-level modules in the memory of a service that has worked."""
+    node.write_config(backend=BACKEND)
+    process = node.start("-c", SAYS_WHAT_IT_LOADED, "run", service)
     notify_socket.until("STATUS=")
     process.terminate()
     output, errors = process.communicate(timeout=80)
@@ -131,7 +139,7 @@ def test_a_procedure_carries_no_network(node: Node, notify_socket: NotifySocket)
     loaded = loaded_by(node, notify_socket, "system-checks")
     assert {"ivy", "pydantic", "sqlite3"} <= loaded
     # hashlib's is OpenSSL; the last is importlib.metadata's.
-    assert not loaded & {"paho", "filelock", "asyncio", "ssl", "hashlib", "zipfile"}
+    assert not loaded & {"paho", "filelock", "asyncio", "ssl", "hashlib", "zipfile", "argparse", "frozen"}
 
 
 def test_the_backend_carries_only_what_it_needs(node: Node, notify_socket: NotifySocket) -> None:
@@ -141,7 +149,16 @@ def test_the_backend_carries_only_what_it_needs(node: Node, notify_socket: Notif
     (node.release / "dns" / "resolver.py").touch()
     loaded = loaded_by(node, notify_socket, "tenta")
     assert "paho" in loaded
-    assert not loaded & {"filelock", "asyncio", "dns"}
+    assert not loaded & {"filelock", "asyncio", "dns", "psutil", "argparse", "frozen"}
+
+
+@pytest.mark.parametrize("command", [["status"], ["link"], ["run", "updater"]])
+def test_what_ends_soon_loads_little_and_looks_for_no_garbage_meanwhile(node: Node, command: list[str]) -> None:
+    node.write_config()
+    output, errors = node.start("-c", SAYS_WHAT_IT_LOADED, *command).communicate(timeout=80)
+    loaded = set(output.splitlines()[-1].split())
+    assert {"ivy", "pydantic", "collects", "frozen"} <= loaded, errors
+    assert not loaded & {"paho", "asyncio", "ssl", "psutil", "zipfile", "email"}
 
 
 def test_the_services_are_those_of_the_units() -> None:
