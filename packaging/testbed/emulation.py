@@ -1,5 +1,6 @@
 """Programs of another processor than this machine's, run by qemu-user and the kernel's binfmt_misc(5)."""
 
+import functools
 import os
 from pathlib import Path
 
@@ -10,6 +11,7 @@ NAMES = {"amd64": "qemu-x86_64", "arm64": "qemu-aarch64", "armhf": "qemu-arm"}
 """The architectures that ivy is tried on, and by what the kernel runs them elsewhere."""
 
 
+@functools.cache
 def native() -> str:
     """This machine's architecture, as Debian calls it."""
     return run(["dpkg", "--print-architecture"]).stdout.strip()
@@ -31,7 +33,7 @@ def ensure_emulation(arch: str) -> None:
     Raises:
         BedError: They do not.
     """
-    if arch != native() and not (HANDLERS / NAMES[arch]).exists():
+    if arch != native() and not (HANDLERS / NAMES.get(arch, arch)).exists():
         raise BedError(
             f"this machine does not run programs of {arch}",
             "Where binfmt_misc is not mounted (in a container, say): "

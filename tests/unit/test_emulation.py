@@ -18,6 +18,11 @@ def test_what_does_not_run_here_is_said_with_a_remedy(tmp_path: Path, monkeypatc
     emulation.ensure_emulation(FOREIGN)
 
 
+def test_so_is_what_nobody_knows() -> None:
+    with pytest.raises(BedError, match="z80"):
+        emulation.ensure_emulation("z80")
+
+
 def test_this_processor_needs_no_emulator(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(emulation, "HANDLERS", tmp_path)
     emulation.ensure_emulation(emulation.native())
