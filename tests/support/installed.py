@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from testbed.bed import Node
+from testbed.bed import Machine, Node
 from testbed.broker import Broker
 
 from tests.support.backend_node import PASSWORD, SENSOR
@@ -97,7 +97,7 @@ def wait_until_connected(node: Node, provider: str = "tenta") -> None:
     node.wait_for(connected, BACKEND_READY_SECONDS, "the backend to connect")
 
 
-def unit_property(node: Node, unit: str, name: str) -> str:
+def unit_property(node: Node | Machine, unit: str, name: str) -> str:
     """A property of a unit, as `systemctl show` tells it."""
     return node.run(["systemctl", "show", "--value", f"--property={name}", f"{unit}.service"]).stdout.strip()
 

@@ -53,7 +53,3 @@ def identity(machine: Machine) -> dict[str, set[str]]:
     return {
         name: set(machine.run(["sh", "-c", script]).stdout.split("\n")) - {""} for name, script in asked.items()
     }
-
-
-def unit_property(machine: Machine, unit: str, name: str) -> str:
-    return machine.run(["systemctl", "show", "--property", name, "--value", unit]).stdout.strip()

@@ -6,9 +6,10 @@ from collections.abc import Callable
 from testbed.bed import Machine
 from testbed.waiting import wait_for
 
+from tests.support.installed import unit_property
 from tests.support.recorder import Recorder
 from tests.support.sampling import procedure_unit
-from tests.vm.card import unit_property, wait_for_new_samples
+from tests.vm.card import wait_for_new_samples
 
 HUNGRY = '''\
 """Takes memory until there is none."""
