@@ -15,8 +15,7 @@ _SHARED = 0o660
 _OUT_OF_PLACE = (errno.ELOOP, errno.EINVAL, errno.EFBIG, errno.EISDIR, errno.ENXIO)
 
 
-@contextlib.contextmanager
-def as_owner_of(directory: str) -> Generator[None, None, None]:
+def as_owner_of(directory: str) -> contextlib.AbstractContextManager[None]:
     """Be the owner of a directory, across the body of a `with`, if we are root: user, group and no other groups.
 
     The owner can put links into it at any instant, even between a check and what follows. What root does there with
@@ -26,11 +25,13 @@ def as_owner_of(directory: str) -> Generator[None, None, None]:
     Args:
         directory: Where it does not exist, nothing changes.
     """
-    is_root = os.geteuid() == 0 and os.path.isdir(directory)
-    owner = os.stat(directory) if is_root else None
-    if owner is None or owner.st_uid == 0:
-        yield
-        return
+    if os.geteuid() != 0 or not os.path.isdir(directory) or (owner := os.stat(directory)).st_uid == 0:
+        return contextlib.nullcontext()
+    return _as(owner)
+
+
+@contextlib.contextmanager
+def _as(owner: os.stat_result) -> Generator[None, None, None]:
     group, groups = os.getegid(), os.getgroups()
     os.setgroups([owner.st_gid])  # root's own would open what the owner may not read
     os.setegid(owner.st_gid)

@@ -133,8 +133,7 @@ def run_backend(entrypoint: Backend, origin: str) -> NoReturn:
 
 
 def _handle_stops(handler: Callable[[int, types.FrameType | None], None]) -> None:
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, handler)
+    signals.handle(handler)
     # /usr/bin/ivy lets them wait until somebody can hear them.
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
 

@@ -97,7 +97,7 @@ class MessagingAgent:
         self._lock = threading.RLock()
         self.database = QueueDatabase(ACTIVE_QUEUE_FILE)
         self._turns = Turns(MESSAGE_ARCHIVE_DIR_LOCK, LAST_MESSAGE_NOTE)
-        self.store = Store(self.database, self._turns, MESSAGE_ARCHIVE_DIR)
+        self.store = Store(self.database, self._turns, MESSAGE_ARCHIVE_DIR, self._doorbell)
         self._spare = SpareQueue(SPARE_QUEUE_FILE)
         self._next_try = 0.0
         self._is_in_trouble = False
@@ -134,7 +134,6 @@ class MessagingAgent:
         row = _row(message_body) if timestamp is None else (float(timestamp), message_body.model_dump_json())
         with signals.deferred(), self._lock:  # a message stands in both places, or was never added
             self._put(row, timestamp is not None)
-            self._doorbell.ring()
             if self.procedure is not None and isinstance(message_body, DataMessageBody):
                 last_sample.note(self.procedure)
 
@@ -172,6 +171,7 @@ class MessagingAgent:
                     self.store.take_back([Returned(timestamp, body, False) for _, timestamp, body in rows])
                     contents.remove(beneath, [number for number, *_ in rows])
             self.database.close_beneath()
+            self._doorbell.ring()
         except (OSError, sqlite3.Error) as error:
             journal.send("WARNING", f"what lies beneath the other disk is queued later: {error}")
 
@@ -192,6 +192,7 @@ class MessagingAgent:
     def _is_put_into_memory(self, row: Row, has_own_time: bool) -> bool:
         try:
             self._spare.put(row, self._turns.latest_millisecond(), has_own_time)
+            self._doorbell.ring()
         except (OSError, sqlite3.Error) as error:
             self._why_not = error
             return False
@@ -233,8 +234,7 @@ class MessagingAgent:
         """
         rows = [_row(body) for body in message_bodies]
         with signals.deferred(), self._lock:
-            if self.store.add_once(key, rows):
-                self._doorbell.ring()
+            self.store.add_once(key, rows)
 
     def get_n_latest_messages(
         self,

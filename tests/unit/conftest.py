@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -47,6 +48,15 @@ def root_dir() -> Iterator[Path]:
 def synchronised_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever this machine's clock is."""
     monkeypatch.setattr(clock, "is_synchronised", lambda: True)
+
+
+@pytest.fixture
+def own_stop_handlers() -> Iterator[None]:
+    """Handlers of SIGTERM and SIGINT are those of the test."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ import pytest
 
 from ivy.types.messages import DataMessageBody
 from ivy.utils import notify
-from ivy.utils.host import clock, mounts
+from ivy.utils.host import clock, mounts, signals
 from ivy.utils.host.locks import file_lock
 from ivy.utils.messaging_agent import ACTIVE_QUEUE_FILE, MessagingAgent
 from ivy.utils.storage import database as queue_database
@@ -401,11 +401,12 @@ def test_where_sqlite_could_be_killed_for_want_of_room_the_queue_is_not_opened(
     assert [message.data["number"] for message in found if message.variant == "data"] == [1, 2]
 
 
+@pytest.mark.usefixtures("own_stop_handlers")
 def test_sigterm_waits_until_a_message_stands_in_both_places(
     agent: MessagingAgent, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found: list[list[int]] = []
-    before = signal.signal(signal.SIGTERM, lambda *_: found.extend([numbers(agent), archived()]))
+    signals.handle(lambda *_: found.extend([numbers(agent), archived()]))
     other = threading.Timer(1000, lambda: None)  # that of a driver, say: signals are delivered to any thread
     other.start()
     try:
@@ -414,8 +415,16 @@ def test_sigterm_waits_until_a_message_stands_in_both_places(
         agent.add_message(body(1))
     finally:
         other.cancel()
-        signal.signal(signal.SIGTERM, before)
     assert found == [[1], [1]]
+
+
+def test_the_backend_is_woken_before_the_archive_is_written(
+    agent: MessagingAgent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: list[list[int]] = []
+    monkeypatch.setattr(Doorbell, "ring", lambda _: found.extend([numbers(agent), archived()]))
+    agent.add_message(body(1))
+    assert found == [[1], []] and archived() == [1]
 
 
 def test_a_message_wakes_the_backend(agent: MessagingAgent) -> None:

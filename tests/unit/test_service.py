@@ -406,6 +406,7 @@ def said() -> Iterator[list[str]]:
         yield said
 
 
+@pytest.mark.usefixtures("own_stop_handlers")
 def test_a_stop_signal_during_a_notification_is_not_lost() -> None:
     """The library swallows every exception, and with it the one by which a procedure ends."""
 
@@ -419,12 +420,9 @@ def test_a_stop_signal_during_a_notification_is_not_lost() -> None:
     def stop(*_: object) -> None:
         raise SystemExit(0)
 
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        with notifying(Socket()), pytest.raises(SystemExit):
-            notify.status("text")
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    signals.handle(stop)
+    with notifying(Socket()), pytest.raises(SystemExit):
+        notify.status("text")
 
 
 NOTIFY_NOBODY = """
@@ -487,20 +485,18 @@ def test_nobody_sleeps_for_ever_past_a_signal_that_came_just_before(monkeypatch:
     assert event.wait()
 
 
+@pytest.mark.usefixtures("own_stop_handlers")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_deferred_signals_come_later_and_once(number: signal.Signals) -> None:
     got: list[int] = []
-    before = signal.signal(number, lambda number, _: got.append(number))
-    try:
+    signals.handle(lambda number, _: got.append(number))
+    with signals.deferred():
         with signals.deferred():
-            with signals.deferred():
-                signal.raise_signal(number)
-            assert got == []
-        assert got == [number]
-        signal.raise_signal(number)
-        assert got == [number, number]
-    finally:
-        signal.signal(number, before)
+            signal.raise_signal(number)
+        assert got == []
+    assert got == [number]
+    signal.raise_signal(number)
+    assert got == [number, number]
 
 
 def test_a_status_is_one_short_line(said: list[str]) -> None:

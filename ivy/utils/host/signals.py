@@ -5,31 +5,48 @@ import os
 import select
 import signal
 import threading
-from collections.abc import Generator
+import types
+from collections.abc import Callable, Generator
 
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _SECONDS_ASLEEP = 5.0
+
+_depth = 0
+_late: list[int] = []
+
+
+def handle(handler: Callable[[int, types.FrameType | None], None]) -> None:
+    """Let SIGTERM and SIGINT be handled: at once, or when what `deferred` keeps together is done."""
+
+    def now_or_later(number: int, frame: types.FrameType | None) -> None:
+        if _depth:
+            _late.append(number)
+        else:
+            handler(number, frame)
+
+    for number in _STOP_SIGNALS:
+        signal.signal(number, now_or_later)
 
 
 @contextlib.contextmanager
 def deferred() -> Generator[None, None, None]:
     """Let SIGTERM and SIGINT wait until the body is done, where what they raise would be swallowed or do harm.
 
-    Not by a signal mask: of a process with several threads it masks only one, and Python runs the handler all the
-    same. (Handlers run in the main thread only, so in other threads there is nothing to do.)
+    Only for a handler that `handle` was given: to change handlers here, for each message, takes longer than to add
+    it. Not by a signal mask: of a process with several threads it masks only one, and Python runs the handler all
+    the same. (Handlers run in the main thread only, so in other threads there is nothing to do.)
     """
+    global _depth
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    waiting: list[int] = []
-    before = {number: signal.signal(number, lambda number, _: waiting.append(number)) for number in _STOP_SIGNALS}
+    _depth += 1
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        for late in waiting:
-            signal.raise_signal(late)
+        _depth -= 1
+        while _late and not _depth:
+            signal.raise_signal(_late.pop(0))
 
 
 class SignalEvent:

@@ -40,6 +40,7 @@ class Appender:
     def __init__(self) -> None:
         self._path = ""
         self._descriptor: int | None = None
+        self._file = (0, 0)  # device and inode of what is open
         self._size = -1
 
     def append(self, path: str, lines: str) -> None:
@@ -50,9 +51,11 @@ class Appender:
             lines: See `line`.
         """
         descriptor = self._open(path)
-        text = _missing_start(descriptor, self._size) + lines
-        self._size = -1
-        self._size = _write_whole(descriptor, text)
+        size, size_before, self._size = os.fstat(descriptor).st_size, self._size, -1
+        if size != size_before:  # somebody else has written meanwhile
+            start, size = _missing_start(descriptor, size)
+            lines = start + lines
+        self._size = _write_whole(descriptor, size, lines)
 
     def _open(self, path: str) -> int:
         if self._descriptor is not None and path == self._path and self._is_the_same():
@@ -60,16 +63,18 @@ class Appender:
         self.close()
         files.make_directory(os.path.dirname(path))
         self._descriptor = _open_for_append(path)
-        self._path = path
+        status = os.fstat(self._descriptor)
+        self._path, self._file = path, (status.st_dev, status.st_ino)
         return self._descriptor
 
     def _is_the_same(self) -> bool:
         try:
-            return os.path.samestat(os.fstat(self._descriptor or 0), os.lstat(self._path))
+            status = os.lstat(self._path)
         except FileNotFoundError:
             return False
         except PermissionError:  # as for the queue: what is open can still be used
             return True
+        return (status.st_dev, status.st_ino) == self._file
 
     def close(self) -> None:
         """Close the file."""
@@ -124,27 +129,25 @@ def _open_for_append(path: str) -> int:
     return files.open_shared(path, os.O_APPEND)
 
 
-def _missing_start(descriptor: int, size_before: int) -> str:
+def _missing_start(descriptor: int, size: int) -> tuple[str, int]:
     """What must come before a new line: the header of a new file, the end of a line torn by a power cut.
 
     NULs that the file ends with are removed.
+
+    Returns: That, and the size of the file now.
     """
-    size = os.fstat(descriptor).st_size
-    if size == 0:
-        return HEADER
-    if size == size_before:  # nobody else has written meanwhile
-        return ""
-    last = os.pread(descriptor, 1, size - 1)
+    last = os.pread(descriptor, 1, size - 1) if size else b""
     if last == b"\0":
-        if (size := _cut_nuls(descriptor, size)) == 0:
-            return HEADER
-        last = os.pread(descriptor, 1, size - 1)
+        size = _cut_nuls(descriptor, size)
+        last = os.pread(descriptor, 1, size - 1) if size else b""
+    if not last:
+        return HEADER, size
     if last == b"\n":
-        return ""
+        return "", size
     begin = max(0, size - LONGEST_LINE)
     torn = os.pread(descriptor, size - begin, begin).rpartition(b"\n")[2]
     # Whoever reads the file as CSV would take all that follows for the text of a field that nobody ends.
-    return '"\n' if torn.count(b'"') % 2 else "\n"
+    return '"\n' if torn.count(b'"') % 2 else "\n", size
 
 
 def _cut_nuls(descriptor: int, size: int) -> int:
@@ -158,12 +161,11 @@ def _cut_nuls(descriptor: int, size: int) -> int:
     return size
 
 
-def _write_whole(descriptor: int, text: str) -> int:
-    """Write all of it, or leave the file as it was: what did not fit on the disk is written again later.
+def _write_whole(descriptor: int, size: int, text: str) -> int:
+    """Write all of it, or leave the file as it was, of that size: what did not fit is written again later.
 
     Returns: How large the file is now.
     """
-    size = os.fstat(descriptor).st_size
     whole = text.encode()
     rest = whole
     try:

@@ -41,6 +41,7 @@ class QueueDatabase:
             spare_tables: What makes the other tables of a spare queue, which need survive no power cut.
         """
         self._path = path
+        self._directory = os.path.dirname(path)
         self.is_spare = bool(spare_tables)
         self._spare_tables = spare_tables
         self._lock = threading.RLock()
@@ -177,7 +178,7 @@ class QueueDatabase:
 
     def _leave(self) -> None:
         """Let go of a file that stands no more where it stood."""
-        if self.is_spare or os.stat(os.path.dirname(self._path)).st_dev == self._device:
+        if self.is_spare or os.stat(self._directory).st_dev == self._device:
             return self.close()
         self.close_beneath()
         self.beneath, self.connection = self.connection, None
@@ -198,7 +199,7 @@ class QueueDatabase:
             return 0
 
     def _as_owner(self) -> contextlib.AbstractContextManager[None]:
-        return files.as_owner_of(os.path.dirname(self._path))
+        return files.as_owner_of(self._directory)
 
     def _was_replaced(self) -> bool:
         try:
@@ -221,7 +222,7 @@ class QueueDatabase:
         return self.connection
 
     def _open_now(self) -> sqlite3.Connection:
-        files.make_directory(os.path.dirname(self._path))
+        files.make_directory(self._directory)
         with _alone(self._path):
             # Only if there is none yet: closing a descriptor of the database that is not SQLite's own would release
             # the locks of this process's other connections (see "How To Corrupt An SQLite Database File", 2.2).

@@ -21,6 +21,7 @@ from ivy.utils import notify
 from ivy.utils.host import clock, journal
 from ivy.utils.storage import archive, contents, errors, schema, set_aside
 from ivy.utils.storage.database import QueueDatabase
+from ivy.utils.storage.doorbell import Doorbell
 from ivy.utils.storage.turns import Turn, Turns
 
 Row = tuple[float, str]
@@ -41,6 +42,7 @@ SECONDS_WITHOUT_ARCHIVE = 60.0
 """How long messages that were sent stay in the queue because the archive cannot take them."""
 
 _SECONDS_PER_DAY = 86_400
+_EPOCH = datetime.date(1970, 1, 1)
 _ROWS_AT_ONCE = 500
 _REMOVED_AT_ONCE = 100
 _MOST_OF_A_TAIL = 64_000_000
@@ -51,19 +53,22 @@ _TORN = 65_536
 class Store:
     """Queue and archive, for whoever adds messages and whoever removes them."""
 
-    def __init__(self, database: QueueDatabase, turns: Turns, directory: str) -> None:
+    def __init__(self, database: QueueDatabase, turns: Turns, directory: str, doorbell: Doorbell) -> None:
         """Nothing is opened yet.
 
         Args:
             database: The queue.
             turns: The lock over both.
             directory: That of the archive.
+            doorbell: Rung as soon as there is something to read.
         """
+        self._doorbell = doorbell
         self._database = database
         self._turns = turns
         self._directory = directory
         self._appender = archive.Appender()
         self._durable_name = ""
+        self._file_of_day = -1, ""  # that of the last message, and its day
         self._without_archive_since: float | None = None
 
     def open(self) -> None:
@@ -90,8 +95,8 @@ class Store:
         with self._take() as turn:
             self._insert(turn, row, has_own_time)
 
-    def add_once(self, key: str, rows: Sequence[Row]) -> bool:
-        """Add messages, all or none, unless that was done before under the same key. Returns whether it was now.
+    def add_once(self, key: str, rows: Sequence[Row]) -> None:
+        """Add messages, all or none, unless that was done before under the same key.
 
         Raises:
             OSError, sqlite3.Error: The queue does not take them.
@@ -105,10 +110,9 @@ class Store:
                     _insert_when_free(connection, turn, each)
                 return True
 
-            is_new = self._database.transaction(insert)
-            if is_new:
+            if self._database.transaction(insert):
+                self._doorbell.ring()
                 self._catch_up(turn)
-            return is_new
 
     def take_back(self, messages: Sequence[Returned]) -> list[int]:
         """Add messages that waited elsewhere, in order; to the archive first, as what was sent has no other place.
@@ -297,6 +301,7 @@ class Store:
 
         # Usually one statement writes, which needs no transaction of its own.
         timestamp, number = (self._database.transaction if has_own_time else self._database.run)(insert)
+        self._doorbell.ring()  # the message is safe, so it can be sent while the archive is written
         if before is None or number != before + 1:  # a writer was killed, or the archive took nothing
             self._catch_up(turn)
             return
@@ -317,7 +322,10 @@ class Store:
             self._appender.append(path, lines)
 
     def _file_of(self, timestamp: float) -> str:
-        return archive.file_of(self._directory, _day_of(timestamp))
+        day = _day_of(timestamp)
+        if day != self._file_of_day[0]:
+            self._file_of_day = day, archive.file_of(self._directory, _EPOCH + datetime.timedelta(days=day))
+        return self._file_of_day[1]
 
     def _catch_up(self, turn: Turn) -> bool:
         """Append what the archive lacks: all that its tail does not hold, of what came after what it surely has.
@@ -399,5 +407,6 @@ def _salvage_of(old: str) -> str:
     return f"salvaged of {os.path.basename(old)}"
 
 
-def _day_of(timestamp: float) -> datetime.date:
-    return datetime.datetime.fromtimestamp(clock.or_epoch(timestamp), datetime.UTC).date()
+def _day_of(timestamp: float) -> int:
+    """In days since 1970."""
+    return int(clock.or_epoch(timestamp) // _SECONDS_PER_DAY)

@@ -109,6 +109,7 @@ class _Lock:
     def __init__(self, path: str) -> None:
         self.path = path
         self._descriptor: int | None = None
+        self._file = (0, 0)  # device and inode of what is open
 
     def acquire(self, deadline: float) -> int:
         """Hold the lock on the file that others find. Returns its descriptor."""
@@ -116,6 +117,8 @@ class _Lock:
             if self._descriptor is None:
                 files.make_directory(os.path.dirname(self.path))
                 self._descriptor = locks.open_anew(self.path)
+                status = os.fstat(self._descriptor)
+                self._file = status.st_dev, status.st_ino
             if self._hold(self._descriptor, deadline):
                 return self._descriptor
             self.close()
@@ -123,7 +126,7 @@ class _Lock:
     def _hold(self, descriptor: int, deadline: float) -> bool:
         """Wait for it; not if somebody has removed or replaced the file."""
         is_ours = _try(descriptor)
-        while _is_at(self.path, descriptor):
+        while _is_at(self.path, self._file):
             if is_ours:
                 return True
             if (rest := deadline - time.monotonic()) <= 0:
@@ -187,11 +190,12 @@ def _try(lock: int) -> bool:
     return True
 
 
-def _is_at(path: str, descriptor: int) -> bool:
-    """Whether an open file is the one that others find."""
+def _is_at(path: str, file: tuple[int, int]) -> bool:
+    """Whether an open file, by its device and inode, is the one that others find."""
     try:
-        return os.path.samestat(os.fstat(descriptor), os.lstat(path))
+        status = os.lstat(path)
     except FileNotFoundError:
         return False
     except OSError:  # nobody else finds any
         return True
+    return (status.st_dev, status.st_ino) == file
