@@ -264,11 +264,12 @@ class _Forwarder:
         """A broker that takes messages and acknowledges none is as good as none."""
         if not self._link.is_connected:
             return
-        if not self._is_stuck():
+        is_stuck = self._is_stuck()
+        if not is_stuck:
             self._reporter.stuck(None)
         elif not self._was_stuck:
             self._reporter.stuck(time.clock_gettime(time.CLOCK_BOOTTIME) - self._sending.seconds_unanswered())
-        self._was_stuck = self._is_stuck()
+        self._was_stuck = is_stuck
 
     def _tell_troubles(self) -> None:
         if self._sending.has_news:

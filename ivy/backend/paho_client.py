@@ -4,6 +4,7 @@ The only module that knows paho.
 """
 
 import fcntl
+import functools
 import socket
 import sys
 import termios
@@ -160,11 +161,22 @@ def _connect_properties() -> Any:
     return properties
 
 
+class _Packed:
+    """Properties that come again and again: paho goes through all that there are, whenever it packs one."""
+
+    def __init__(self, properties: Any) -> None:
+        self._packed = bytes(properties.pack())
+
+    def pack(self) -> bytes:
+        return self._packed
+
+
+@functools.cache  # a platform has as many topics as fingers on a hand
 def _alias_properties(alias: int) -> Any:
     """What names a topic by a number."""
     properties: Any = _new_properties(PacketTypes.PUBLISH)
     properties.TopicAlias = alias
-    return properties
+    return _Packed(properties)
 
 
 def _new_properties(kind: int) -> Any:

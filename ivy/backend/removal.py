@@ -121,12 +121,11 @@ class Removal:
         now = time.monotonic()
         if not self._delivered:
             self.next = math.inf
-        elif not self._is_accepted():
-            self.next = now + self._delays.until_removal_is_tried_again
-            self.must_wait = True
         elif at_once or now >= self.next:
             self.next = now + self._delays.until_removal_is_tried_again
             self.must_wait = True  # if this fails
+            if not self._is_accepted():
+                return
             removed = set(self._delivered)
             self._queue.remove_and_forget(self._delivered)
             self._resending.remove(removed)

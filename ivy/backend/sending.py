@@ -166,11 +166,11 @@ class Sending:
 
     def break_off_if_stalled(self) -> None:
         """A line on which bytes move is only slow, unless the oldest publication should long have come through."""
+        if (oldest := self._in_flight.oldest) is None:
+            return
         patience, now, carried = self._delays.until_stalled, time.monotonic(), self._link.bytes_carried
         if carried >= self._carried + _LEAST_PROGRESS:
             self._carried, self._last_progress = carried, now
-        if (oldest := self._in_flight.oldest) is None:
-            return
         waits = now - oldest.at
         if now - max(oldest.at, self._last_progress) > patience:
             self._link.break_off(f"{self._link.address} acknowledged nothing for {patience:.0f} s")
