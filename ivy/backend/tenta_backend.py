@@ -109,10 +109,10 @@ class _Encoder:
         """The finite numbers of a sample, under keys of Tenta's pattern. One bad value would drop a whole batch."""
         values = {}
         for (key, value), name in zip(body.data.items(), _names(tuple(body.data)), strict=True):
-            if (reason := _why_left_out(name, value)) is not None:
-                self._remarks.add(Remark(key, f"left out: {reason}"))
-            elif not isinstance(value, str):
+            if name and not isinstance(value, str) and _is_finite(value):
                 values[name] = payload.shortest(value)
+            else:
+                self._remarks.add(Remark(key, f"left out: {_why_left_out(name, value)}"))
         if not values:
             raise _NoForm("no finite number in it")
         if not body.clock_synchronised:
@@ -124,12 +124,12 @@ class _NoForm(Exception):
     """Why Tenta has no form for a message."""
 
 
-def _why_left_out(name: str, value: float | int | str) -> str | None:
+def _why_left_out(name: str, value: float | int | str) -> str:
     if not name:
         return "its key has no letter or digit"
     if isinstance(value, str):
         return "it is a text, and Tenta takes numbers only"
-    return None if _is_finite(value) else "it is not a finite number"
+    return "it is not a finite number"
 
 
 def _is_finite(number: float | int) -> bool:

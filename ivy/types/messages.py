@@ -14,16 +14,15 @@ RESERVED_KEYS = frozenset({"logging", "configuration"})
 
 def _without_surrogates(text: str) -> str:
     """What a sensor says in no known encoding must not end its procedure: JSON and UTF-8 cannot carry it."""
-    return text.encode(errors="replace").decode()
+    return text if text.isascii() else text.encode(errors="replace").decode()
 
 
 Text = Annotated[str, pydantic.AfterValidator(_without_surrogates)]
 
 
 def _reject_reserved_keys(data: dict[str, float | int | str]) -> dict[str, float | int | str]:
-    reserved = sorted(RESERVED_KEYS & data.keys())
-    if reserved:
-        raise ValueError(f"reserved keys: {', '.join(reserved)}; use another name")
+    if not RESERVED_KEYS.isdisjoint(data):
+        raise ValueError(f"reserved keys: {', '.join(sorted(RESERVED_KEYS & data.keys()))}; use another name")
     return data
 
 

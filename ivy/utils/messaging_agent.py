@@ -13,6 +13,8 @@ from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from functools import partial
 from typing import ClassVar, Optional, Union
 
+import pydantic
+
 from ivy import constants
 from ivy.types.config import LogLevel
 from ivy.types.messages import (
@@ -310,6 +312,11 @@ class MessagingAgent:
     def _parse(self, identifier: int, timestamp: float, body: str) -> Optional[MessageQueueItem]:
         try:
             time_or_0 = clock.or_epoch(timestamp)
+            # A last key counts, whatever stands in a body that rotted.
+            whole = f'{{"message_body":{body},"identifier":{identifier},"timestamp":{time_or_0!r}}}'
+            with contextlib.suppress(pydantic.ValidationError):
+                return MessageQueueItem.model_validate_json(whole)
+            # The predecessor's JSON may have what JSON does not know: half a character, and more.
             return MessageQueueItem(identifier=identifier, timestamp=time_or_0, message_body=json.loads(body))
         except (ValueError, TypeError, RecursionError) as error:
             # What no backend will ever understand must not stand in the way of the others.
