@@ -27,6 +27,8 @@ from ivy.utils.messaging_agent import MessagingAgent
 _VARIANTS = ("data", "log", "config")
 _LEAST_PROGRESS = 100
 """Bytes: more than the packets by which a link is kept alive, in a minute."""
+_PARTS_OF_A_WINDOW, _LEAST_PART = 4, 128
+"""Messages of one turn: what is sampled meanwhile waits for its end, and goes before all others in the next."""
 _TIMES_OF_A_LOST_ANSWER = 5
 """So often the time until a connection is stalled, and that for its bytes: no acknowledgment takes longer."""
 _SLOWEST = 100.0
@@ -224,18 +226,20 @@ class Sending:
         if room <= 0 or not self._has_room():
             return
         bytes_left = self._line.most_bytes - self._in_flight.size
+        part = max(_LEAST_PART, self._window.size // _PARTS_OF_A_WINDOW)
+        room = min(room, part)
         looked_for, excluded, held_back = self._backlog.room(room), self._not_wanted(), self._held_back()
         items = self._queue.get_latest_messages_within(bytes_left, looked_for, excluded, held_back)
         if not items and not held_back:
             items = self._resending.next(looked_for, bytes_left, excluded)
-        if self._sent() >= MOST_KEPT:
+        if self._removal.must_wait and self._sent() >= MOST_KEPT:
             items = [item for item in items if item.identifier < 0]  # what waits in memory can always be removed
         test = self._next_test(most=min(room, self._line.messages_at_once), others_wait=bool(items))
         if test is not None:
             self._send(test)  # alone: of what goes with it, it could not be told which one was to blame
             return
         self._send_all(self._backlog.choose(items)[-room:])
-        self.is_behind = self.is_behind or self._backlog.is_behind
+        self.is_behind = self.is_behind or self._backlog.is_behind or len(items) >= part
         self._next_of_backlog = time.monotonic() + self._backlog.seconds_until_more()
 
     def _take_delivery(self, sent: Sent) -> None:

@@ -80,8 +80,13 @@ class SparingBroker(FakeBroker):
     @property
     def unacknowledged(self) -> int:
         """How many elements are waiting for their PUBACK."""
+        return sum(self.waiting)
+
+    @property
+    def waiting(self) -> list[int]:
+        """How many elements each publication has that is waiting for its PUBACK."""
         with self._lock:
-            return sum(count for _, count in self._waiting)
+            return [count for _, count in self._waiting]
 
     def acknowledge_one(self) -> None:
         """Acknowledge the publication that has waited longest, if one does; another thread may have been faster."""

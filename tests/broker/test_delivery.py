@@ -93,6 +93,22 @@ def test_the_newest_go_first(make_node: MakeNode, broker: Broker, recorder: Reco
     assert sorted(numbers) == list(range(-1, 5_000))
 
 
+def test_a_sample_waits_for_the_end_of_no_whole_window(make_node: MakeNode) -> None:
+    """What is sampled while others are made ready goes next."""
+    with SparingBroker() as broker:
+        node = make_node(broker.port, max_parallel_messages=WINDOW)
+        broker.generous = True  # until it is known that the line carries as much
+        node.fill(_backlog(20 * WINDOW))
+        node.start()
+        wait_for(lambda: len(broker.received) > 5 * WINDOW, 10, "some windows")
+        broker.generous = False
+        wait_for(lambda: broker.unacknowledged == WINDOW, 10, "a full window")
+        for _ in broker.waiting:
+            broker.acknowledge_one()
+        wait_for(lambda: broker.unacknowledged == WINDOW, 10, "the next one")
+        assert max(broker.waiting) <= WINDOW / 3
+
+
 def test_no_more_than_the_window_is_ever_unacknowledged(make_node: MakeNode) -> None:
     with SparingBroker() as broker:
         node = make_node(broker.port, max_parallel_messages=7)

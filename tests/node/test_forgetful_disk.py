@@ -76,6 +76,7 @@ def updated(bed: Bed, forgetful: Node, tmp_path: Path) -> Generator[UpdateSite, 
     """The same, as it gets its updates over the air."""
     with closing(with_tenta(bed, forgetful, tmp_path)) as site:
         site.connect(updater=SHORTEST_PROBATION)
+        forgetful.run(["sync"])  # what the test has written itself
         yield site
 
 
