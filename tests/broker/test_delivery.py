@@ -109,6 +109,17 @@ def test_a_sample_waits_for_the_end_of_no_whole_window(make_node: MakeNode) -> N
         assert max(broker.waiting) <= WINDOW / 3
 
 
+def test_as_many_are_under_way_as_the_config_says(make_node: MakeNode) -> None:
+    with SparingBroker() as broker:
+        node = make_node(broker.port, max_parallel_messages=10_000)
+        broker.generous = True
+        node.fill(_backlog(50_000))
+        node.start()
+        wait_for(lambda: len(broker.received) > 10_000, 30, "some thousands")
+        broker.generous = False
+        wait_for(lambda: broker.unacknowledged == 10_000, 30, "a full window")
+
+
 def test_no_more_than_the_window_is_ever_unacknowledged(make_node: MakeNode) -> None:
     with SparingBroker() as broker:
         node = make_node(broker.port, max_parallel_messages=7)
