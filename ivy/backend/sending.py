@@ -238,8 +238,9 @@ class Sending:
         if test is not None:
             self._send(test)  # alone: of what goes with it, it could not be told which one was to blame
             return
-        self._send_all(self._backlog.choose(items)[-room:])
-        self.is_behind = self.is_behind or self._backlog.is_behind or len(items) >= part
+        are_all_sent = self._send_all(self._backlog.choose(items)[-room:])
+        is_more_there = self._backlog.is_behind or (are_all_sent and len(items) >= part)
+        self.is_behind = self.is_behind or is_more_there
         self._next_of_backlog = time.monotonic() + self._backlog.seconds_until_more()
 
     def _take_delivery(self, sent: Sent) -> None:
@@ -303,15 +304,19 @@ class Sending:
         held_back = self._held_back()
         return None if any(item.message_body.variant in held_back for item in items) else items
 
-    def _send_all(self, items: Sequence[MessageQueueItem]) -> None:
-        """Send these, the newest first, in as large parts as the line carries soon, while there is room."""
+    def _send_all(self, items: Sequence[MessageQueueItem]) -> bool:
+        """Send these, the newest first, in as large parts as the line carries soon, while there is room.
+
+        Returns: Whether there was room for all of them.
+        """
         rest = list(items)
         while rest and self._has_room():
             sent, done = self._send(rest[-self._line.messages_at_once :])
             self._backlog.take(sent)
             if not done:
-                return
+                break
             rest = [item for item in rest if item.identifier not in done]
+        return not rest
 
     def _send(self, items: Sequence[MessageQueueItem]) -> tuple[set[int], set[int]]:
         """Send as many of the newest as the platform takes at once.

@@ -8,6 +8,7 @@ from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from testbed.waiting import wait_for
 
@@ -167,6 +168,27 @@ def test_the_backlog_keeps_to_the_limits_and_live_samples_go_first(
     assert numbers.index(-1) < 250
     assert set(numbers) == set(range(-1, 400))
     assert points[-1][0] - points[0][0] > 400 * 2 / 100 - 3
+
+
+def test_who_may_send_nothing_more_does_not_look_again_and_again(make_node: MakeNode) -> None:
+    with ThingsBoardServer(lambda *_: GRANTED) as server:
+        server.limits = {"maxInflightMessages": 2}
+        node = make_node(server.port, provider="thingsboard", max_parallel_messages=10_000)
+        node.fill(
+            data_message(number=number) for number in range(20_000)
+        )  # by which it learns what the line carries
+        backend = psutil.Process(node.start().pid)
+        node.wait_until_connected()
+        node.wait_until_empty(60)
+        server.pause()
+        node.fill(data_message(number=number) for number in range(20_000))
+        node.add(data_message(number=-1))
+        time.sleep(1)  # until all is sent that may be; after that, nothing is to be done
+        before = sum(backend.cpu_times()[:2])
+        time.sleep(2)  # is what is measured
+        assert sum(backend.cpu_times()[:2]) - before < 0.5
+        server.resume()
+        node.wait_until_empty(60)
 
 
 def test_who_has_sent_more_than_is_allowed_before_it_was_told_gets_through(make_node: MakeNode) -> None:
