@@ -88,6 +88,7 @@ def undisturbed(max_seconds: float) -> Generator[None, None, None]:
 def _notify(text: str) -> None:
     if _notifier is None:
         return
+    signals.teach_patience()
     with signals.deferred():  # sdnotify swallows every exception, even the one by which a signal ends the service
         # It sends Latin-1, and systemd ignores a status that is not UTF-8, such as "21.5 °C".
         _notifier.notify(text.encode(errors="replace").decode("latin-1"))

@@ -15,26 +15,46 @@ _depth = 0
 _late: list[int] = []
 
 
-def handle(handler: Callable[[int, types.FrameType | None], None]) -> None:
-    """Let SIGTERM and SIGINT be handled: at once, or when what `deferred` keeps together is done."""
+Handler = Callable[[int, types.FrameType | None], None]
+"""What Python calls for a signal, with its number, and where it came."""
 
-    def now_or_later(number: int, frame: types.FrameType | None) -> None:
+
+class _Patient:
+    """A handler that waits for the end of what `deferred` keeps together."""
+
+    def __init__(self, handler: Handler) -> None:
+        self._handler = handler
+
+    def __call__(self, number: int, frame: types.FrameType | None) -> None:
         if _depth:
             _late.append(number)
         else:
-            handler(number, frame)
+            self._handler(number, frame)
 
+
+def handle(handler: Handler) -> None:
+    """Let SIGTERM and SIGINT be handled: at once, or when what `deferred` keeps together is done."""
     for number in _STOP_SIGNALS:
-        signal.signal(number, now_or_later)
+        signal.signal(number, _Patient(handler))
+
+
+def teach_patience() -> None:
+    """Let handlers wait that somebody else has set since: a procedure, or a library of its sensor."""
+    if threading.current_thread() is threading.main_thread():
+        for number in _STOP_SIGNALS:
+            handler = signal.getsignal(number)
+            if callable(handler) and not isinstance(handler, _Patient):
+                signal.signal(number, _Patient(handler))
 
 
 @contextlib.contextmanager
 def deferred() -> Generator[None, None, None]:
     """Let SIGTERM and SIGINT wait until the body is done, where what they raise would be swallowed or do harm.
 
-    Only for a handler that `handle` was given: to change handlers here, for each message, takes longer than to add
-    it. Not by a signal mask: of a process with several threads it masks only one, and Python runs the handler all
-    the same. (Handlers run in the main thread only, so in other threads there is nothing to do.)
+    Only handlers wait that `handle` was given, or `teach_patience` has found: to change them here, for each
+    message, takes longer than much of the rest. Not by a signal mask: of a process with several threads it masks
+    only one, and Python runs the handler all the same. (Handlers run in the main thread only, so in other threads
+    there is nothing to do.)
     """
     global _depth
     if threading.current_thread() is not threading.main_thread():
