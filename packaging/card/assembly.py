@@ -171,7 +171,7 @@ def mke2fs(partition: Partition, image: str, tar: str, journal: int) -> list[str
         journal: Its size in MiB.
     """
     # By the size of its blocks and inodes as on a large disk: it will be one.
-    usual = ["-t", "ext4", "-b", str(BLOCK), "-i", "16384", "-J", f"size={journal}", "-m", "1"]
+    usual = ["-t", layout.FILESYSTEM, "-b", str(BLOCK), "-i", "16384", "-J", f"size={journal}", "-m", "1"]
     extended = f"offset={partition.start},hash_seed={partition.filesystem_id}"
     named = ["-L", partition.name, "-U", str(partition.filesystem_id), "-E", extended]
     return ["mke2fs", "-q", "-F", *usual, *named, "-d", tar, image, f"{partition.size // 1024}k"]

@@ -17,6 +17,7 @@ ALIGNMENT = 4 * MIB  # what cards erase at once is a power of two, and seldom mo
 BOOT_SIZE = 512 * MIB
 DATA_SIZE = 64 * MIB  # grown at the first boot
 SMALLEST_ROOT = 2048 * MIB
+FILESYSTEM = "ext4"  # of root and data
 BOOT_MOUNT = "/boot/firmware"  # where Debian's raspi-firmware wants it
 DATA_MOUNT = "/var/lib/ivy"
 
@@ -165,9 +166,9 @@ def fstab(layout: Layout) -> str:
     lost = "nofail,x-systemd.before=local-fs.target,x-systemd.device-timeout=10min"
     grown = "x-systemd.growfs,x-systemd.after=systemd-repart.service"
     return (
-        f"UUID={root.filesystem_id} / ext4 errors=remount-ro,noatime 0 1\n"
+        f"UUID={root.filesystem_id} / {FILESYSTEM} errors=remount-ro,noatime 0 1\n"
         f"UUID={serial} {BOOT_MOUNT} vfat umask=0077,noatime,flush,{lost} 0 2\n"
-        f"UUID={data.filesystem_id} {DATA_MOUNT} ext4 errors=remount-ro,noatime,{lost},{grown} 0 2\n"
+        f"UUID={data.filesystem_id} {DATA_MOUNT} {FILESYSTEM} errors=remount-ro,noatime,{lost},{grown} 0 2\n"
     )
 
 

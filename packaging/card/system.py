@@ -78,6 +78,10 @@ CONSOLES="ttyS1,115200 tty0"
 # With any other value a Pi 4 does not boot, and no other board needs memory for a screen.
 CMA=0
 """
+INITRAMFS = """\
+# Its fsck is for this; where the card is made there is no root that could be asked.
+FSTYPE={type}
+"""
 SOURCES = "etc/apt/sources.list.d/debian.sources"
 # One stanza for each archive: deb822, see sources.list(5).
 DEBIAN_SOURCES = """\
@@ -111,6 +115,7 @@ def files(card: Layout) -> dict[str, str]:
         "etc/fstab": layout.fstab(card),
         "etc/hostname": f"{HOST_NAME}\n",
         "etc/hosts": f"{roots.HOSTS}127.0.1.1 {HOST_NAME}\n",
+        "etc/initramfs-tools/conf.d/ivy-image": INITRAMFS.format(type=layout.FILESYSTEM),
         "etc/repart.d/50-data.conf": layout.repart_definition(),
         "etc/ssh/sshd_config.d/ivy-image.conf": SSH,
     }

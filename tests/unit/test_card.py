@@ -74,6 +74,15 @@ def test_a_damaged_file_system_is_not_written_any_more(card: Layout) -> None:
         assert "errors=remount-ro" in mounts(card)[mount]
 
 
+def test_the_root_is_checked_before_it_is_mounted_from_the_first_boot_on(card: Layout) -> None:
+    """The initramfs has the program for that if it is told the type: where the card is made it cannot be found."""
+    (types,) = re.findall(r"(?m)^FSTYPE=(\S+)$", system.files(card)["etc/initramfs-tools/conf.d/ivy-image"])
+    root = next(line.split() for line in layout.fstab(card).splitlines() if line.split()[1] == "/")
+    assert types == root[2] and root[5] == "1" and "fsck.repair=yes" in layout.KERNEL_OPTIONS
+    made = assembly.mke2fs(card.root, "card.img", "root.tar", 64)
+    assert made[made.index("-t") + 1] == types
+
+
 def test_the_file_system_of_the_data_grows_after_its_partition(card: Layout) -> None:
     assert {"x-systemd.growfs", "x-systemd.after=systemd-repart.service"} <= mounts(card)["/var/lib/ivy"]
     kinds = [partition.type.lower() for partition in card.partitions]
