@@ -26,6 +26,7 @@ FAKES = {
     "journalctl": "echo printed",
     "touch": 'case $* in *"$(cat "$HOME/sick")"*) cat "$HOME/failing" >&2; exit 1 ;; esac; /usr/bin/touch "$@"',
     "tune2fs": "",
+    "findmnt": 'case $* in *VFS-OPTIONS*) cat "$HOME/mount" ;; *) echo "/dev/of${5#"$HOME"}" ;; esac',
     "timeout": 'while case $1 in --*) true ;; *) false ;; esac; do shift; done; shift; "$@"',
 }
 
@@ -37,17 +38,24 @@ class Machine:
     home: Path
 
     def __post_init__(self) -> None:
-        for name in ("bin", "notes", "kept", "repair.d", "data"):
-            (self.home / name).mkdir()
+        for name in ("bin", "notes", "kept", "repair.d", "data", "system", "sys/dev/block", "sys/fs/ext4/vda2"):
+            (self.home / name).mkdir(parents=True)
         for name, work in FAKES.items():
             program = self.home / "bin" / name
             program.write_text(f'#!/bin/sh\necho "{name} $*" >> "$HOME/calls"\n{work}\n')
             program.chmod(0o755)
         self.link("there")
         (self.home / "sick").write_text("nothing")
+        (self.home / "sys/dev/block/254:2").symlink_to("../../devices/virtio0/block/vda/vda2")
+        self.mount()
 
     def link(self, how: str, repair: str = "7200", reboot: str = "43200") -> None:
         (self.home / "link").write_text(f"{how} {repair} {reboot}\n")
+
+    def mount(self, number: str = "254:2", options: str = "rw,noatime", errors: int = 0) -> None:
+        """Of the system, as findmnt and the kernel tell of it."""
+        (self.home / "mount").write_text(f"  {number} {options}\n")
+        (self.home / "sys/fs/ext4/vda2/errors_count").write_text(f"{errors}\n")
 
     def look(self, at: int) -> list[str]:
         """Run the script, so many seconds after the boot. Returns what it called, without its questions."""
@@ -59,6 +67,8 @@ class Machine:
             "IVY_DATA_DIR": "data",
             "IVY_RUN_DIR": "",
             "IVY_BUNDLED_DIR": "nothing",
+            "IVY_SYSTEM": "system",
+            "IVY_SYS": "sys",
             "IVY_BUSY": "bin/ivy-busy",
             "IVY_HELD": "bin/ivy-held",
             "IVY_UPTIME": "uptime",
@@ -214,7 +224,7 @@ def test_a_disk_that_takes_nothing_is_checked_after_an_hour(machine: Machine) ->
     for called, wanted in zip(machine.look(HOUR), ("tune2fs -E force_fsck ", "ivy tell ", REBOOT), strict=True):
         assert called.startswith(wanted)
     (machine.home / "notes" / "sick").unlink()  # it has booted
-    told = "ivy tell reboots of the machine because the disk of the data took nothing: 1"
+    told = "ivy tell reboots of the machine because the disk took nothing: 1"
     assert [machine.look(at * HOUR) for at in (2, 4)] == [[told], []], "once a day"
     (machine.home / "kept" / "checked").unlink()
     assert machine.look(4 * HOUR)[-1] == REBOOT
@@ -244,6 +254,40 @@ def test_where_no_day_can_be_noted_it_counts_from_the_boot(machine: Machine) -> 
     take_nothing(machine, where="")  # and so does the disk that it would be noted on
     assert machine.look(0) == machine.look(HOUR) == machine.look(DAY - 1) == []
     assert machine.look(DAY)[-1] == REBOOT
+
+
+def refuse(machine: Machine) -> None:
+    """Let `touch` fail for the system, and for what is kept there."""
+    (machine.home / "failing").write_text(TAKES_NOTHING)
+    (machine.home / "sick").write_text(str(machine.home / "system"))
+
+
+def test_a_system_that_the_kernel_has_made_read_only_is_checked_too(machine: Machine) -> None:
+    refuse(machine)
+    machine.mount(errors=1)
+    assert machine.look(0) == machine.look(HOUR - 1) == []
+    called = machine.look(HOUR)
+    assert called[0] == "tune2fs -E force_fsck /dev/of/system"
+    assert [call.partition(":")[0] for call in called[1:]] == [
+        "ivy tell the disk has taken nothing for an hour",
+        REBOOT,
+    ]
+
+
+@pytest.mark.parametrize(
+    ("number", "options", "errors"),
+    [("0:24", "rw,relatime", 1), ("254:2", "ro,noatime", 1), ("254:2", "rw,noatime", 0)],
+    ids=["an overlay", "by fstab", "without an error"],
+)
+def test_a_system_that_is_to_be_read_only_is_well(machine: Machine, number: str, options: str, errors: int) -> None:
+    refuse(machine)
+    machine.mount(number, options, errors)
+    assert machine.look(0) == machine.look(2 * DAY) == []
+
+
+def test_a_system_that_takes_something_is_well_whatever_was_counted_before(machine: Machine) -> None:
+    machine.mount(errors=3)
+    assert machine.look(0) == machine.look(2 * DAY) == []
 
 
 def test_its_limits_are_those_of_the_documentation() -> None:
