@@ -297,12 +297,23 @@ def test_its_limits_are_those_of_the_documentation() -> None:
         assert found and int(found[1]) == field.default
 
 
-def test_what_is_meant_for_services_is_not_for_its_unit() -> None:
+@pytest.mark.parametrize("name", ["ivy-lost", "ivy-programs"])
+def test_what_is_meant_for_services_is_not_for_its_unit(name: str) -> None:
     shared = {path.name for path in (PROJECT / "units" / "ivy-.service.d").glob("*.conf")}
-    own = {path.name for path in (PARTS / "ivy-lost.service.d").iterdir()}
+    own = {path.name for path in (PARTS / f"{name}.service.d").iterdir()}
     assert shared - own == {"05-mounts.conf"}
-    for path in (PARTS / "ivy-lost.service.d").iterdir():
+    for path in (PARTS / f"{name}.service.d").iterdir():
         assert all(line.startswith("#") for line in path.read_text().splitlines())
+
+
+def test_only_where_no_program_can_be_started_the_machine_is_reset() -> None:
+    """Neither by its timer alone, nor by an exit status, nor by somebody's hand."""
+    unit, timer = (settings(PARTS / f"ivy-programs.{kind}") for kind in ("service", "timer"))
+    (interval,), (every,) = (
+        re.findall(r"^(\d+)min$", each[0]) for each in (unit["StartLimitIntervalSec"], timer["OnUnitActiveSec"])
+    )
+    assert int(unit["StartLimitBurst"][0]) >= 2 * (int(interval) // int(every) + 1)
+    assert unit["Restart"] == ["on-abnormal"] and unit["RefuseManualStart"] == ["yes"]
 
 
 FIRST = ("ivy-first-boot", "ivy-first-config")

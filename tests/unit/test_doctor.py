@@ -418,6 +418,7 @@ def test_what_an_appliance_does_is_on(node: Node, tmp_path: Path, monkeypatch: p
     answers = {
         "*RuntimeWatchdogUSec": "echo 1min",
         "*ivy-lost.timer": "echo ActiveState=active",
+        "*ivy-programs.timer": "echo ActiveState=active",
         "*emergency.service": 'echo "Wants=a.service ivy-try-again.timer"',
     }
     node.fake("systemctl", answers)
@@ -441,7 +442,7 @@ def test_what_no_appliance_does_is_off(node: Node, tmp_path: Path, monkeypatch: 
     found = machine(node, tmp_path, monkeypatch, backend=BACKEND)
     assert "the package ivy-node is not installed, which lets a machine come back by itself" in found
     answers = {answer.partition(",")[0] for answer in found.values() if answer}
-    assert len(found) == 9 and answers == {"off", "impossible here"}
+    assert len(found) == 10 and answers == {"off", "impossible here"}
 
 
 VERIFIED = """

@@ -33,6 +33,7 @@ def machine(config: Config | None, root: Path = Path("/")) -> Iterator[Finding]:
         "a boot that ends in a shell is made again": _shell(),
         "a link that is away is repaired": _link(config) if looks else "off",
         "a disk that takes nothing is checked": "on" if looks else "off",
+        "a system that cannot be read leads to a reboot": "on" if _is_active("ivy-programs.timer") else "off",
     }
     for what, answer in answers.items():
         yield Finding("machine", f"{what}: {answer}")
