@@ -76,7 +76,7 @@ class Machine:
         }
         environment = {name: str(self.home / place) for name, place in places.items()}
         environment |= {"PATH": f"{self.home}/bin:{os.environ['PATH']}", "HOME": str(self.home)}
-        subprocess.run(["/bin/sh", str(PARTS / "ivy-lost")], env=environment, capture_output=True)
+        subprocess.run(["/bin/sh", str(PARTS / "ivy-lost")], env=environment, capture_output=True, check=True)
         calls = (self.home / "calls").read_text().splitlines()
         return [call for call in calls if call.startswith(("ivy tell", "systemctl", "tune2fs"))]
 
