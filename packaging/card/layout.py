@@ -159,8 +159,9 @@ def _mbr_entry(type: int, start: int, count: int) -> bytes:
 def fstab(layout: Layout) -> str:
     """The mounts. A node whose boot or data partition is lost still boots, so that its operator can come in: they
     are waited for, and not required. For long, as a slow boot is not to be taken for a lost partition. Only root
-    reads the first, where secrets may lie. After an error the others take nothing more, which has the machine
-    reboot and check the data, see packaging/ivy-node/ivy-lost."""
+    reads the first, where secrets may lie. After an error the others take nothing more, and Debian 13's kernel
+    reads nothing of them. That has the machine reboot and check them, see ivy-lost and ivy-programs.service in
+    packaging/ivy-node."""
     boot, root, data = layout.partitions
     serial = f"{boot.fat_serial[:4]}-{boot.fat_serial[4:]}".upper()
     lost = "nofail,x-systemd.before=local-fs.target,x-systemd.device-timeout=10min"
