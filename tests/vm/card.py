@@ -11,8 +11,10 @@ from tests.support.backend_node import PASSWORD
 from tests.support.recorder import Recorder
 
 FIRST = "81bf7042-e20f-4a97-ac44-c15853e3618f"
-SECOND = "2f0c7f6e-5a0e-4dd5-8f3e-0d1b5a3c9a51"
+REPOSITORY = "university/ivy"
 DELIVERY_SECONDS = 60
+# The random walk pauses under load, as there is where a machine is emulated and has just booted.
+CALM = {"procedures": {"dummy_procedure": {"max_silent_seconds": 3600}}}
 
 
 def tenta(broker: Broker, sensor: str) -> dict[str, Any]:
@@ -22,8 +24,8 @@ def tenta(broker: Broker, sensor: str) -> dict[str, Any]:
     return {
         "general": {"system_identifier": sensor},
         "backend": {"provider": "tenta", "mqtt_connection": connection},
-        # The random walk pauses under load, as there is where a machine is emulated and has just booted.
-        "procedures": {"dummy_procedure": {"max_silent_seconds": 3600}},
+        "updater": {"repository": REPOSITORY, "provider": "github", "provider_host": "github.com"},
+        **CALM,
     }
 
 
@@ -34,6 +36,11 @@ def offer(machine: Machine, broker: Broker, sensor: str) -> None:
     config |= sections | {"general": config["general"] | sections["general"]}
     machine.run(["sh", "-c", "umask 077; cat >/root/config.json"], input=json.dumps(config))
     machine.run(["ivy", "config", "apply", "/root/config.json"], timeout=300)
+
+
+def write(machine: Machine, path: str, text: str) -> None:
+    """Write a file of its."""
+    machine.run(["sh", "-c", f"cat >{path}"], input=text)
 
 
 def wait_for_new_samples(recorder: Recorder, what: str) -> None:

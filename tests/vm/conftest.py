@@ -13,7 +13,7 @@ from tests.support.backend_node import PASSWORD
 from tests.support.beds import bed
 from tests.support.recorder import Recorder
 from tests.support.releases import THIS
-from tests.vm.card import FIRST, SECOND, offer
+from tests.vm.card import FIRST, offer
 
 __all__ = ["bed"]
 
@@ -28,7 +28,7 @@ def image() -> Path:
 
 @pytest.fixture(scope="session")
 def broker(bed: Bed) -> Generator[Broker, None, None]:
-    users = {OPERATOR: PASSWORD, FIRST: PASSWORD, SECOND: PASSWORD}
+    users = {OPERATOR: PASSWORD, FIRST: PASSWORD}
     with Broker(bed.address, users=users, directory=bed.directory / "broker") as broker:
         yield broker
 
