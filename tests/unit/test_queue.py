@@ -401,6 +401,13 @@ def test_where_sqlite_could_be_killed_for_want_of_room_the_queue_is_not_opened(
     assert [message.data["number"] for message in found if message.variant == "data"] == [1, 2]
 
 
+@pytest.mark.parametrize("memory_page", [4096, 16_384, 65_536])
+def test_there_is_room_for_what_sqlite_shares_on_any_processor(memory_page: int) -> None:
+    """As much of it as one page holds, at least; and for the pages of the log that follow."""
+    room = schema.room_to_open(memory_page)
+    assert room >= 40_000 and room - memory_page >= 16_384
+
+
 @pytest.mark.usefixtures("own_stop_handlers")
 def test_sigterm_waits_until_a_message_stands_in_both_places(
     agent: MessagingAgent, monkeypatch: pytest.MonkeyPatch

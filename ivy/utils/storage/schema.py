@@ -4,6 +4,7 @@
 """
 
 import errno
+import mmap
 import os
 import sqlite3
 import stat
@@ -39,8 +40,15 @@ PAGE_SIZE = 1024
 LARGEST_LOG = 1_100_000
 """Bytes of the write-ahead log that stay once it was written back, which SQLite does after 1000 pages."""
 
-ROOM_TO_OPEN = 49_152
-"""Bytes that must be free: 32 KiB of them for the file `-shm`, by which processes find their way in the log."""
+
+def room_to_open(memory_page: int) -> int:
+    """Bytes that must be free, most of them for the file `-shm`, by which processes find their way in the log. SQLite
+    makes it 32 KiB, or one page of memory where these are larger, as on some 64-bit ARMs.
+    """
+    return max(32_768, memory_page) + 16_384
+
+
+ROOM_TO_OPEN = room_to_open(mmap.PAGESIZE)
 
 _SETTINGS = (
     # For a new file only, and before its first table. No auto_vacuum: it gives back page after page, each time
