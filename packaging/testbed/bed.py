@@ -21,8 +21,8 @@ from testbed.network import Subnet, choose_subnet, locked
 from testbed.node import RECORD, Node, Snapshot
 from testbed.run import BedError
 from testbed.tools import STATE, VM_PACKAGES, ensure_tools, why_not
+from testbed.vm import HARDWARE, Machine
 from testbed.vm import RECORD as MACHINE_RECORD
-from testbed.vm import Machine
 
 __all__ = ["Bed", "BedError", "Machine", "Node", "Snapshot", "ensure_tools", "existing_beds", "why_not"]
 
@@ -116,14 +116,15 @@ class Bed:
         with locked(STATE.parent):
             return Node.create(self.name, self._subnet, directory, layers, self._free_index())
 
-    def machine(self, name: str, image: Path, files: Mapping[str, bytes]) -> Machine:
-        """A new machine with a kernel of its own, not booted; see `Machine.insert_card`."""
+    def machine(self, name: str, image: Path, files: Mapping[str, bytes], arch: str = "amd64") -> Machine:
+        """A new machine with a kernel of its own, not booted, and of the image's architecture; see
+        `Machine.insert_card`."""
         directory = self.directory / "machines" / _check_name("machine", name)
-        ensure_tools(VM_PACKAGES)
+        ensure_tools([*VM_PACKAGES, HARDWARE[arch].program])
         if directory.exists():
             raise BedError(f"there is a machine {name} already", "Choose another name.")
         with locked(STATE.parent):
-            machine = Machine.create(self._subnet, directory, self._free_index())
+            machine = Machine.create(self._subnet, directory, self._free_index(), arch)
         try:
             machine.insert_card(image, files)
         except BaseException:

@@ -38,9 +38,12 @@ PACKAGES = {
 VM_PACKAGES = {
     "mcopy": "mtools",
     "qemu-img": "qemu-utils",
-    "qemu-system-x86_64": "qemu-system-x86 ovmf",
     "ssh": "openssh-client",
     "xz": "xz-utils",
+}
+EMULATORS = {
+    "qemu-system-aarch64": "qemu-system-arm qemu-efi-aarch64",
+    "qemu-system-x86_64": "qemu-system-x86 ovmf",
 }
 SERVICES = {"lighttpd", "mosquitto"}  # each bed starts servers of its own; Debian's would only take the ports
 NAMESPACES = ["--mount", "--net", "--pid", "--ipc", "--uts", "--cgroup", "--fork"]
@@ -69,7 +72,7 @@ def why_no_disk() -> str | None:
 
 def ensure_tools(programs: Iterable[str] = PACKAGES) -> None:
     """Install what is missing."""
-    known = PACKAGES | VM_PACKAGES
+    known = PACKAGES | VM_PACKAGES | EMULATORS
     packages = sorted({package for program in _missing(programs) for package in known[program].split()})
     if packages:
         _install(packages)

@@ -19,15 +19,16 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
+from testbed.emulation import native
 from testbed.network import Port, Subnet
 from testbed.overlay import remove_tree
 from testbed.run import BedError, become, popen, run
 from testbed.waiting import wait_for
 
-FIRMWARE = "/usr/share/ovmf/OVMF.fd"
 MEMORY = 1024  # MiB
 CARD_SIZE = "8G"
 BOOT_OFFSET = 4 * 1024 * 1024  # of the FAT, see packaging/card/layout.py
@@ -38,6 +39,27 @@ RECORD = "machine.json"
 RESETS = {"WATCHDOG", "RESET"}  # events, as qemu calls them
 
 
+@dataclass(frozen=True)
+class Hardware:
+    """What a machine is made of, as qemu calls it."""
+
+    program: str
+    board: str
+    firmware: str
+    processor: str
+    processor_of_kvm: str
+
+
+HARDWARE = {
+    "amd64": Hardware("qemu-system-x86_64", "q35", "/usr/share/ovmf/OVMF.fd", "qemu64", "qemu64"),
+    # That of a Raspberry Pi 5, whose pages may have 16 KiB. KVM has none but the machine's own.
+    "arm64": Hardware(
+        "qemu-system-aarch64", "virt", "/usr/share/qemu-efi-aarch64/QEMU_EFI.fd", "cortex-a76", "host"
+    ),
+}
+"""By architecture, as Debian calls it."""
+
+
 class Machine:
     """`directory` holds all there is to know; another process can make its own Machine from it."""
 
@@ -45,13 +67,15 @@ class Machine:
         self.name = directory.name
         self.directory = directory
         self.console = directory / "console.log"
-        self._port = Port(subnet, json.loads((directory / RECORD).read_text())["index"])
+        record = json.loads((directory / RECORD).read_text())
+        self.arch: str = record["arch"]
+        self._port = Port(subnet, record["index"])
 
     @classmethod
-    def create(cls, subnet: Subnet, directory: Path, index: int) -> "Machine":
+    def create(cls, subnet: Subnet, directory: Path, index: int, arch: str) -> "Machine":
         """Without a card yet; `directory` must not be there."""
         directory.mkdir(parents=True)
-        (directory / RECORD).write_text(json.dumps({"index": index}))
+        (directory / RECORD).write_text(json.dumps({"index": index, "arch": arch}))
         return cls(subnet, directory)
 
     def insert_card(self, image: Path, files: Mapping[str, bytes]) -> None:
@@ -92,7 +116,7 @@ class Machine:
         self._port.plug()
         again = ["-loadvm", snapshot] if snapshot else []
         inside = ["ip", "netns", "exec", self._port.namespace]
-        run([*inside, "qemu-system-x86_64", *self._arguments(), *again, "-daemonize"], timeout=120)
+        run([*inside, HARDWARE[self.arch].program, *self._arguments(), *again, "-daemonize"], timeout=120)
 
     def boot(self, snapshot: str | None = None, timeout: float = SECONDS_TO_BOOT) -> None:
         """Returns when systemd has finished booting, with or without failed units."""
@@ -200,15 +224,18 @@ class Machine:
         """Tried once for each machine."""
         known = self.directory / "accelerator"
         if not known.exists():
-            known.write_text(accelerator())
+            known.write_text(accelerator(self.arch))
         return known.read_text()
 
     def _arguments(self) -> list[str | Path]:
+        hardware, accelerator = HARDWARE[self.arch], self._accelerator()
+        processor = hardware.processor_of_kvm if accelerator == "kvm" else hardware.processor
         key = base64.b64encode((self.directory / "key.pub").read_bytes()).decode()
         credential = f"type=11,value=io.systemd.credential.binary:ssh.authorized_keys.root={key}"
         return [
-            *("-name", self.name, "-machine", "q35", "-accel", self._accelerator(), "-smp", "2", "-m", str(MEMORY)),
-            *("-bios", FIRMWARE, "-display", "none", "-nodefaults"),
+            *("-name", self.name, "-machine", hardware.board, "-accel", accelerator, "-cpu", processor),
+            *("-smp", "2", "-m", str(MEMORY)),
+            *("-bios", hardware.firmware, "-display", "none", "-nodefaults"),
             *("-drive", f"file={self.directory / 'disk.qcow2'},if=virtio,format=qcow2"),
             *(
                 "-netdev",
@@ -290,16 +317,18 @@ class Monitor:
         return answer
 
 
-def accelerator() -> str:
-    """kvm where it works, else tcg, which is software. That /dev/kvm is there, and opens, does not mean that a
-    machine runs by it: so its firmware must say something."""
-    if not os.access("/dev/kvm", os.R_OK | os.W_OK):
+def accelerator(arch: str) -> str:
+    """For machines of an architecture: kvm where it works, else tcg, which is software. That /dev/kvm is there, and
+    opens, does not mean that a machine runs by it: so its firmware must say something."""
+    if arch != native() or not os.access("/dev/kvm", os.R_OK | os.W_OK):
         return SOFTWARE
+    hardware = HARDWARE[arch]
     with tempfile.TemporaryDirectory() as directory:
         said = Path(directory, "said")
-        firmware = ["-machine", "q35", "-accel", "kvm", "-m", "256", "-bios", FIRMWARE, "-serial", f"file:{said}"]
+        machine = ["-machine", hardware.board, "-accel", "kvm", "-cpu", hardware.processor_of_kvm, "-m", "256"]
+        firmware = ["-bios", hardware.firmware, "-serial", f"file:{said}"]
         without = ["-display", "none", "-nodefaults"]
-        with popen(["qemu-system-x86_64", *firmware, *without], stderr=subprocess.DEVNULL) as trial:
+        with popen([hardware.program, *machine, *firmware, *without], stderr=subprocess.DEVNULL) as trial:
             until = time.monotonic() + SECONDS_TO_SAY_SOMETHING
             while trial.poll() is None and time.monotonic() < until and not _has_content(said):
                 time.sleep(0.1)
