@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import Self
 
 from testbed import network, overlay, roots
+from testbed.emulation import architecture
 from testbed.network import Subnet, choose_subnet, locked
 from testbed.node import RECORD, Node, Snapshot
 from testbed.run import BedError
@@ -116,10 +117,12 @@ class Bed:
         with locked(STATE.parent):
             return Node.create(self.name, self._subnet, directory, layers, self._free_index())
 
-    def machine(self, name: str, image: Path, files: Mapping[str, bytes], arch: str = "amd64") -> Machine:
-        """A new machine with a kernel of its own, not booted, and of the image's architecture; see
-        `Machine.insert_card`."""
+    def machine(self, name: str, image: Path, files: Mapping[str, bytes]) -> Machine:
+        """A new machine with a kernel of its own, not booted; see `Machine.insert_card`. It has the architecture in
+        which tests run, for which the image must be."""
         directory = self.directory / "machines" / _check_name("machine", name)
+        if (arch := architecture()) not in HARDWARE:
+            raise BedError(f"there are no machines of {arch}", f"IVY_ARCH names another: {', '.join(HARDWARE)}.")
         ensure_tools([*VM_PACKAGES, HARDWARE[arch].program])
         if directory.exists():
             raise BedError(f"there is a machine {name} already", "Choose another name.")

@@ -16,11 +16,11 @@ from typing import TypeAlias, TypeVar
 
 from testbed.bed import Bed, BedError, Machine, Node, existing_beds, why_not
 from testbed.broker import OPERATOR, Broker, sensor_of
+from testbed.emulation import architecture
 from testbed.git_server import GitServer, map_hosts
 from testbed.package_index import PackageIndex
 from testbed.roots import PROJECT
 from testbed.run import progress
-from testbed.vm import HARDWARE
 
 Command: TypeAlias = Callable[[Bed, argparse.Namespace], int]
 T = TypeVar("T")
@@ -126,8 +126,6 @@ def _add_vm(parser: argparse.ArgumentParser) -> None:
 
     up = add(_vm_up, "boot a machine; one that is new gets a card")
     up.add_argument("--image", type=Path, help="of its card; default: what packaging/image --board generic made")
-    processor = "of a new machine and its image; default: amd64"
-    up.add_argument("--arch", choices=HARDWARE, default="amd64", help=processor)
     up.add_argument("--put", metavar="FILE", type=Path, action="append", default=[], help="on the FAT of its card")
     up.add_argument("--snapshot", metavar="NAME", help="go on where it was at `vm save`")
     execute = add(_vm_exec, "run a program in it")
@@ -295,12 +293,12 @@ def _vm_up(bed: Bed, options: argparse.Namespace) -> int:
     bed.up()
     machine = bed.machines.get(options.machine)
     if machine is None:
-        board = "generic" if options.arch == "amd64" else f"generic-{options.arch}"
+        board = "generic" if (arch := architecture()) == "amd64" else f"generic-{arch}"
         image = options.image or next(iter(sorted((PROJECT / "dist").glob(f"ivy-*-{board}.img.xz"))), None)
         if image is None:
-            raise BedError("there is no image", f"Make one: packaging/image --board generic --arch {options.arch}")
+            raise BedError("there is no image", f"Make one: packaging/image --board generic --arch {arch}")
         files = {path.name: path.read_bytes() for path in options.put}
-        machine = bed.machine(options.machine, image, files, options.arch)
+        machine = bed.machine(options.machine, image, files)
     machine.boot(options.snapshot)
     print(f"{machine.name}\t{machine.address}")
     return 0

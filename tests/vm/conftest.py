@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from card.layout import Layout
 from testbed.bed import Bed, Machine
 from testbed.broker import OPERATOR, Broker
+from testbed.emulation import architecture
 
 from tests.support.backend_node import PASSWORD
 from tests.support.beds import bed
@@ -20,9 +22,10 @@ __all__ = ["bed"]
 
 @pytest.fixture(scope="session")
 def image() -> Path:
-    found = Path("dist", f"ivy-{THIS.replace('-', '~')}-generic.img.xz").absolute()
+    card = Layout(THIS.replace("-", "~"), "generic", architecture())
+    found = Path("dist", f"{card.name}.img.xz").absolute()
     if not found.exists():
-        pytest.fail(f"there is no {found.name}: packaging/image --board generic makes it")
+        pytest.fail(f"there is no {found.name}: packaging/image --board generic --arch {card.arch} makes it")
     return found
 
 

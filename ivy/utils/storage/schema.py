@@ -42,8 +42,9 @@ LARGEST_LOG = 1_100_000
 
 
 def room_to_open(memory_page: int) -> int:
-    """Bytes that must be free, most of them for the file `-shm`, by which processes find their way in the log. SQLite
-    makes it 32 KiB, or one page of memory where these are larger, as on some 64-bit ARMs.
+    """Bytes that must be free, most of them for the file `-shm`, by which processes find their way in the log.
+
+    SQLite makes it 32 KiB, or one page of memory where these are larger, as on some 64-bit ARMs.
     """
     return max(32_768, memory_page) + 16_384
 
