@@ -1,9 +1,12 @@
-"""Programs of another processor run only where the kernel knows by what; else somebody is told how that is done."""
+"""Programs of another processor run only where the kernel knows by what; else somebody is told how that is done.
+So do machines of another processor, which are software, whatever helps those of this one."""
 
+import os
 from pathlib import Path
 
 import pytest
-from testbed import emulation
+from testbed import emulation, vm
+from testbed.bed import Bed
 from testbed.roots import Recipe
 from testbed.run import BedError
 
@@ -35,3 +38,14 @@ def test_roots_of_two_processors_are_two(monkeypatch: pytest.MonkeyPatch) -> Non
     foreign = Recipe("test", (), arch=emulation.architecture())
     monkeypatch.setenv("IVY_ARCH", "")
     assert foreign.path != Recipe("test", (), arch=emulation.architecture()).path
+
+
+def test_kvm_is_no_help_for_another_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "access", lambda *_: True)
+    assert vm.accelerator(FOREIGN) == vm.SOFTWARE
+
+
+def test_there_is_no_machine_of_a_processor_that_has_no_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("IVY_ARCH", "armhf")
+    with pytest.raises(BedError, match="no machines of armhf"):
+        Bed("none").machine("m1", Path("no.img"), {})
