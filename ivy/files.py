@@ -33,10 +33,10 @@ def as_owner_of(directory: str) -> contextlib.AbstractContextManager[None]:
 @contextlib.contextmanager
 def _as(owner: os.stat_result) -> Generator[None, None, None]:
     group, groups = os.getegid(), os.getgroups()
-    os.setgroups([owner.st_gid])  # root's own would open what the owner may not read
-    os.setegid(owner.st_gid)
-    os.seteuid(owner.st_uid)
     try:
+        os.setgroups([owner.st_gid])  # root's own would open what the owner may not read
+        os.setegid(owner.st_gid)
+        os.seteuid(owner.st_uid)
         yield
     finally:
         os.seteuid(0)

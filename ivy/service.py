@@ -207,10 +207,10 @@ class _Stop:
         """Raise SystemExit, if what was raised before is not on its way: being handled, as by a `finally`."""
         if not self.is_asked_for:
             self.is_asked_for = True
-            notify.stopping()
             # By SIGTERM, which `signals.deferred` lets wait. Not by a thread: one cannot be started in a handler.
             signal.signal(signal.SIGALRM, lambda *_: signal.raise_signal(signal.SIGTERM))
             signal.setitimer(signal.ITIMER_REAL, constants.SECONDS_PER_GRACEFUL_PROCEDURE_TEARDOWN / 2, 1)
+            notify.stopping()  # last, as another signal may end it
         if number == signal.SIGINT or not _is_ending(sys.exception()):  # who presses Ctrl-C again wants no teardown
             raise SystemExit(self.status)
 

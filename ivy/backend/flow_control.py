@@ -58,6 +58,10 @@ class Pace:
         """Whether so many may wait for their acknowledgments."""
         return self._limits.most_in_flight is None or publications <= self._limits.most_in_flight
 
+    def is_sparing(self, in_flight: int) -> bool:
+        """Whether the platform counts publications, or would not have so many under way."""
+        return bool(self._of_publications) or not self.may_be_in_flight(in_flight)
+
     @property
     def largest(self) -> float:
         """How large a publication may be, in bytes."""

@@ -13,7 +13,7 @@ from ivy.utils.storage import contents
 from ivy.utils.updates.standing import Standing
 
 MOST_KEPT = 5000
-"""Messages that are sent while they stay in the queue, as the config is on trial."""
+"""Messages that are sent while they stay in the queue, as the config is on trial or the disk is sick."""
 
 
 class Removal:
@@ -123,7 +123,7 @@ class Removal:
             self.next = math.inf
         elif at_once or now >= self.next:
             self.next = now + self._delays.until_removal_is_tried_again
-            self.must_wait = True  # if this fails
+            self.must_wait = True  # if this fails, or is not allowed
             if not self._is_accepted():
                 return
             removed = set(self._delivered)

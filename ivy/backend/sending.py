@@ -27,8 +27,10 @@ from ivy.utils.messaging_agent import MessagingAgent
 _VARIANTS = ("data", "log", "config")
 _LEAST_PROGRESS = 100
 """Bytes: more than the packets by which a link is kept alive, in a minute."""
-_PARTS_OF_A_WINDOW, _LEAST_PART = 4, 128
-"""Messages of one turn: what is sampled meanwhile waits for its end, and goes before all others in the next."""
+_PUBLICATIONS = 4
+"""How many make up a window."""
+_LEAST_AT_ONCE = 128
+"""Messages. Each look at the queue costs as much as a dozen of them."""
 _TIMES_OF_A_LOST_ANSWER = 5
 """So often the time until a connection is stalled, and that for its bytes: no acknowledgment takes longer."""
 _SLOWEST = 100.0
@@ -226,22 +228,30 @@ class Sending:
         if room <= 0 or not self._has_room():
             return
         bytes_left = self._line.most_bytes - self._in_flight.size
-        part = max(_LEAST_PART, self._window.size // _PARTS_OF_A_WINDOW)
-        room = min(room, part)
-        looked_for, excluded, held_back = self._backlog.room(room), self._not_wanted(), self._held_back()
+        most = min(room, self._most_at_once())
+        looked_for, excluded, held_back = self._backlog.room(most), self._not_wanted(), self._held_back()
         items = self._queue.get_latest_messages_within(bytes_left, looked_for, excluded, held_back)
         if not items and not held_back:
             items = self._resending.next(looked_for, bytes_left, excluded)
         if self._removal.must_wait and self._sent() >= MOST_KEPT:
             items = [item for item in items if item.identifier < 0]  # what waits in memory can always be removed
-        test = self._next_test(most=min(room, self._line.messages_at_once), others_wait=bool(items))
+        test = self._next_test(most=min(most, self._line.messages_at_once), others_wait=bool(items))
         if test is not None:
             self._send(test)  # alone: of what goes with it, it could not be told which one was to blame
             return
-        are_all_sent = self._send_all(self._backlog.choose(items)[-room:])
-        is_more_there = self._backlog.is_behind or (are_all_sent and len(items) >= part)
-        self.is_behind = self.is_behind or is_more_there
+        chosen = self._backlog.choose(items)[-most:]
+        if self._send_all(chosen):
+            self.is_behind = self.is_behind or self._backlog.is_behind or most <= len(chosen) < room
         self._next_of_backlog = time.monotonic() + self._backlog.seconds_until_more()
+
+    def _most_at_once(self) -> int:
+        """How many messages are made ready at once: what is sampled meanwhile waits for that, and goes next.
+
+        All that there is room for where single publications count: there, each is to be as large as it may be.
+        """
+        if self._link.room < _PUBLICATIONS or self.pace.is_sparing(len(self._in_flight) + _PUBLICATIONS):
+            return self._window.size
+        return max(_LEAST_AT_ONCE, self._window.size // _PUBLICATIONS)
 
     def _take_delivery(self, sent: Sent) -> None:
         now, message_ids = time.monotonic(), sent.publication.message_ids

@@ -3,6 +3,7 @@
 import collections
 import contextlib
 import datetime
+import functools
 import json
 import math
 import os
@@ -11,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from functools import partial
-from typing import ClassVar, Optional, Union
+from typing import Any, ClassVar, Optional, Union
 
 import pydantic
 
@@ -22,6 +23,7 @@ from ivy.types.messages import (
     DataMessageBody,
     LogMessageBody,
     MessageArchiveItem,
+    MessageBody,
     MessageQueueItem,
 )
 from ivy.utils.host import clock, journal, signals
@@ -59,7 +61,7 @@ MOST_DAYS = 3650
 _YEAR_3000 = 32_503_680_000
 _MOST_MOVED_AT_ONCE = 2000
 _BROUGHT_UP_AT_ONCE = 200
-_MOST_REMEMBERED = 2000
+_MOST_REMEMBERED = 10_000
 
 _Mark = tuple[float, int]
 """By what a message is known in both queues: its time, and a checksum of its body."""
@@ -134,7 +136,7 @@ class MessagingAgent:
         if timestamp is not None:
             _check(timestamp, self.archive_days)
         row = _row(message_body) if timestamp is None else (float(timestamp), message_body.model_dump_json())
-        with signals.deferred(), self._lock:  # a message stands in both places, or was never added
+        with signals.deferred(), self._lock:  # else the archive gets it from the next message
             self._put(row, timestamp is not None)
             if self.procedure is not None and isinstance(message_body, DataMessageBody):
                 last_sample.note(self.procedure)
@@ -173,9 +175,9 @@ class MessagingAgent:
                     self.store.take_back([Returned(timestamp, body, False) for _, timestamp, body in rows])
                     contents.remove(beneath, [number for number, *_ in rows])
             self.database.close_beneath()
-            self._doorbell.ring()
         except (OSError, sqlite3.Error) as error:
             journal.send("WARNING", f"what lies beneath the other disk is queued later: {error}")
+        self._doorbell.ring()
 
     def _move_back(self) -> None:
         self._spare.move_back(self.store, _MOST_MOVED_AT_ONCE)
@@ -312,16 +314,12 @@ class MessagingAgent:
     def _parse(self, identifier: int, timestamp: float, body: str) -> Optional[MessageQueueItem]:
         try:
             time_or_0 = clock.or_epoch(timestamp)
-            # A last key counts, whatever stands in a body that rotted.
-            whole = f'{{"message_body":{body},"identifier":{identifier},"timestamp":{time_or_0!r}}}'
-            with contextlib.suppress(pydantic.ValidationError):
-                return MessageQueueItem.model_validate_json(whole)
-            # The predecessor's JSON may have what JSON does not know: half a character, and more.
-            return MessageQueueItem(identifier=identifier, timestamp=time_or_0, message_body=json.loads(body))
+            return MessageQueueItem(identifier=identifier, timestamp=time_or_0, message_body=_parsed(body))
         except (ValueError, TypeError, RecursionError) as error:
             # What no backend will ever understand must not stand in the way of the others.
             journal.send("ERROR", f"removed from the queue, being no message: {body!r:.1000}", details=str(error))
             self.remove_messages([identifier])
+            self._doorbell.ring()  # others may have waited behind it
             return None
 
     def get_messages(self, message_ids: Collection[int]) -> list[MessageQueueItem]:
@@ -461,6 +459,19 @@ def _one_kind_of_error() -> Generator[None, None, None]:
         if errors.is_disk_trouble(error):
             failure.sqlite_errorcode = sqlite3.SQLITE_CANTOPEN
         raise failure from error
+
+
+@functools.cache
+def _reader() -> pydantic.TypeAdapter[MessageBody]:
+    """Made when it is wanted: a procedure reads no messages."""
+    return pydantic.TypeAdapter(MessageBody)
+
+
+def _parsed(body: str) -> Any:
+    """A body, or what may be validated as one: the predecessor's JSON has what pydantic's does not know."""
+    with contextlib.suppress(pydantic.ValidationError):
+        return _reader().validate_json(body)
+    return json.loads(body)
 
 
 def _mark(row: tuple[int, float, str]) -> _Mark:

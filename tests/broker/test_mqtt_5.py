@@ -211,6 +211,15 @@ def test_no_more_publications_are_under_way_than_the_broker_takes(make_node: Mak
         assert broker.most_unacknowledged == 2
 
 
+def test_where_few_publications_may_be_under_way_each_is_as_large_as_the_window(make_node: MakeNode) -> None:
+    with Broker5(receive_maximum=1) as broker:
+        node = make_node(broker.port, max_parallel_messages=500)
+        node.fill(data_message(number=number) for number in range(10_000))
+        node.start()
+        node.wait_until_empty(30)
+        assert max(broker.sizes) > 15_000, "some two hundred messages"
+
+
 def test_no_packet_is_larger_than_the_broker_takes(make_node: MakeNode) -> None:
     with Broker5(maximum_packet_size=1000) as broker:
         node = make_node(broker.port)

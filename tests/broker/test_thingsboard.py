@@ -174,9 +174,7 @@ def test_who_may_send_nothing_more_does_not_look_again_and_again(make_node: Make
     with ThingsBoardServer(lambda *_: GRANTED) as server:
         server.limits = {"maxInflightMessages": 2}
         node = make_node(server.port, provider="thingsboard", max_parallel_messages=10_000)
-        node.fill(
-            data_message(number=number) for number in range(20_000)
-        )  # by which it learns what the line carries
+        node.fill(data_message(number=number) for number in range(20_000))  # by these the line becomes known
         backend = psutil.Process(node.start().pid)
         node.wait_until_connected()
         node.wait_until_empty(60)

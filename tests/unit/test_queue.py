@@ -323,6 +323,7 @@ def test_patience_ends(
     [
         *("'no JSON'", "''", "'{}'", "'null'", "'[1]'", """'{"variant":"data"}'""", "x'7b'", "7"),
         """'{"variant":"data","data":{"logging":1}}'""",
+        """'{"variant":"data","data":{"number":3}},"identifier":1'""",  # another's number
     ],
 )
 def test_a_row_that_is_no_message_is_removed_and_reported(
@@ -331,8 +332,11 @@ def test_a_row_that_is_no_message_is_removed_and_reported(
     agent.add_message(body(1))
     database.execute(f"INSERT INTO QUEUE (timestamp, message_body) VALUES (1, {value})")
     agent.add_message(body(2))
+    listener = Listener()
     found = [item.message_body for item in agent.get_n_latest_messages(10)]
     assert [message.data["number"] for message in found if message.variant == "data"] == [1, 2]
+    assert select.select([listener], [], [], 0)[0], "what waits behind it is to be looked for"
+    listener.close()
     assert "removed from the queue, being no message" in capfd.readouterr().err
     assert agent.get_queue_length() == 2
 

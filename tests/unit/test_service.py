@@ -499,6 +499,24 @@ def test_deferred_signals_come_later_and_once(number: signal.Signals) -> None:
     assert got == [number, number]
 
 
+@pytest.mark.usefixtures("own_stop_handlers")
+def test_what_a_deferred_signal_raises_is_the_end_of_the_others() -> None:
+    def stop(number: int, _: object) -> None:
+        got.append(number)
+        with signals.deferred():  # as whoever tells systemd of it
+            pass
+        raise SystemExit
+
+    got: list[int] = []
+    signals.handle(stop)
+    with pytest.raises(SystemExit), signals.deferred():
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGTERM):
+            signal.raise_signal(number)
+    with signals.deferred():
+        pass
+    assert len(got) == 1
+
+
 def test_a_status_is_one_short_line(said: list[str]) -> None:
     notify.status("a\nb" + "é" * 10_000)
     [line] = said

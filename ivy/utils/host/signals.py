@@ -11,8 +11,8 @@ from collections.abc import Callable, Generator
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _SECONDS_ASLEEP = 5.0
 
-_depth = 0
-_late: list[int] = []
+_depth = 0  # of what is kept together now, by the main thread
+_late: list[int] = []  # what came meanwhile
 
 
 Handler = Callable[[int, types.FrameType | None], None]
@@ -54,7 +54,7 @@ def deferred() -> Generator[None, None, None]:
     Only handlers wait that `handle` was given, or `teach_patience` has found: to change them here, for each
     message, takes longer than much of the rest. Not by a signal mask: of a process with several threads it masks
     only one, and Python runs the handler all the same. (Handlers run in the main thread only, so in other threads
-    there is nothing to do.)
+    there is nothing to do. The handlers of commands do not wait: they end the process.)
     """
     global _depth
     if threading.current_thread() is not threading.main_thread():
@@ -65,8 +65,11 @@ def deferred() -> Generator[None, None, None]:
         yield
     finally:
         _depth -= 1
-        while _late and not _depth:
-            signal.raise_signal(_late.pop(0))
+        if _late and not _depth:
+            numbers = set(_late)
+            _late.clear()  # what one of them raises is the end of the others
+            for number in numbers:
+                signal.raise_signal(number)
 
 
 class SignalEvent:

@@ -28,7 +28,7 @@ _ROW = 50
 _SHARE_BETWEEN_LOOKS = 10
 """After what part of its room a process looks how large it is."""
 
-MOST_REMEMBERED = 10_000
+MOST_REMEMBERED = 20_000
 """How many of those that went to the queue are known by both numbers: more than a backend has on its way."""
 
 _ROWS_AT_ONCE = 200

@@ -44,7 +44,7 @@ SECONDS_WITHOUT_ARCHIVE = 60.0
 _SECONDS_PER_DAY = 86_400
 _EPOCH = datetime.date(1970, 1, 1)
 _ROWS_AT_ONCE = 500
-_REMOVED_AT_ONCE = 100
+_REMOVED_AT_ONCE = 128
 _MOST_OF_A_TAIL = 64_000_000
 _TORN = 65_536
 """Bytes that a line may be further back than the messages themselves explain."""
