@@ -9,7 +9,7 @@ from testbed.waiting import wait_for
 from tests.support.installed import unit_property
 from tests.support.recorder import Recorder
 from tests.support.sampling import procedure_unit
-from tests.vm.card import wait_for_new_samples
+from tests.vm.card import wait_for_new_samples, write
 
 HUNGRY = '''\
 """Takes memory until there is none."""
@@ -32,10 +32,6 @@ LONG_AGO = -1_000_000  # seconds, by the kernel's clock
 REBOOT_SECONDS = 300
 TOLD_SECONDS = 120
 Record = Callable[[str, object], None]
-
-
-def write(machine: Machine, path: str, text: str) -> None:
-    machine.run(["sh", "-c", f"cat >{path}"], input=text)
 
 
 def properties(machine: Machine, name: str) -> dict[str, str]:
@@ -91,17 +87,26 @@ def test_a_lost_network_ends_in_a_reboot(node: Machine, recorder: Recorder, reco
     recorder.wait_for_element("logs", TOLD_SECONDS, "the operator to read of it", said)
 
 
-def test_a_card_that_the_kernel_gives_up_is_checked_at_a_reboot(
+def give_up(place: str) -> str:
+    """A shell command that lets the kernel find an error of the file system there. It prints the name of the device
+    before, as nothing may be read from then on."""
+    device = f"$(findmnt --noheadings --output=SOURCE --target {place})"
+    return f"device={device}; echo $device; echo test >/sys/fs/ext4/${{device##*/}}/trigger_fs_error"
+
+
+def is_sound(machine: Machine, device: str) -> bool:
+    """As after a check, and not before."""
+    head = machine.run(["dumpe2fs", "-h", device]).stdout
+    return "Filesystem state:         clean" in head and "FS Error count" not in head
+
+
+def test_data_that_the_kernel_gives_up_are_checked_at_a_reboot(
     node: Machine, recorder: Recorder, record_property: Record
 ) -> None:
-    """From an error on both file systems are read-only, and the node delivers; then the machine reboots."""
+    """From the error on that file system takes nothing, and the node delivers; then the machine reboots."""
     before, began = node.boot_id(), time.monotonic()
-    source = ["findmnt", "--noheadings", "--output=SOURCE", "--target"]
-    devices = [node.run([*source, place]).stdout.strip() for place in ("/", DATA)]
-    for device in devices:
-        node.run(["sh", "-c", f"echo test >/sys/fs/ext4/{device.rpartition('/')[2]}/trigger_fs_error"])
-    for place in ("/", DATA):
-        assert node.run(["touch", f"{place}/written"], check=False).returncode != 0, f"{place} takes something"
+    device = node.run(["sh", "-c", give_up(DATA)]).stdout.strip()
+    assert node.run(["touch", f"{DATA}/written"], check=False).returncode != 0
     trouble = ["test", "-e", "/run/ivy/queue-trouble"]
     wait_for(lambda: node.run(trouble, check=False).returncode == 0, 120, "the trouble to be noted", interval=1)
     wait_for_new_samples(recorder, "samples while the card takes nothing")
@@ -113,8 +118,29 @@ def test_a_card_that_the_kernel_gives_up_is_checked_at_a_reboot(
     record_property("seconds to boot", round(time.monotonic() - began))
     wait_for_new_samples(recorder, "samples after the check")
     record_property("seconds to deliver", round(time.monotonic() - began))
-    for device in devices:
-        head = node.run(["dumpe2fs", "-h", device]).stdout
-        assert "Filesystem state:         clean" in head and "FS Error count" not in head, device
-    for place in ("/", DATA):
-        node.run(["touch", f"{place}/written"])
+    assert is_sound(node, device)
+    node.run(["touch", f"{DATA}/written"])
+
+
+def test_a_system_that_the_kernel_gives_up_is_reset_and_checked(
+    node: Machine, recorder: Recorder, record_property: Record
+) -> None:
+    """Debian 13's kernel reads nothing of it from then on: nobody comes in, and no program starts."""
+    before, began = node.boot_id(), time.monotonic()
+    # Seconds between what are minutes else; the timer must not come to the limit alone.
+    times = "OnUnitActiveSec=\nOnActiveSec=1s\nOnUnitActiveSec=1min\n"
+    hurry = {"service": "[Service]\nRestartSec=2s\n", "timer": f"[Timer]\n{times}"}
+    for kind, text in hurry.items():
+        drop_in = f"/run/systemd/system/ivy-programs.{kind}.d"
+        node.run(["mkdir", "-p", drop_in])
+        write(node, f"{drop_in}/90-hurry.conf", text)
+    node.run(["sh", "-c", "systemctl daemon-reload; systemctl restart ivy-programs.timer"])
+    device = node.run(["findmnt", "--noheadings", "--output=SOURCE", "/"]).stdout.strip()
+    assert node.run_until_reset(give_up("/"), REBOOT_SECONDS) == "RESET"
+    record_property("seconds to reset", round(time.monotonic() - began))
+    node.wait_booted(but_not=before)
+    record_property("seconds to boot", round(time.monotonic() - began))
+    wait_for_new_samples(recorder, "samples after the check")
+    record_property("seconds to deliver", round(time.monotonic() - began))
+    assert is_sound(node, device)
+    node.run(["touch", "/written"])
