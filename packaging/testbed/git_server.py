@@ -143,5 +143,10 @@ class GitServer(Server):
 def map_hosts(node: Node, server: GitServer) -> None:
     """Let git in the node find the server where the real hosts would be, by HTTPS."""
     node.copy_in(server.certificate, CERTIFICATE)
+    node.path("/etc/gitconfig").write_text(git_config(server))
+
+
+def git_config(server: GitServer) -> str:
+    """By which git does that, where the server's certificate is at `CERTIFICATE`."""
     found = "".join(f"\tcurloptResolve = {host}:443:{server.address}\n" for host in HOSTS)
-    node.path("/etc/gitconfig").write_text(f"[http]\n\tsslCAInfo = {CERTIFICATE}\n{found}")
+    return f"[http]\n\tsslCAInfo = {CERTIFICATE}\n{found}"
