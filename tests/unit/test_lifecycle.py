@@ -10,7 +10,7 @@ import pytest
 from ivy import constants
 from ivy.backend import tenta_backend
 from ivy.procedures import system_checks
-from ivy.utils import mainloop_toggle
+from ivy.utils import mainloop_toggle, notify
 from ivy.utils.host import commands, units
 from ivy.utils.host.commands import CommandError
 from ivy.utils.lifecycle_manager import LifecycleManager
@@ -255,6 +255,15 @@ print(commands.run([sys.executable, "-c", {waits!r}], timeout=60, input="given")
     while notify_socket.next(0.1) == "WATCHDOG=1":
         beats += 1
     assert beats >= 3
+
+
+def test_many_short_commands_go_on_with_heartbeats(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One after the other, they take long on a slow machine."""
+    beats: list[None] = []
+    monkeypatch.setattr(notify, "heartbeat", lambda: beats.append(None))
+    for count in (1, 2):
+        commands.run(["true"], timeout=20)
+        assert len(beats) >= count
 
 
 def test_what_a_failed_command_said_is_cut_to_its_end() -> None:

@@ -70,6 +70,7 @@ def _text(output: bytes) -> str:
 def _communicate(process: "subprocess.Popen[bytes]", input: bytes, deadline: float) -> tuple[bytes, bytes]:
     given: bytes | None = input  # once: it is kept when the time is up
     while True:
+        notify.heartbeat()  # also if it ends soon: many of them in a row take long on a slow machine
         rest = deadline - time.monotonic()
         try:
             return process.communicate(given, timeout=max(0.0, min(rest, notify.SECONDS_BETWEEN_HEARTBEATS)))
@@ -77,4 +78,3 @@ def _communicate(process: "subprocess.Popen[bytes]", input: bytes, deadline: flo
             if rest <= notify.SECONDS_BETWEEN_HEARTBEATS:
                 raise
         given = None
-        notify.heartbeat()
