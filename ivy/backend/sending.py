@@ -28,9 +28,9 @@ _VARIANTS = ("data", "log", "config")
 _LEAST_PROGRESS = 100
 """Bytes: more than the packets by which a link is kept alive, in a minute."""
 _PUBLICATIONS = 4
-"""How many make up a window."""
-_LEAST_AT_ONCE = 128
-"""Messages. Each look at the queue costs as much as a dozen of them."""
+"""So many make up a window of thousands; fewer that may be under way are too few to part any."""
+_LEAST_AT_ONCE = 250
+"""Messages. Each look at the queue costs as much as two dozen of them."""
 _TIMES_OF_A_LOST_ANSWER = 5
 """So often the time until a connection is stalled, and that for its bytes: no acknowledgment takes longer."""
 _SLOWEST = 100.0

@@ -106,7 +106,7 @@ def test_a_sample_waits_for_the_end_of_no_whole_window(make_node: MakeNode) -> N
         for _ in broker.waiting:
             broker.acknowledge_one()
         wait_for(lambda: broker.unacknowledged == WINDOW, 10, "the next one")
-        assert max(broker.waiting) <= WINDOW / 3
+        assert max(broker.waiting) <= WINDOW / 2
 
 
 def test_as_many_are_under_way_as_the_config_says(make_node: MakeNode) -> None:
