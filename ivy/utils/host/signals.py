@@ -14,7 +14,6 @@ _SECONDS_ASLEEP = 5.0
 _depth = 0  # of what is kept together now, by the main thread
 _late: list[int] = []  # what came meanwhile
 
-
 Handler = Callable[[int, types.FrameType | None], None]
 """What Python calls for a signal, with its number, and where it came."""
 

@@ -40,7 +40,7 @@ class Appender:
     def __init__(self) -> None:
         self._path = ""
         self._descriptor: int | None = None
-        self._file = (0, 0)  # device and inode of what is open
+        self._opened: os.stat_result | None = None
         self._size = -1
 
     def append(self, path: str, lines: str) -> None:
@@ -63,18 +63,16 @@ class Appender:
         self.close()
         files.make_directory(os.path.dirname(path))
         self._descriptor = _open_for_append(path)
-        status = os.fstat(self._descriptor)
-        self._path, self._file = path, (status.st_dev, status.st_ino)
+        self._path, self._opened = path, os.fstat(self._descriptor)
         return self._descriptor
 
     def _is_the_same(self) -> bool:
         try:
-            status = os.lstat(self._path)
+            return self._opened is not None and os.path.samestat(self._opened, os.lstat(self._path))
         except FileNotFoundError:
             return False
         except PermissionError:  # as for the queue: what is open can still be used
             return True
-        return (status.st_dev, status.st_ino) == self._file
 
     def close(self) -> None:
         """Close the file."""

@@ -109,7 +109,7 @@ class _Lock:
     def __init__(self, path: str) -> None:
         self.path = path
         self._descriptor: int | None = None
-        self._file = (0, 0)  # device and inode of what is open
+        self._opened: os.stat_result | None = None
 
     def acquire(self, deadline: float) -> int:
         """Hold the lock on the file that others find. Returns its descriptor."""
@@ -117,8 +117,7 @@ class _Lock:
             if self._descriptor is None:
                 files.make_directory(os.path.dirname(self.path))
                 self._descriptor = locks.open_anew(self.path)
-                status = os.fstat(self._descriptor)
-                self._file = status.st_dev, status.st_ino
+                self._opened = os.fstat(self._descriptor)
             if self._hold(self._descriptor, deadline):
                 return self._descriptor
             self.close()
@@ -126,7 +125,7 @@ class _Lock:
     def _hold(self, descriptor: int, deadline: float) -> bool:
         """Wait for it; not if somebody has removed or replaced the file."""
         is_ours = _try(descriptor)
-        while _is_at(self.path, self._file):
+        while _is_at(self.path, self._opened):
             if is_ours:
                 return True
             if (rest := deadline - time.monotonic()) <= 0:
@@ -190,12 +189,11 @@ def _try(lock: int) -> bool:
     return True
 
 
-def _is_at(path: str, file: tuple[int, int]) -> bool:
-    """Whether an open file, by its device and inode, is the one that others find."""
+def _is_at(path: str, opened: os.stat_result | None) -> bool:
+    """Whether an open file is the one that others find."""
     try:
-        status = os.lstat(path)
+        return opened is not None and os.path.samestat(opened, os.lstat(path))
     except FileNotFoundError:
         return False
     except OSError:  # nobody else finds any
         return True
-    return (status.st_dev, status.st_ino) == file
