@@ -65,6 +65,15 @@ def test_a_procedure_that_eats_memory_is_ended_and_the_node_samples_on(
     record_property("the operator reads", told["message"])
 
 
+def comes_back(machine: Machine, recorder: Recorder, record: Record, before: str, began: float) -> None:
+    """After its reset it boots and delivers; `before` is the boot that ended, `began` when its trouble did."""
+    record("seconds to reset", round(time.monotonic() - began))
+    machine.wait_booted(but_not=before)
+    record("seconds to boot", round(time.monotonic() - began))
+    wait_for_new_samples(recorder, "samples after the reboot")
+    record("seconds to deliver", round(time.monotonic() - began))
+
+
 def test_a_lost_network_ends_in_a_reboot(node: Machine, recorder: Recorder, record_property: Record) -> None:
     """The cable is out until then. Half a day without a link is what a note says, as the test has none."""
     looks = f"until test -e {NOTES}/away; do systemctl start ivy-lost; sleep 5; done"
@@ -77,11 +86,7 @@ def test_a_lost_network_ends_in_a_reboot(node: Machine, recorder: Recorder, reco
         assert node.wait_for_reset(REBOOT_SECONDS * 3) == "RESET"
     finally:
         node.link(True)
-    record_property("seconds to reset", round(time.monotonic() - began))
-    node.wait_booted(but_not=before)
-    record_property("seconds to boot", round(time.monotonic() - began))
-    wait_for_new_samples(recorder, "samples after the reboot")
-    record_property("seconds to deliver", round(time.monotonic() - began))
+    comes_back(node, recorder, record_property, before, began)
     node.run(["systemctl", "start", "ivy-lost"])
     said = "reboots of the machine because the link was away: 1"
     recorder.wait_for_element("logs", TOLD_SECONDS, "the operator to read of it", said)
@@ -113,11 +118,7 @@ def test_data_that_the_kernel_gives_up_are_checked_at_a_reboot(
     node.run(["systemctl", "start", "ivy-lost"])
     node.run(["sh", "-c", f"for note in sick began; do echo {LONG_AGO} >{NOTES}/$note; done"])
     assert node.run_until_reset("systemctl start ivy-lost", REBOOT_SECONDS) == "RESET"
-    record_property("seconds to reset", round(time.monotonic() - began))
-    node.wait_booted(but_not=before)
-    record_property("seconds to boot", round(time.monotonic() - began))
-    wait_for_new_samples(recorder, "samples after the check")
-    record_property("seconds to deliver", round(time.monotonic() - began))
+    comes_back(node, recorder, record_property, before, began)
     assert is_sound(node, device)
     node.run(["touch", f"{DATA}/written"])
 
@@ -137,10 +138,6 @@ def test_a_system_that_the_kernel_gives_up_is_reset_and_checked(
     node.run(["sh", "-c", "systemctl daemon-reload; systemctl restart ivy-programs.timer"])
     device = node.run(["findmnt", "--noheadings", "--output=SOURCE", "/"]).stdout.strip()
     assert node.run_until_reset(give_up("/"), REBOOT_SECONDS) == "RESET"
-    record_property("seconds to reset", round(time.monotonic() - began))
-    node.wait_booted(but_not=before)
-    record_property("seconds to boot", round(time.monotonic() - began))
-    wait_for_new_samples(recorder, "samples after the check")
-    record_property("seconds to deliver", round(time.monotonic() - began))
+    comes_back(node, recorder, record_property, before, began)
     assert is_sound(node, device)
     node.run(["touch", "/written"])
