@@ -27,6 +27,11 @@ def slowness(arch: str) -> int:
     return 1 if arch == native() else 12
 
 
+def makers(arch: str) -> list[str]:
+    """The programs that make a root: mmdebstrap, and what tells it that programs of another processor run here."""
+    return ["mmdebstrap"] if arch == native() else ["mmdebstrap", "arch-test"]
+
+
 def ensure_emulation(arch: str) -> None:
     """See that programs of an architecture run here.
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import node_needs
 
-from testbed.emulation import architecture, ensure_emulation, native, slowness
+from testbed.emulation import architecture, ensure_emulation, makers, native, slowness
 from testbed.network import locked
 from testbed.overlay import is_lower_layer, remove_tree, throwaway
 from testbed.run import BedError, progress, run
@@ -282,7 +282,7 @@ def _cached(recipe: Recipe) -> Path:
     if not recipe.path.exists():  # whoever needs one that is there does not wait for another one
         with locked(CACHE):
             if not recipe.path.exists():
-                ensure_tools(["mmdebstrap"])
+                ensure_tools(makers(recipe.arch))
                 ensure_emulation(recipe.arch)
                 _remove_unused(CACHE / recipe.kind)
                 _make(recipe)

@@ -42,6 +42,7 @@ VM_PACKAGES = {
     "xz": "xz-utils",
 }
 EMULATORS = {
+    "arch-test": "arch-test",
     "qemu-system-aarch64": "qemu-system-arm qemu-efi-aarch64",
     "qemu-system-x86_64": "qemu-system-x86 ovmf",
 }

@@ -2,13 +2,15 @@
 So do machines of another processor, which are software, whatever helps those of this one."""
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
-from testbed import emulation, vm
+from testbed import emulation, roots, vm
 from testbed.bed import Bed
 from testbed.roots import Recipe
 from testbed.run import BedError
+from testbed.tools import EMULATORS, PACKAGES
 
 FOREIGN = next(arch for arch in ("arm64", "amd64") if arch != emulation.native())
 
@@ -38,6 +40,25 @@ def test_roots_of_two_processors_are_two(monkeypatch: pytest.MonkeyPatch) -> Non
     foreign = Recipe("test", (), arch=emulation.architecture())
     monkeypatch.setenv("IVY_ARCH", "")
     assert foreign.path != Recipe("test", (), arch=emulation.architecture()).path
+
+
+def test_what_makes_a_root_of_another_processor_is_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """mmdebstrap alone does not: it asks a program that it does not depend on."""
+    asked: list[str] = []
+
+    def ensure(programs: Iterable[str]) -> None:
+        asked.extend(programs)
+        raise BedError("enough")
+
+    monkeypatch.setenv("IVY_ARCH", FOREIGN)
+    monkeypatch.setattr(roots, "CACHE", tmp_path)
+    monkeypatch.setattr(roots, "ensure_tools", ensure)
+    with pytest.raises(BedError, match="enough"):
+        roots.testing_root()
+    assert asked == ["mmdebstrap", "arch-test"]
+    assert set(asked) <= {*PACKAGES, *EMULATORS}
 
 
 def test_kvm_is_no_help_for_another_processor(monkeypatch: pytest.MonkeyPatch) -> None:
