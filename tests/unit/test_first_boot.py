@@ -1,5 +1,6 @@
 """`ivy take-in`: what a laptop may have written onto a card, the report about it, and the order of all that."""
 
+import contextlib
 import json
 import os
 import ssl
@@ -14,6 +15,7 @@ from ivy.cli import update
 from ivy.cli.first_boot import command, texts
 from ivy.cli.first_boot.report import Report
 from ivy.types.updates import Offer
+from ivy.utils.functions import with_automation_lock
 from ivy.utils.updates import history
 from ivy.utils.updates.releases import Releases
 from tests.support.helpers import BACKEND, CONFIG, Node
@@ -387,6 +389,55 @@ def test_a_config_that_was_undone_is_tried_again_and_the_report_says_why(
     status, report = card.take_all()
     assert status == 75 and "ivy.json" in card.names()
     assert "what ran before runs again: no connection" in report and "All is well." not in report
+
+
+def test_what_is_still_on_trial_stays_on_the_card(card: Card, releases: Releases, node: Node) -> None:
+    """As after a power cut during the trial: what is undone in the end, nobody has but the card."""
+    card.write("ivy.json", TENTA)
+    before, version = releases.active_text(), releases.active_config().general.software_version
+    releases.begin_probation()
+    releases.write_config(
+        version, json.dumps({**CONFIG, **TENTA, "general": {**CONFIG["general"], **TENTA["general"]}})
+    )
+    status, report = card.take_all()
+    assert status == 75 and "ivy.json" in card.names()
+    assert "ivy.json waits: its config is on trial." in report and "All is well." not in report
+    releases.end_probation()
+    assert card.take_all()[0] == 0 and "ivy.json" not in card.names()
+    releases.write_config(version, before)
+
+
+@pytest.mark.parametrize("by", ["trial", "lock"])
+def test_what_was_undone_disturbs_nobody_when_it_is_tried_again(
+    card: Card, releases: Releases, monkeypatch: pytest.MonkeyPatch, by: str
+) -> None:
+    tried: list[str] = []
+
+    def reject(text: str) -> int:
+        tried.append(text)
+        return 1
+
+    def try_again(sensor: str = SENSOR) -> tuple[int, str]:
+        card.write("ivy.json", {**TENTA, "general": {"system_identifier": sensor}})
+        return card.take_all()
+
+    monkeypatch.setattr(update, "apply_text", reject)
+    for _ in range(2):  # alone it is tried each time
+        assert try_again()[0] == 75
+    assert len(tried) == 2
+    with contextlib.ExitStack() as busy:
+        if by == "lock":
+            busy.enter_context(with_automation_lock())
+            words = "is changing this installation"
+        else:
+            releases.begin_probation()
+            busy.callback(releases.end_probation)
+            words = "another change is on trial"
+        status, report = try_again()
+        assert (status, len(tried)) == (75, 2) and "ivy.json waits: " in report and words in report
+        try_again(SENSOR.replace("4", "5"))
+        assert len(tried) == 3, "somebody has come and corrected it"
+    assert try_again()[0] == 75 and len(tried) == 4
 
 
 def test_a_registration_is_left_where_its_service_looks_before_the_card_is_without_it(

@@ -22,12 +22,14 @@ from ivy.cli.first_boot import host_name, parts, texts, wishes
 from ivy.cli.first_boot.report import Report
 from ivy.cli.first_boot.texts import Mistake
 from ivy.types.config import ForeignConfig, as_text
+from ivy.utils.functions import with_automation_lock
 from ivy.utils.host import commands, hold, units
 from ivy.utils.updates import history
-from ivy.utils.updates.releases import Releases
+from ivy.utils.updates.releases import Releases, digest
 
 _SECONDS = 30.0
 _LAST_WORDS = 400
+_UNDONE = "card-undone"  # beside the releases: what of a card was tried in vain
 _REGISTRATION = units.name_of("provision")
 _AGAIN = "it is tried again in half a minute, then less and less often, and at each boot"
 
@@ -96,15 +98,17 @@ def take_config(card: Path, wished: wishes.Wishes, report: Report, root: Path = 
 
 def _use(card: Path, wished: wishes.Wishes, report: Report, root: Path) -> int:
     if (held := hold.refusal()) is not None:
-        report.say(f"{wishes.FILE} waits: {held}.")
-        return constants.EXIT_TRY_AGAIN
+        return _wait(held, report)
     releases = Releases()
+    is_on_trial = releases.previous() is not None  # asked first: by the next line it may have been undone
     try:
         config = wishes.config(wished, releases, _own_name(releases, root))
     except Mistake as mistake:
         report.refuse(wishes.FILE, mistake)
         return constants.EXIT_CONFIG_ERROR
-    if config is not None and (status := _apply(config, report)) != 0:
+    if config is None and is_on_trial:  # as after a power cut: what is undone must still be here
+        return _wait("its config is on trial", report)
+    if config is not None and (status := _try(config, wished, releases, report)) != 0:
         return status
     if wished.registration is not None:
         wanted = {"identifier": host_name.name(root), **wished.registration}
@@ -183,6 +187,38 @@ def _own_name(releases: Releases, root: Path) -> str | None:
     """What a node is to be called whose config only says what it was called before it had a name."""
     known = (releases.active_config().general.model_extra or {}).get("system_identifier")
     return host_name.name(root) or None if known in (None, *host_name.BY_DEFAULT) else None
+
+
+def _wait(why: str, report: Report) -> int:
+    report.say(f"{wishes.FILE} waits: {why}.")
+    return constants.EXIT_TRY_AGAIN
+
+
+def _try(config: ForeignConfig, wished: wishes.Wishes, releases: Releases, report: Report) -> int:
+    """A file that was tried before in vain must not end each time what an operator has begun meanwhile."""
+    undone = releases.root / _UNDONE
+    known = digest(json.dumps(wished.sections, sort_keys=True))
+    with contextlib.suppress(OSError):
+        if files.read(str(undone)) == known.encode() and (others := _others(releases)) is not None:
+            return _wait(others, report)
+    status = _apply(config, report)
+    with contextlib.suppress(OSError):  # where it cannot be noted, it is tried as if for the first time
+        if status == 0:
+            files.remove(str(undone))
+        elif status == constants.EXIT_TRY_AGAIN:
+            files.write_atomically(undone, known, mode=0o600)
+    return status
+
+
+def _others(releases: Releases) -> str | None:
+    """Who is changing this node; None if nobody is."""
+    if releases.previous() is not None:
+        return "another change is on trial"
+    try:
+        with with_automation_lock():
+            return None
+    except TimeoutError as error:
+        return str(error)
 
 
 def _apply(config: ForeignConfig, report: Report) -> int:
