@@ -96,6 +96,7 @@ def register(wish: Registration, how: update.Wish = update.PATIENT) -> int:
 
 def _keep_what_works(wish: Registration, releases: Releases) -> int | None:
     """The exit status, if this node is known there, or nobody can tell; None if it must register."""
+    is_on_trial = releases.previous() is not None  # asked first: by the next line it may have been undone
     active = releases.known()
     try:
         backend = BackendConfig.model_validate(active.get("backend"))
@@ -117,6 +118,9 @@ def _keep_what_works(wish: Registration, releases: Releases) -> int | None:
         why = f"this node is registered at {broker.host} as {name}, and not once more as {wish.identifier}"
         remedy = "to rename it, rename the device at the platform, and general.system_identifier: ivy config edit"
         refuse(f"{why}; {remedy}", 1)
+    if is_on_trial:  # as after a power cut: where that is undone, the token is needed again
+        print("ivy: the config with this node's token is on trial", file=sys.stderr)
+        return constants.EXIT_TRY_AGAIN
     print(f"{name} is registered at {broker.host}:{broker.port}, and its token works: nothing was changed.")
     return 0
 

@@ -218,6 +218,18 @@ def test_a_file_stays_until_it_has_worked_and_is_nobody_elses(site: Site) -> Non
     assert path.exists() and site.applied == []
 
 
+def test_a_file_stays_while_the_config_with_the_token_is_on_trial(site: Site) -> None:
+    """As after a power cut: it may be undone yet."""
+    assert site.register() == 0
+    path = site.file()
+    site.root.joinpath("1.0.0").mkdir()
+    site.root.joinpath("previous").symlink_to("1.0.0")
+    assert site.call("--provision-file", str(path)) == 75 and path.exists()
+    site.root.joinpath("previous").unlink()
+    assert site.call("--provision-file", str(path)) == 0 and not path.exists()
+    assert len(site.applied) == 1
+
+
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
