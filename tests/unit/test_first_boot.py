@@ -488,6 +488,30 @@ def test_what_became_of_a_registration_is_said_on_the_card(
     left.unlink(missing_ok=True)
 
 
+def test_what_is_wrong_with_another_file_is_still_said_when_the_node_is_registered(
+    card: Card,
+    releases: Releases,
+    node: Node,
+    ivy_of_node: Callable[..., tuple[int, str, str]],
+    applied: list[dict[str, Any]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Report.__init__, "__defaults__", (card.notes,))
+    node.fake("journalctl", {"*": "echo nobody answered"})
+    card.write("authorized_keys", "no key\n")
+    card.write("ivy.json", {"provision": PROVISION})
+    assert card.take_all()[0] == 78
+    for status, said in (("1", "provision: nobody answered"), ("0", "provision: this node is registered")):
+        if status == "0":
+            files.remove(constants.PROVISION_FILE)
+        monkeypatch.setenv("EXIT_STATUS", status)
+        ivy_of_node("report-registration", str(card.directory))
+        report = (card.directory / "ivy-report.txt").read_bytes().decode("utf-8-sig")
+        assert said in report and report.count("authorized_keys: line 1: holds no public key") == 1
+        assert "All is well." not in report
+    assert "nobody answered" not in report
+
+
 def test_a_card_that_takes_nothing_stops_nothing(card: Card, capsys: pytest.CaptureFixture[str]) -> None:
     report = Report(card.directory / "gone", card.notes)
     report.take("ca.crt", "x")

@@ -127,6 +127,7 @@ def report_registration(arguments: argparse.Namespace) -> int:
     ended = os.environ.get("EXIT_STATUS", "")
     if not report.is_there() or ended == str(update.INTERRUPTED):
         return 0
+    report.keep_mistakes(but="provision")
     if not os.path.lexists(constants.PROVISION_FILE):
         report.take("provision", "this node is registered, and delivers")
     elif ended == str(constants.EXIT_TRY_AGAIN):

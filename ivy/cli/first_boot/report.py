@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from ivy import constants, files
 from ivy.cli.first_boot.texts import Mistake
@@ -17,7 +18,7 @@ from ivy.utils.host import clock
 
 FILE = "ivy-report.txt"
 NOTES_DIR = Path("/run/ivy-first-boot")
-_TAKEN = "taken.json"
+_TAKEN, _WRONG = "taken.json", "wrong.json"
 
 
 class Report:
@@ -46,6 +47,16 @@ class Report:
         """Whether there is nothing to say."""
         return not (self._taken or self._mistakes or self._now)
 
+    def keep_mistakes(self, but: str) -> None:
+        """Say again what the last report of this boot said was wrong: nobody has looked since.
+
+        Args:
+            but: Of what this is known better now.
+        """
+        with suppress(OSError, ValueError):
+            noted = json.loads((self._notes / _WRONG).read_bytes())
+            self._mistakes = [(file, Mistake(what, remedy)) for file, what, remedy in noted if file != but]
+
     def is_there(self) -> bool:
         """Whether the card has one: somebody has written files onto it."""
         return (self.card / FILE).is_file()
@@ -56,9 +67,7 @@ class Report:
         print(f"taken in: {line}", flush=True)
         if line not in self._taken:
             self._taken.append(line)
-        with suppress(OSError):
-            self._notes.mkdir(mode=0o755, exist_ok=True)
-            files.write_atomically(self._notes / _TAKEN, json.dumps(self._taken), durable=False)
+        self._note(_TAKEN, self._taken)
 
     def refuse(self, file: str, mistake: Mistake) -> None:
         """Say what is wrong with a file."""
@@ -73,11 +82,17 @@ class Report:
     def write(self) -> None:
         """Write it. A card that takes nothing is told of, and no reason not to go on."""
         path = self.card / FILE
+        self._note(_WRONG, [(file, mistake.what, mistake.remedy) for file, mistake in self._mistakes])
         try:
             files.remove_stale(path)
             files.write_atomically(path, self.text().encode("utf-8-sig"), mode=0o644, follow=False)
         except OSError as error:
             print(f"ivy: {path} cannot be written: {error}", file=sys.stderr, flush=True)
+
+    def _note(self, name: str, content: list[Any]) -> None:
+        with suppress(OSError):
+            self._notes.mkdir(mode=0o755, exist_ok=True)
+            files.write_atomically(self._notes / name, json.dumps(content), durable=False)
 
     def text(self) -> str:
         """As Notepad shows it."""
