@@ -15,6 +15,7 @@ from pathlib import Path
 
 from ivy import constants, files, overview, update_pass
 from ivy.cli import update
+from ivy.cli.first_boot import host_name
 from ivy.cli.main import refuse
 from ivy.types.config import ForeignConfig
 from ivy.utils.host import commands, rights, units
@@ -30,7 +31,7 @@ _OF_A_CONFIG = ("config.accepted.json", "config.previous.json", "config.json.dam
 _IN_MEMORY = ("", "-backend", "-answers", "-ends", "-restarted", "-samples", "-busy")
 _UNITS = ("ivy-first-config.service", "ivy-provision.service", "ivy-salvage.service", "ivy-lost.service")
 _HOST_KEYS = "etc/ssh/ssh_host_*_key*"
-_UNNAMED = "ivy-node"
+_UNNAMED = host_name.BY_DEFAULT[0]
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -50,10 +51,12 @@ def run(arguments: argparse.Namespace) -> int:
             with contextlib.suppress(commands.CommandError):  # not on every node
                 units.control("stop", unit)
         MainloopToggle.stop_mainloop()
-        forget(releases)
-        if arguments.machine:
-            forget_machine()
-        MainloopToggle.start_mainloop()
+        try:
+            forget(releases)
+            if arguments.machine:
+                forget_machine()
+        finally:  # whoever asked may be gone with the network, and nothing else starts them before the next boot
+            MainloopToggle.start_mainloop()
     print("This node is as one that was just installed. To connect it: ivy setup, or ivy.json on its card.")
     if arguments.machine:
         print("It has another number, name and SSH keys from the next boot on: reboot it, and only then clone it.")
@@ -93,7 +96,7 @@ def forget_machine(root: Path = Path("/")) -> None:
     Raises:
         OSError: Something cannot be written or removed; do it again.
     """
-    files.write_atomically(root / "etc/hostname", f"{_UNNAMED}\n", mode=0o644)
+    host_name.choose(_UNNAMED, root)
     for path in root.glob(_HOST_KEYS):
         files.remove(str(path))
     files.write_atomically(root / "etc/machine-id", "", mode=0o444)

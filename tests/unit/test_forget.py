@@ -131,11 +131,13 @@ def test_a_machine_has_another_number_name_and_keys_at_its_next_boot(tmp_path: P
         (tmp_path / "etc/ssh" / name).write_text(name)
     (tmp_path / "etc/machine-id").write_text("0123456789abcdef0123456789abcdef\n")
     (tmp_path / "etc/hostname").write_text("roof-2\n")
+    (tmp_path / "etc/hosts").write_text("127.0.0.1 localhost\n127.0.1.1 roof-2\n")
     for _ in range(2):
         forget.forget_machine(tmp_path)
         assert [path.name for path in (tmp_path / "etc/ssh").iterdir()] == ["sshd_config"]
         assert (tmp_path / "etc/machine-id").read_text() == ""
         assert (tmp_path / "etc/hostname").read_text() == "ivy-node\n"
+        assert (tmp_path / "etc/hosts").read_text() == "127.0.0.1 localhost\n127.0.1.1 ivy-node\n"
 
 
 class Terminal:
@@ -196,3 +198,16 @@ def test_it_asks_for_the_name_and_says_what_is_lost(
     assert "ivy setup" in output
     config = Config.load_from_string(used.active_text())
     assert config.backend is None and not Path(ACTIVE_QUEUE_FILE).exists()
+
+
+def test_whatever_ends_it_the_node_samples_on(
+    used: Releases, ivy_as_root: Ivy, node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_releases: Releases) -> None:
+        raise OSError("Read-only file system")
+
+    monkeypatch.setattr(forget, "forget", fail)
+    status, _, errors = ivy_as_root("forget-node", "--yes")
+    assert status == 1 and "Read-only file system" in errors
+    calls = node.calls()
+    assert calls.index("systemctl stop -- ivy.target") < calls.index("systemctl start -- ivy.target")
