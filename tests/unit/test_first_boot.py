@@ -65,7 +65,10 @@ class Card:
         """Take in what is there before the network. Returns the report."""
         report = Report(self.directory, self.notes)
         command.take_files(self.directory, report, self.root)
-        return report.text()
+        report.write()
+        text = (self.directory / "ivy-report.txt").read_bytes().decode("utf-8-sig")
+        (self.directory / "ivy-report.txt").unlink()
+        return text
 
     def take_all(self) -> tuple[int, str]:
         """Take in all. Returns the exit status and the report, which is on the card."""
@@ -193,6 +196,9 @@ PRIVATE = "-----BEGIN OPENSSH PRIVATE KEY-----\nAAAA\n-----END OPENSSH PRIVATE K
         ("ivy.json", '{"hostname": "roof-7",\n"provision" {}}', "line 2, column 13"),
         ("ivy.json", "[" * 100_000, "too deeply nested"),
         ("ivy.json", '["hidden"]', "not a JSON object"),
+        pytest.param("ivy.json", f'{{"hostname": {"1" * 5000}}}', "a number of too many digits", id="digits"),
+        ("ivy.json", '{"\\ud800": 1}', "\\ud800: unknown field"),
+        ("ivy.json", "{\u201chostname\u201d: 1}", "only the straight one"),
         ("ivy.json", '{"hostname": "roof_7"}', "hostname: not a name"),
         ("ivy.json", '{"backen": {}}', "did you mean backend"),
         ("ivy.json", json.dumps(PROVISION), 'stands in "provision"'),

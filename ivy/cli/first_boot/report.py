@@ -85,7 +85,9 @@ class Report:
         self._note(_WRONG, [(file, mistake.what, mistake.remedy) for file, mistake in self._mistakes])
         try:
             files.remove_stale(path)
-            files.write_atomically(path, self.text().encode("utf-8-sig"), mode=0o644, follow=False)
+            files.write_atomically(
+                path, self.text().encode("utf-8-sig", "backslashreplace"), mode=0o644, follow=False
+            )
         except OSError as error:
             print(f"ivy: {path} cannot be written: {error}", file=sys.stderr, flush=True)
 

@@ -24,6 +24,7 @@ FILE = "ivy.json"
 
 HOST_NAME = re.compile(r"(?!-)[a-z0-9-]{1,63}(?<!-)", re.IGNORECASE | re.ASCII)
 _OF_TENTA = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
+_OF_WORD_PROCESSORS = "\N{LEFT DOUBLE QUOTATION MARK}\N{RIGHT DOUBLE QUOTATION MARK}\N{DOUBLE LOW-9 QUOTATION MARK}"
 _OTHERS = ("hostname", "provision")
 _FILES_OF_TLS = ("ca_file", "certificate_file", "key_file")
 _CORRECT = "correct it; ivy-config(5) and the README say what may stand there"
@@ -52,7 +53,11 @@ def parse(text: str) -> Wishes:
     except json.JSONDecodeError as error:
         where = f"line {error.lineno}, column {error.colno}: {error.msg}"
         remedy = "look at this line and the one before it: a comma or a quotation mark too many or too few"
+        if any(mark in text for mark in _OF_WORD_PROCESSORS):
+            remedy = f'{remedy}; only the straight one, ", is one'
         raise Mistake(f"is not valid JSON: {where}", remedy) from None
+    except ValueError:  # of Python's own
+        raise Mistake("is not valid JSON: a number of too many digits", _CORRECT) from None
     except RecursionError:
         raise Mistake("is not valid JSON: too deeply nested", _CORRECT) from None
     if not isinstance(content, dict):
