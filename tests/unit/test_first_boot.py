@@ -139,7 +139,7 @@ def test_files_get_to_their_places_and_are_gone_from_the_card(card: Card) -> Non
     card.write("wired.network", "[Match]\nName=e*\n[Network]\nDHCP=yes\n")
     card.write("authorized_keys", f"{KEY}\r\n")
     card.write("allowed_signers", f'# ours\nmaintainer@example.org namespaces="git" {KEY}\n')
-    others = ("._wifi.nmconnection", "._x.network.txt", "cmdline.txt")
+    others = ("._wifi.nmconnection", "._x.network.txt", "cmdline.txt", "ivy-provision.json")
     for name in others:
         card.write(name, "no file for us")
     report = card.take_files()
@@ -193,6 +193,11 @@ PRIVATE = "-----BEGIN OPENSSH PRIVATE KEY-----\nAAAA\n-----END OPENSSH PRIVATE K
         ("ca.crt", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "is not a certificate"),
         ("ca.crt", "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n", "holds a private key"),
         ("ivy.json.txt", "{}", "rename it to ivy.json"),
+        ("ivy.json.json", "{}", "rename it to ivy.json"),
+        ("ivy (1).json", "{}", "rename it to ivy.json"),
+        ("WIFI.NMCONNECTION", WIFI, "rename it to *.nmconnection"),
+        ("authorized_keys.pub", KEY, "rename it to authorized_keys"),
+        ("ca.cer", AUTHORITY, "rename it to ca.crt"),
         ("ivy.json", '{"hostname": "roof-7",\n"provision" {}}', "line 2, column 13"),
         ("ivy.json", "[" * 100_000, "too deeply nested"),
         ("ivy.json", '["hidden"]', "not a JSON object"),

@@ -1,5 +1,6 @@
 """The files of a card that are taken in at once, all but `ivy.json`: what each must be, and where it gets to."""
 
+import fnmatch
 import re
 import ssl
 from collections.abc import Iterator
@@ -14,6 +15,17 @@ from ivy.utils.updates import signers
 
 _FOR_ROOT, _FOR_ALL = 0o600, 0o644
 PATTERNS = ("*.nmconnection", "*.network", "authorized_keys", "allowed_signers", "ca.crt")
+_ALMOST = {
+    name: re.compile(almost, re.IGNORECASE)
+    for name, almost in {
+        FILE: r"ivy( .*|\(.*)?\.json(\..*)?",
+        "*.nmconnection": r".*\.nmconnection(\..*)?",
+        "*.network": r".*\.network(\..*)?",
+        "authorized_keys": r"authorized_keys(\..*)?",
+        "allowed_signers": r"allowed_signers(\..*)?",
+        "ca.crt": r"ca\.(cer|der|pem|crt(\..*)?)",
+    }.items()
+}
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 _SECTION = re.compile(r"\[[^\]\[]+\]")
 
@@ -35,10 +47,21 @@ def found(card: Path) -> list[Path]:
 
 
 def misnamed(card: Path) -> Iterator[tuple[str, Mistake]]:
-    """Files whose names only look right at a desk: Windows hides the end of a name, and Notepad adds one."""
-    for pattern in (FILE, *PATTERNS):
-        for path in _visible(card, f"{pattern}.txt"):
-            yield path.name, Mistake("has .txt at its end, which Windows hides", f"rename it to {path.name[:-4]}")
+    """Files whose names only look right at a desk: Windows hides their ends, and browsers number a second one.
+
+    For a FAT, ca.crt and CA.CRT are one name; patterns know only small letters.
+    """
+    for path in _visible(card, "*"):
+        for name, almost in _ALMOST.items():
+            is_it = fnmatch.fnmatchcase(path.name, name) or (path.name.lower() == name and (card / name).exists())
+            if almost.fullmatch(path.name) and not is_it and not texts.is_being_wiped(path):
+                yield path.name, _misnamed(path.name, name)
+
+
+def _misnamed(name: str, meant: str) -> Mistake:
+    if name.endswith(".txt"):
+        return Mistake("has .txt at its end, which Windows hides", f"rename it to {name[:-4]}")
+    return Mistake("has a name that nobody looks for", f"rename it to {meant}")
 
 
 def _visible(card: Path, pattern: str) -> list[Path]:

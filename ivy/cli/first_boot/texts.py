@@ -88,6 +88,11 @@ def wipe_rest(card: Path, pattern: str) -> None:
         _erase(aside)
 
 
+def is_being_wiped(path: Path) -> bool:
+    """Whether it is what `wipe` leaves until it is done."""
+    return path.name.endswith(_WIPED)
+
+
 def _erase(path: Path) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     try:
