@@ -530,6 +530,19 @@ def test_a_card_that_takes_nothing_stops_nothing(card: Card, capsys: pytest.Capt
     assert "cannot be written" in capsys.readouterr().err
 
 
+def test_a_card_that_takes_no_report_keeps_no_config_from_being_used(
+    card: Card, applied: list[dict[str, Any]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As one that is read-only, or full."""
+    card.write("ivy.json", TENTA)
+    report = Report(card.directory / "gone", card.notes)
+    wished = command.take_files(card.directory, report, card.root)
+    assert wished is not None
+    assert command.take_config(card.directory, wished, report, card.root) == 0
+    assert len(applied) == 1 and "ivy.json" not in card.names()
+    assert capsys.readouterr().err.count("cannot be written") == 1
+
+
 def test_what_cannot_be_removed_is_told_as_it_may_be_secret(card: Card, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(_path: Path) -> None:
         raise OSError("Read-only file system")

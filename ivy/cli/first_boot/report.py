@@ -34,6 +34,7 @@ class Report:
         self._taken: list[str] = []
         self._mistakes: list[tuple[str, Mistake]] = []
         self._now: list[str] = []
+        self._is_told = False
         with suppress(OSError, ValueError):
             self._taken = [str(line) for line in json.loads((notes / _TAKEN).read_bytes())]
 
@@ -80,7 +81,10 @@ class Report:
         self._now = text.splitlines()
 
     def write(self) -> None:
-        """Write it. A card that takes nothing is told of, and no reason not to go on."""
+        """Write it. A card that takes nothing is told of, and no reason not to go on.
+
+        Once, as what is told may come here, too.
+        """
         path = self.card / FILE
         self._note(_WRONG, [(file, mistake.what, mistake.remedy) for file, mistake in self._mistakes])
         try:
@@ -89,7 +93,9 @@ class Report:
                 path, self.text().encode("utf-8-sig", "backslashreplace"), mode=0o644, follow=False
             )
         except OSError as error:
-            print(f"ivy: {path} cannot be written: {error}", file=sys.stderr, flush=True)
+            was_told, self._is_told = self._is_told, True
+            if not was_told:
+                print(f"ivy: {path} cannot be written: {error}", file=sys.stderr, flush=True)
 
     def _note(self, name: str, content: list[Any]) -> None:
         with suppress(OSError):
