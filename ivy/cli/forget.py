@@ -26,7 +26,7 @@ from ivy.utils.updates import bundled
 from ivy.utils.updates.releases import Releases
 
 _SECONDS = 600.0
-_NOTES = ("updates.json*", "registration.json", "announced", "hold.json", "card-undone", ".env")
+_NOTES = ("updates.json*", "registration.json", "announced", "hold.json", "card-noted", ".env")
 _OF_A_CONFIG = ("config.accepted.json", "config.previous.json", "config.json.damaged*", "secrets*.json", ".env")
 _IN_MEMORY = ("", "-backend", "-answers", "-ends", "-restarted", "-samples", "-busy")
 _UNITS = ("ivy-first-config.service", "ivy-provision.service", "ivy-salvage.service", "ivy-lost.service")

@@ -553,3 +553,29 @@ def test_what_cannot_be_removed_is_told_as_it_may_be_secret(card: Card, monkeypa
     assert "wifi.nmconnection: was taken in, and cannot be removed here: Read-only file system" in report
     assert "it may hold a secret" in report and "All is well." not in report
     assert card.path("etc/NetworkManager/system-connections/wifi.nmconnection").read_text() == WIFI
+
+
+def test_what_cannot_be_removed_undoes_nothing_at_the_next_boot(
+    card: Card, releases: Releases, applied: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or who has moved the broker since would lose the node, if the old one is still there."""
+
+    def refuse(_path: Path) -> None:
+        raise OSError("Read-only file system")
+
+    wipe = texts.wipe
+    monkeypatch.setattr(texts, "wipe", refuse)
+    card.write("ivy.json", {**TENTA, "hostname": "roof-7"})
+    assert card.take_all()[0] == 78
+    moved = {**applied[0], "backend": {**BACKEND, "mqtt_connection": {**BACKEND["mqtt_connection"], "host": "new"}}}
+    releases.write_config(releases.active_config().general.software_version, json.dumps(moved))
+    status, report = card.take_all()
+    assert status == 78 and "ivy.json: was taken in, and cannot be removed here" in report
+    assert len(applied) == 1 and json.loads(releases.active_text()) == moved
+    card.write("ivy.json", {**TENTA, "system_checks": {"seconds_between_checks": 7}})
+    assert card.take_all()[0] == 78 and len(applied) == 2, "somebody has written another one"
+    monkeypatch.setattr(texts, "wipe", wipe)
+    assert card.take_all()[0] == 0 and "ivy.json" not in card.names()
+    releases.write_config(releases.active_config().general.software_version, json.dumps(moved))
+    card.write("ivy.json", {**TENTA, "system_checks": {"seconds_between_checks": 7}})
+    assert card.take_all()[0] == 0 and len(applied) == 3, "the same again, on purpose"

@@ -57,7 +57,7 @@ def fill(etc: Path) -> None:
         (release / "config" / ".env").write_text("API_TOKEN=hidden-token\n")
     with history.update() as past:
         past.last_good = ForeignConfig.model_validate(config)
-    for name in ("registration.json", "announced", "card-undone", ".env"):
+    for name in ("registration.json", "announced", "card-noted", ".env"):
         (releases.root / name).write_text("hidden-token")
     Path(constants.BACKEND_DIR).mkdir(exist_ok=True)
     Path(constants.BACKEND_DIR, "state.json").write_text("hidden-token")

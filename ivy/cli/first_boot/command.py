@@ -29,7 +29,7 @@ from ivy.utils.updates.releases import Releases, digest
 
 _SECONDS = 30.0
 _LAST_WORDS = 400
-_UNDONE = "card-undone"  # beside the releases: what of a card was tried in vain
+_NOTE = "card-noted"  # beside the releases: of which `ivy.json` is known what became of it, and that
 _REGISTRATION = units.name_of("provision")
 _AGAIN = "it is tried again in half a minute, then less and less often, and at each boot"
 
@@ -100,6 +100,8 @@ def _use(card: Path, wished: wishes.Wishes, report: Report, root: Path) -> int:
     if (held := hold.refusal()) is not None:
         return _wait(held, report)
     releases = Releases()
+    if _noted(releases) == _what(wished, "taken"):  # what was changed since must not be undone at each boot
+        return _end(card, wished, report, releases)
     is_on_trial = releases.previous() is not None  # asked first: by the next line it may have been undone
     try:
         config = wishes.config(wished, releases, _own_name(releases, root))
@@ -113,11 +115,17 @@ def _use(card: Path, wished: wishes.Wishes, report: Report, root: Path) -> int:
     if wished.registration is not None:
         wanted = {"identifier": host_name.name(root), **wished.registration}
         files.write_atomically(Path(constants.PROVISION_FILE), json.dumps(wanted), mode=0o600, follow=False)
-    _remove(card / wishes.FILE, report)
-    report.take(wishes.FILE, "the config of this node" if wished.sections else "what this node is to be")
-    report.say("")
+    _end(card, wished, report, releases)
     if wished.registration is not None:
         report.say(f"This node registers at {wished.registration['host']} as {wanted['identifier']}.")
+    return 0
+
+
+def _end(card: Path, wished: wishes.Wishes, report: Report, releases: Releases) -> int:
+    is_gone = _remove(card / wishes.FILE, report)
+    _note(releases, None if is_gone else _what(wished, "taken"))
+    report.take(wishes.FILE, "the config of this node" if wished.sections else "what this node is to be")
+    report.say("")
     return 0
 
 
@@ -171,12 +179,15 @@ def _take(path: Path, report: Report, root: Path) -> None:
     report.take(path.name, taken.use)
 
 
-def _remove(path: Path, report: Report) -> None:
+def _remove(path: Path, report: Report) -> bool:
     try:
         texts.wipe(path)
     except OSError as error:
-        remedy = "remove it: it may hold a secret, and is taken in again at each boot"
-        report.refuse(path.name, Mistake(f"was taken in, and cannot be removed here: {error}", remedy))
+        again = "" if path.name == wishes.FILE else ", and is taken in again at each boot"
+        what = f"was taken in, and cannot be removed here: {error}"
+        report.refuse(path.name, Mistake(what, f"remove it: it may hold a secret{again}"))
+        return False
+    return True
 
 
 def _name_host(wanted: str | None, report: Report, root: Path) -> None:
@@ -197,18 +208,33 @@ def _wait(why: str, report: Report) -> int:
 
 def _try(config: ForeignConfig, wished: wishes.Wishes, releases: Releases, report: Report) -> int:
     """A file that was tried before in vain must not end each time what an operator has begun meanwhile."""
-    undone = releases.root / _UNDONE
-    known = digest(json.dumps(wished.sections, sort_keys=True))
-    with contextlib.suppress(OSError):
-        if files.read(str(undone)) == known.encode() and (others := _others(releases)) is not None:
-            return _wait(others, report)
+    undone = _what(wished, "undone")
+    if _noted(releases) == undone and (others := _others(releases)) is not None:
+        return _wait(others, report)
     status = _apply(config, report)
-    with contextlib.suppress(OSError):  # where it cannot be noted, it is tried as if for the first time
-        if status == 0:
-            files.remove(str(undone))
-        elif status == constants.EXIT_TRY_AGAIN:
-            files.write_atomically(undone, known, mode=0o600)
+    if status in (0, constants.EXIT_TRY_AGAIN):
+        _note(releases, undone if status else None)
     return status
+
+
+def _what(wished: wishes.Wishes, fate: str) -> str:
+    """What is noted of a file."""
+    return f"{fate} {digest(json.dumps([wished.sections, wished.registration], sort_keys=True))}"
+
+
+def _noted(releases: Releases) -> str | None:
+    with contextlib.suppress(OSError):
+        return files.read(str(releases.root / _NOTE)).decode(errors="replace")
+    return None
+
+
+def _note(releases: Releases, what: str | None) -> None:
+    path = releases.root / _NOTE
+    with contextlib.suppress(OSError):  # then it is taken in as if for the first time
+        if what is None:
+            files.remove(str(path))
+        else:
+            files.write_atomically(path, what, mode=0o600)
 
 
 def _others(releases: Releases) -> str | None:
