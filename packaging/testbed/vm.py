@@ -36,6 +36,7 @@ SECONDS_TO_BOOT = 240  # without a processor's help
 SECONDS_TO_SAY_SOMETHING = 10
 SOFTWARE = "tcg,thread=multi"
 RECORD = "machine.json"
+DISK = "disk"
 RESETS = {"WATCHDOG", "RESET"}  # events, as qemu calls them
 
 
@@ -166,6 +167,16 @@ class Machine:
         with Monitor(self.directory / "qmp") as monitor:
             monitor.command_line(f"savevm {snapshot}")
 
+    def hang_disk_until_reset(self, timeout: float) -> str:
+        """The disk answers nothing any more, and refuses nothing; until it is well again at the reset."""
+        limit = f"block_set_io_throttle {DISK}"
+        with Monitor(self.directory / "qmp") as monitor:
+            monitor.command_line(f"{limit} 1 0 0 0 0 0")  # byte/s; 0: no limit
+            try:
+                return monitor.wait_for_event(RESETS, timeout)
+            finally:
+                monitor.command_line(f"{limit} 0 0 0 0 0 0")
+
     def freeze_until_reset(self, timeout: float = 600) -> str:
         """PID 1 does nothing any more, so that nobody feeds the watchdog. (It ignores SIGSTOP.)"""
         return self.run_until_reset("echo 1 >/sys/fs/cgroup/init.scope/cgroup.freeze", timeout)
@@ -236,7 +247,7 @@ class Machine:
             *("-name", self.name, "-machine", hardware.board, "-accel", accelerator, "-cpu", processor),
             *("-smp", "2", "-m", str(MEMORY)),
             *("-bios", hardware.firmware, "-display", "none", "-nodefaults"),
-            *("-drive", f"file={self.directory / 'disk.qcow2'},if=virtio,format=qcow2"),
+            *("-drive", f"file={self.directory / 'disk.qcow2'},if=virtio,format=qcow2,id={DISK}"),
             *(
                 "-netdev",
                 "user,id=net,hostfwd=tcp::22-:22",

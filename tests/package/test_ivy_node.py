@@ -307,13 +307,17 @@ def test_what_is_meant_for_services_is_not_for_its_unit(name: str) -> None:
 
 
 def test_only_where_no_program_can_be_started_the_machine_is_reset() -> None:
-    """Neither by its timer alone, nor by an exit status, nor by somebody's hand."""
+    """Not by its timer alone, an exit status, or somebody's hand; but also where each start hangs."""
     unit, timer = (settings(PARTS / f"ivy-programs.{kind}") for kind in ("service", "timer"))
     (interval,), (every,) = (
         re.findall(r"^(\d+)min$", each[0]) for each in (unit["StartLimitIntervalSec"], timer["OnUnitActiveSec"])
     )
     assert int(unit["StartLimitBurst"][0]) >= 2 * (int(interval) // int(every) + 1)
     assert unit["Restart"] == ["on-abnormal"] and unit["RefuseManualStart"] == ["yes"]
+    # Until it is left behind after SIGTERM and SIGKILL, and started again.
+    hangs = int(unit["TimeoutStartSec"][0]) + 2 * int(unit["TimeoutStopSec"][0]) + 60
+    assert unit["RestartSec"] == ["1min"] and hangs * int(unit["StartLimitBurst"][0]) < int(interval) * 60
+    assert unit["ExecStart"][-1] == "/usr/bin/true" and all(each[0] == "-" for each in unit["ExecStart"][:-1])
 
 
 FIRST = ("ivy-first-boot", "ivy-first-config")

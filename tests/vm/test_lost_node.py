@@ -123,21 +123,35 @@ def test_data_that_the_kernel_gives_up_are_checked_at_a_reboot(
     node.run(["touch", f"{DATA}/written"])
 
 
+def look_in_a_hurry(machine: Machine) -> None:
+    """Seconds between what are minutes else. The timer must not come to the limit alone."""
+    service = "[Service]\nRestartSec=2s\nTimeoutStartSec=10s\nTimeoutStopSec=1s\n"
+    timer = "[Timer]\nOnUnitActiveSec=\nOnActiveSec=1s\nOnUnitActiveSec=1min\n"
+    for kind, text in (("service", service), ("timer", timer)):
+        drop_in = f"/run/systemd/system/ivy-programs.{kind}.d"
+        machine.run(["mkdir", "-p", drop_in])
+        write(machine, f"{drop_in}/90-hurry.conf", text)
+    machine.run(["sh", "-c", "systemctl daemon-reload; systemctl restart ivy-programs.timer"])
+
+
 def test_a_system_that_the_kernel_gives_up_is_reset_and_checked(
     node: Machine, recorder: Recorder, record_property: Record
 ) -> None:
     """Debian 13's kernel reads nothing of it from then on: nobody comes in, and no program starts."""
     before, began = node.boot_id(), time.monotonic()
-    # Seconds between what are minutes else; the timer must not come to the limit alone.
-    times = "OnUnitActiveSec=\nOnActiveSec=1s\nOnUnitActiveSec=1min\n"
-    hurry = {"service": "[Service]\nRestartSec=2s\n", "timer": f"[Timer]\n{times}"}
-    for kind, text in hurry.items():
-        drop_in = f"/run/systemd/system/ivy-programs.{kind}.d"
-        node.run(["mkdir", "-p", drop_in])
-        write(node, f"{drop_in}/90-hurry.conf", text)
-    node.run(["sh", "-c", "systemctl daemon-reload; systemctl restart ivy-programs.timer"])
+    look_in_a_hurry(node)
     device = node.run(["findmnt", "--noheadings", "--output=SOURCE", "/"]).stdout.strip()
     assert node.run_until_reset(give_up("/"), REBOOT_SECONDS) == "RESET"
     comes_back(node, recorder, record_property, before, began)
     assert is_sound(node, device)
     node.run(["touch", "/written"])
+
+
+def test_a_disk_that_answers_no_more_ends_in_a_reset(
+    node: Machine, recorder: Recorder, record_property: Record
+) -> None:
+    """The kernel's own threads hang, too; what is in memory runs on, and systemd feeds the watchdog."""
+    before, began = node.boot_id(), time.monotonic()
+    look_in_a_hurry(node)
+    record_property("event", node.hang_disk_until_reset(REBOOT_SECONDS * 3))
+    comes_back(node, recorder, record_property, before, began)
