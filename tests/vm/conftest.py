@@ -65,6 +65,14 @@ def node(delivering: Machine, recorder: Recorder) -> Generator[Machine, None, No
     delivering.cut()
 
 
+@pytest.fixture
+def seen(delivering: Machine) -> Machine:
+    """The same for tests that only look, which may come after others."""
+    if not delivering.running:
+        delivering.boot("delivering")
+    return delivering
+
+
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     for report in terminalreporter.getreports("passed"):
         for name, value in report.user_properties:

@@ -14,27 +14,27 @@ GIB = 1024**3
 Record = Callable[[str, object], None]
 
 
-def test_it_is_a_node(delivering: Machine) -> None:
-    status = json.loads(delivering.run(["ivy", "status", "--json"], check=False).stdout)
+def test_it_is_a_node(seen: Machine) -> None:
+    status = json.loads(seen.run(["ivy", "status", "--json"], check=False).stdout)
     assert status["queue"]["length"] < 100
-    failed = delivering.run(["systemctl", "list-units", "--failed", "--plain", "--no-legend"]).stdout
+    failed = seen.run(["systemctl", "list-units", "--failed", "--plain", "--no-legend"]).stdout
     assert failed == ""
 
 
-def test_the_data_have_what_the_card_has_left(delivering: Machine) -> None:
-    size = delivering.run(["df", "--output=size", "--block-size=1", "/var/lib/ivy"]).stdout.split()[-1]
+def test_the_data_have_what_the_card_has_left(seen: Machine) -> None:
+    size = seen.run(["df", "--output=size", "--block-size=1", "/var/lib/ivy"]).stdout.split()[-1]
     assert int(size) > 2 * GIB  # of 8, where the system has 4.5
 
 
-def test_nobody_comes_in_by_a_password(delivering: Machine) -> None:
-    shadow = delivering.run(["cat", "/etc/shadow"]).stdout.splitlines()
+def test_nobody_comes_in_by_a_password(seen: Machine) -> None:
+    shadow = seen.run(["cat", "/etc/shadow"]).stdout.splitlines()
     assert {line.split(":")[1][:1] for line in shadow} <= {"*", "!"}
-    effective = delivering.run(["/usr/sbin/sshd", "-T"]).stdout
+    effective = seen.run(["/usr/sbin/sshd", "-T"]).stdout
     assert "passwordauthentication no" in effective and "kbdinteractiveauthentication no" in effective
 
 
-def test_only_root_reads_what_lies_on_the_boot_partition(delivering: Machine) -> None:
-    assert delivering.run(["stat", "--format=%a %U", "/boot/firmware"]).stdout == "700 root\n"
+def test_only_root_reads_what_lies_on_the_boot_partition(seen: Machine) -> None:
+    assert seen.run(["stat", "--format=%a %U", "/boot/firmware"]).stdout == "700 root\n"
 
 
 def test_it_is_back_after_a_power_cut(node: Machine, recorder: Recorder, record_property: Record) -> None:
