@@ -24,7 +24,7 @@ from tests.unit.offers import foreign
 
 SENSOR = "4d1fa09c-1c1e-4b59-9d2a-6d0f7a3f2b11"
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHVzZWQgaW4gdGVzdHMgb25seSwgbm90IGEga2V5IQ== admin@desk"
-WIFI = "[connection]\nid=site\ntype=wifi\n# by hand\n\n[wifi-security]\npsk=hidden-psk\n"
+WIFI = "[connection]\nid=site\ntype=wifi\n# by hand\n\n[wifi]\nssid=site\n[wifi-security]\npsk=hidden-psk\n"
 TENTA = {"general": {"system_identifier": SENSOR}, "backend": BACKEND}
 PROVISION = {"host": "tb.example.org", "provision_key": "hidden-key", "provision_secret": "hidden-secret"}
 AUTHORITY = """\
@@ -175,6 +175,24 @@ def test_an_authority_may_be_of_either_form(card: Card, is_binary: bool) -> None
     assert ssl.PEM_cert_to_DER_cert(card.path("etc/ivy/ca.crt").read_text()) == ssl.PEM_cert_to_DER_cert(text)
 
 
+SITE = "[connection]\ntype=wifi\n[wifi]\nssid=site\n[wifi-security]\n"
+CONNECTIONS = (
+    "[connection]\ntype=ethernet\n",
+    "[connection]\n[gsm]\napn=internet\n",
+    "[connection]\ntype=802-11-wireless\n[802-11-wireless]\nssid=open\n",
+    f"{SITE}key-mgmt = sae\npsk = short\n",
+    f"{SITE}key-mgmt=wpa-psk\npsk={'0' * 64}\n",
+    f"{SITE}key-mgmt=wpa-eap\n",
+)
+
+
+@pytest.mark.parametrize("content", CONNECTIONS)
+def test_a_connection_needs_no_more_than_its_kind(card: Card, content: str) -> None:
+    card.write("site.nmconnection", content)
+    card.take_files()
+    assert card.path("etc/NetworkManager/system-connections/site.nmconnection").read_text() == content
+
+
 PRIVATE = "-----BEGIN OPENSSH PRIVATE KEY-----\nAAAA\n-----END OPENSSH PRIVATE KEY-----\n"
 
 
@@ -184,6 +202,12 @@ PRIVATE = "-----BEGIN OPENSSH PRIVATE KEY-----\nAAAA\n-----END OPENSSH PRIVATE K
         ("wifi.nmconnection", "[connection]\nid=site\npsk hidden-psk\n", "line 3: is neither"),
         ("wifi.nmconnection", "psk=hidden-psk\n", "line 1: is neither"),
         ("wifi.nmconnection", "[wifi]\npsk=hidden-psk\n", "no section [connection]"),
+        ("wifi.nmconnection", "[connection]\nid=site\n[ipv4]\nmethod=auto\n", "says no type"),
+        ("wifi.nmconnection", "[connection]\ntype=wifi\n", "says no ssid"),
+        ("wifi.nmconnection", "[connection]\n[802-11-wireless]\nssid=\n", "says no ssid"),
+        ("wifi.nmconnection", f"{SITE}key-mgmt=wpa-psk\n", "says no psk"),
+        ("wifi.nmconnection", f"{SITE}key-mgmt=sae\npsk-flags=1\n", "says no psk"),
+        ("wifi.nmconnection", f"{SITE}key-mgmt=wpa-psk\npsk=hidden\n", "a psk that no network has"),
         ("wifi.nmconnection", "", "is empty"),
         ("a wifi.nmconnection", WIFI, "a name that cannot be used"),
         ("wired.network", "[Network]\nDHCP=yes\n", "no section [Match]"),

@@ -28,6 +28,10 @@ _ALMOST = {
 }
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 _SECTION = re.compile(r"\[[^\]\[]+\]")
+_SEE = "see nm-settings-keyfile(5)"
+_OF_ANY_TYPE = {"connection", "ipv4", "ipv6", "match", "proxy", "user"}
+_WIFI, _SECURITY = ("wifi", "802-11-wireless"), ("wifi-security", "802-11-wireless-security")
+_PSK = re.compile(r".{8,63}|[0-9a-fA-F]{64}")
 
 
 @dataclass(frozen=True)
@@ -115,23 +119,46 @@ def _network(name: str, text: str, root: Path) -> Taken:
         return Taken(
             root / "etc/systemd/network" / first, text.encode(), _FOR_ALL, "a network of systemd-networkd's"
         )
-    if "connection" not in sections:
-        raise Mistake("has no section [connection]", "see nm-settings-keyfile(5)")
+    _check_connection(sections)
     if not (root / "usr/sbin/NetworkManager").exists():
         raise Mistake("NetworkManager, which it is for, is not installed on this node", "write a *.network")
     place = root / "etc/NetworkManager/system-connections" / name
     return Taken(place, text.encode(), _FOR_ROOT, "a connection of NetworkManager's")
 
 
-def _sections(text: str) -> set[str]:
-    """The sections of an INI file, each line of which must be of that form. Of values nothing is said."""
-    names = set[str]()
+def _check_connection(sections: dict[str, dict[str, str]]) -> None:
+    """See to what a connection cannot come about without; the rest is NetworkManager's to judge."""
+    if "connection" not in sections:
+        raise Mistake("has no section [connection]", _SEE)
+    kind = sections["connection"].get("type")
+    if kind is None and sections.keys() <= _OF_ANY_TYPE:
+        raise Mistake("says no type", f"type=wifi or type=ethernet in [connection]; {_SEE}")
+    wifi, security = (
+        next((sections[name] for name in names if name in sections), None) for names in (_WIFI, _SECURITY)
+    )
+    if (kind in _WIFI or wifi is not None) and not (wifi or {}).get("ssid"):
+        raise Mistake("says no ssid", f"ssid=… in [wifi]; {_SEE}")
+    if security and security.get("key-mgmt") in ("wpa-psk", "sae"):
+        psk = security.get("psk", "")
+        if not psk:
+            raise Mistake("says no psk, and nobody is there to type it", f"psk=… in [wifi-security]; {_SEE}")
+        if security["key-mgmt"] == "wpa-psk" and not _PSK.fullmatch(psk):
+            raise Mistake("has a psk that no network has", "8 to 63 characters, or 64 hexadecimal digits")
+
+
+def _sections(text: str) -> dict[str, dict[str, str]]:
+    """The sections of an INI file, each line of which must be of that form, with the last value of each name."""
+    found = dict[str, dict[str, str]]()
+    section = None
     for number, line in enumerate(map(str.strip, text.splitlines()), start=1):
         if _SECTION.fullmatch(line):
-            names.add(line[1:-1])
-        elif line and line[0] not in "#;" and ("=" not in line or not names):
-            raise Mistake(f"line {number}: is neither [section] nor name=value", "correct this line")
-    return names
+            section = found.setdefault(line[1:-1], {})
+        elif line and line[0] not in "#;":
+            name, is_one, value = line.partition("=")
+            if section is None or not is_one:
+                raise Mistake(f"line {number}: is neither [section] nor name=value", "correct this line")
+            section[name.strip()] = value.strip()
+    return found
 
 
 def _keys(text: str, root: Path) -> Taken:
