@@ -4,6 +4,7 @@ What makes a card its own (machine-id, SSH host keys) is not in there; each make
 log in: there is no password, and SSH takes keys only.
 """
 
+import hashlib
 import io
 import os
 import re
@@ -182,6 +183,19 @@ def make(card: Layout, ivy: Sequence[Path], epoch: int, target: Path) -> None:
             package.unlink()
     for package in fetched.glob("*.deb"):
         shutil.move(package, kept / package.name)
+
+
+def digests(tar: Path) -> dict[str, str]:
+    """A digest of each file in a tar: of its content, owner, mode, time, and where a link leads."""
+    found = dict[str, str]()
+    with tarfile.open(tar) as opened:
+        for entry in opened:
+            about = (entry.type, entry.mode, entry.uid, entry.gid, entry.mtime, entry.linkname, entry.size)
+            content = opened.extractfile(entry) if entry.isreg() else None
+            digest = hashlib.sha256(repr(about).encode())
+            digest.update(content.read() if content else b"")
+            found[entry.name] = digest.hexdigest()
+    return found
 
 
 def finishing(card: Layout, epoch: int) -> list[str]:

@@ -208,3 +208,22 @@ def test_the_fat_is_filled_in_an_order_that_is_always_the_same(tmp_path: Path) -
         ["mmd", "-i", place, "::b"],
         ["mcopy", "-m", "-i", place, "boot/b/one", "boot/b/two", "::b"],
     ]
+
+
+def test_what_differs_between_two_of_an_image_is_known_by_name(tmp_path: Path) -> None:
+    """Content, owner or time; and what only one of them has."""
+
+    def tar(name: str, content: bytes, *, time: int = 1, more: str = "") -> Path:
+        with tarfile.open(tmp_path / name, "w") as made:
+            for entry, written in (("./same", b"same"), ("./file", content), *([(more, b"")] if more else [])):
+                info = tarfile.TarInfo(entry)
+                info.size, info.mtime = len(written), time if entry == "./file" else 1
+                made.addfile(info, io.BytesIO(written))
+        return tmp_path / name
+
+    one = system.digests(tar("one.tar", b"content"))
+    assert one == system.digests(tar("again.tar", b"content"))
+    for other in (tar("other.tar", b"CONTENT"), tar("later.tar", b"content", time=2)):
+        assert dict(one.items() ^ system.digests(other).items()).keys() == {"./file"}
+    more = system.digests(tar("more.tar", b"content", more="./new"))
+    assert dict(one.items() ^ more.items()).keys() == {"./new"}
