@@ -396,8 +396,9 @@ def test_what_somebody_planted_there_harms_nobody(agent: MessagingAgent, disk: D
     assert queued(agent) == archived() == [1, 2, 3]
 
 
+@pytest.mark.parametrize("code", [sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_READONLY])
 def test_a_file_that_cannot_be_written_for_a_minute_is_replaced(
-    agent: MessagingAgent, monkeypatch: pytest.MonkeyPatch
+    agent: MessagingAgent, monkeypatch: pytest.MonkeyPatch, code: int
 ) -> None:
     """First its log is begun again: a sector of it may be what fails."""
     add(agent, 1)
@@ -411,7 +412,7 @@ def test_a_file_that_cannot_be_written_for_a_minute_is_replaced(
         def execute(self, statement: str, *arguments: object) -> object:
             statements.append(statement)
             if statement.startswith("INSERT"):
-                raise of(sqlite3.SQLITE_IOERR_WRITE)
+                raise of(code)
             return connection.execute(statement, *arguments)  # type: ignore[arg-type]
 
         def __enter__(self) -> None: ...

@@ -6,6 +6,7 @@ import sqlite3
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _SICK_DISK = {errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM}
 _TROUBLE = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN}
+_SICK_FILE = {sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY}
 _BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 # What we insert breaks no rule of our tables: these are others of the same name.
 _OTHER_TABLES = {sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_MISMATCH}
@@ -51,8 +52,8 @@ def may_pass(error: Exception) -> bool:
 
 
 def is_sick_file(error: Exception) -> bool:
-    """Whether it may be this file that the disk cannot read or write, and not all of them."""
-    return _code(error) & 0xFF in {sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN} and not is_damage(error)
+    """Whether it may be this file that cannot be read or written (its mode may forbid it), and not all of them."""
+    return _code(error) & 0xFF in _SICK_FILE and not is_damage(error)
 
 
 def is_lack_of_room(error: Exception) -> bool:
