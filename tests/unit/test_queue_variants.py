@@ -120,6 +120,17 @@ ROTTEN: list[str | bytes] = [
 ]
 
 
+@pytest.mark.parametrize("table", ["QUEUE", "MARKS", "ONCE", "DROPPED", "POISON"])
+def test_a_table_that_somebody_dropped_is_made_again(agent: MessagingAgent, table: str) -> None:
+    agent.add_message(DataMessageBody(data={"number": 1}))
+    queue_file.execute(f"DROP TABLE {table}")
+    agent.add_message(DataMessageBody(data={"number": 2}))
+    assert agent.get_spare_length() == 0
+    agent.set_aside({item.identifier: "no" for item in agent.get_n_latest_messages(9)}, 0.0)
+    assert agent.get_untold_losses() == {}
+    assert agent.get_queue_length() == 0
+
+
 def test_what_is_not_valid_json_stops_nothing(agent: MessagingAgent) -> None:
     agent.add_message(LOG)
     bounds.enforce(QueueConfig(), agent.database, PLENTY)  # makes the index

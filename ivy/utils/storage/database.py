@@ -111,6 +111,9 @@ class QueueDatabase:
                         replacements += 1
                     elif time.monotonic() > deadline:
                         raise
+                elif replacements < _MOST_REPLACEMENTS and errors.is_other_schema(error):
+                    replacements += 1
+                    self.close()
                 elif not self._may_pass(error) or time.monotonic() > deadline:
                     raise
             notify.heartbeat()

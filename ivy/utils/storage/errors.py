@@ -32,6 +32,11 @@ def is_damage(error: Exception) -> bool:
     return isinstance(error, UnicodeDecodeError) or _code(error) & 0xFF in _DAMAGE or _code(error) in _UNREADABLE
 
 
+def is_other_schema(error: Exception) -> bool:
+    """Whether tables may be missing, as somebody dropped or renamed them: whoever opens the file makes them."""
+    return _code(error) == sqlite3.SQLITE_ERROR
+
+
 def damage(text: str) -> sqlite3.DatabaseError:
     """An error for damage that SQLite has not noticed."""
     error = sqlite3.DatabaseError(text)
