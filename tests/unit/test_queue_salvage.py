@@ -489,6 +489,26 @@ def test_two_messages_of_the_same_number_are_both_salvaged(agent: MessagingAgent
     assert aside.damaged_files(ACTIVE_QUEUE_FILE)
 
 
+@pytest.mark.parametrize("number", [-5, 0, 1 << 60, 1 << 62])
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE QUEUE SET internal_id = ? WHERE internal_id = 2",
+        "UPDATE MARKS SET number = ? WHERE name = 'archived'",
+    ],
+)
+def test_numbers_that_none_was_given_make_no_message_come_for_ever(
+    agent: MessagingAgent, number: int, statement: str
+) -> None:
+    for text in range(2):
+        agent.add_message(DataMessageBody(data={"number": text}))
+    queue_file.execute(statement, (number,))
+    agent.add_message(DataMessageBody(data={"number": 2}))
+    queued(agent)
+    salvage_now(agent)
+    assert sorted(body.data["number"] for body in data(drain(agent))) == [0, 1, 2]
+
+
 @pytest.mark.parametrize(
     ("timestamp", "is_salvaged"),
     [

@@ -191,7 +191,7 @@ def _wanted(held_back: Collection[str]) -> list[str]:
 def _newest(
     connection: sqlite3.Connection, condition: str, n: int, excluded: str, most_bytes: float
 ) -> list[tuple[int, float, str]]:
-    """Removing a row whose number stands twice (a page is damaged) would remove the other one."""
+    """Removing by a number that stands twice, or is no row's (a page is damaged), would remove another message."""
     found = connection.execute(
         f"SELECT internal_id, timestamp, message_body FROM QUEUE WHERE {condition}"
         " AND internal_id NOT IN (SELECT value FROM json_each(?)) ORDER BY internal_id DESC LIMIT ?",
@@ -207,6 +207,8 @@ def _newest(
     found.close()  # else what was not read stays locked
     if any(newer[0] <= older[0] for newer, older in itertools.pairwise(rows)):
         raise errors.damage("rows are out of order")
+    if rows and not 0 < rows[-1][0] <= rows[0][0] < FIRST_FOREIGN:
+        raise errors.damage("rows have numbers that none was given")
     return rows
 
 
