@@ -8,6 +8,7 @@ import os
 import random
 import shutil
 import signal
+import sqlite3
 import tempfile
 import threading
 import time
@@ -290,6 +291,27 @@ def test_without_an_archive_messages_stay_for_a_while_and_are_counted_then(
     ARCHIVE_DIR.unlink()
     add(agent, 3)
     assert archived() == [3]
+
+
+def test_without_an_archive_messages_cost_no_more_where_many_wait(
+    agent: MessagingAgent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ARCHIVE_DIR.write_text("a file where the directory should be")
+    monkeypatch.setattr(store, "MUCH", 1)
+    looks: list[int] = []
+    real = contents.size_of_following
+
+    def look(connection: sqlite3.Connection, number: int) -> int:
+        looks.append(number)
+        return real(connection, number)
+
+    monkeypatch.setattr(contents, "size_of_following", look)
+    add(agent, *range(10))
+    assert len(looks) == 1
+    ARCHIVE_DIR.unlink()
+    monkeypatch.setattr(time, "monotonic", lambda now=time.monotonic: now() + store.SECONDS_BETWEEN_TRIES)
+    add(agent, 10)
+    assert archived() == list(range(11))
 
 
 @pytest.mark.parametrize("name", ["text", "overflow", "nothing"])

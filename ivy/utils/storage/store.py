@@ -41,6 +41,11 @@ class Returned:
 SECONDS_WITHOUT_ARCHIVE = 60.0
 """How long messages that were sent stay in the queue because the archive cannot take them."""
 
+SECONDS_BETWEEN_TRIES = 5.0
+"""How often an archive that takes nothing is tried, where that means to read much of the queue."""
+
+MUCH = 1_000_000
+"""Bytes of messages."""
 _SECONDS_PER_DAY = 86_400
 _EPOCH = datetime.date(1970, 1, 1)
 _ROWS_AT_ONCE = 500
@@ -70,6 +75,7 @@ class Store:
         self._durable_name = ""
         self._file_of_day = -1, ""  # that of the last message, and its day
         self._without_archive_since: float | None = None
+        self._next_try = 0.0
 
     def open(self) -> None:
         """Open the queue. Append to the archive what it lacks, if nobody has done so since the boot.
@@ -332,6 +338,9 @@ class Store:
 
         Returns: Whether it lacks nothing any more.
         """
+        if time.monotonic() < self._next_try:
+            turn.keep(turn.number)
+            return False
         number = max(turn.number or 0, self._database.run(contents.archived))
         size = min(
             2 * self._database.run(partial(contents.size_of_following, number=number)) + _TORN, _MOST_OF_A_TAIL
@@ -350,6 +359,8 @@ class Store:
                 notify.heartbeat()
         except OSError as error:
             self._endure(error)
+            if size > MUCH:  # else each message costs more than the one before
+                self._next_try = time.monotonic() + SECONDS_BETWEEN_TRIES
             turn.keep(number)
             return False
         turn.keep(number)
