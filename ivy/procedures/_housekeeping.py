@@ -16,6 +16,7 @@ import pydantic
 from ivy import constants
 from ivy.types.config import ArchiveConfig, Config, ForeignConfig, QueueConfig
 from ivy.utils.host import clock, mounts
+from ivy.utils.host.locks import file_lock
 from ivy.utils.logger import Logger
 from ivy.utils.messaging_agent import MESSAGE_ARCHIVE_DIR, MESSAGE_ARCHIVE_DIR_LOCK
 from ivy.utils.storage import archive, ballast, bounds, compressed, written_order
@@ -23,6 +24,8 @@ from ivy.utils.storage.database import QueueDatabase
 from ivy.utils.updates.standing import Standing
 
 SECONDS_BETWEEN_ROUNDS = 60.0
+
+_SECONDS_FOR_THE_LOCK = 1.0
 
 
 class Housekeeper:
@@ -133,6 +136,8 @@ class Housekeeper:
 
     def _compress_day(self, path: str) -> None:
         try:
+            with file_lock(MESSAGE_ARCHIVE_DIR_LOCK, _SECONDS_FOR_THE_LOCK):
+                archive.end_line(path)  # what comes for that day later, begins with a header
             compressed.compress(path, MESSAGE_ARCHIVE_DIR_LOCK, archive.LARGEST_DAY)
         except TimeoutError:
             pass  # somebody appends to it: again in a minute

@@ -3,6 +3,7 @@
 import contextlib
 import datetime
 import errno
+import gzip
 import itertools
 import json
 import os
@@ -19,8 +20,8 @@ from ivy.types.config import QueueConfig, as_text
 from ivy.types.messages import DataMessageBody
 from ivy.utils.host import clock
 from ivy.utils.logger import Logger
-from ivy.utils.messaging_agent import MESSAGE_ARCHIVE_DIR, MessagingAgent
-from ivy.utils.storage import archive, ballast, bounds, schema
+from ivy.utils.messaging_agent import MESSAGE_ARCHIVE_DIR, MESSAGE_ARCHIVE_DIR_LOCK, MessagingAgent
+from ivy.utils.storage import archive, ballast, bounds, compressed, schema
 from ivy.utils.storage.bounds import Size, limit
 from ivy.utils.updates.releases import Releases
 from ivy.version import Version
@@ -28,6 +29,7 @@ from tests.support import queue_file
 from tests.support.helpers import ARCHIVE_DIR, BACKEND, make_config, wait_until
 
 MEGABYTE = 1_000_000
+SAMPLE = DataMessageBody(data={"number": 1}).model_dump_json()
 PLENTY = 10**12
 
 
@@ -336,6 +338,21 @@ def test_older_days_are_compressed_one_after_the_other(agent: MessagingAgent, da
     assert kept() == days[3:]
     assert sorted(path.name for path in ARCHIVE_DIR.glob("*.gz")) == [f"{day}.gz" for day in days[:3]]
     assert [str(day) for day in archive.days(MESSAGE_ARCHIVE_DIR)] == [day[:10] for day in days]
+
+
+@pytest.mark.parametrize("lost", ['"\n', "\n"])
+def test_a_day_whose_last_line_is_torn_loses_nothing_when_more_joins_it(
+    agent: MessagingAgent, days: list[str], lost: str
+) -> None:
+    day, first, second = ARCHIVE_DIR / days[0], archive.line(1.0, SAMPLE), archive.line(2.0, SAMPLE)
+    day.write_text((archive.HEADER + first).removesuffix(lost))
+    housekeeper = keep(agent, Heard(), archive={"compress_after_days": 5}, queue={"min_free_megabytes": 0})
+    housekeeper.work()
+    housekeeper.settle()
+    day.write_text(archive.HEADER + second)  # as of a logger's memory, days later
+    compressed.compress(str(day), MESSAGE_ARCHIVE_DIR_LOCK, archive.LARGEST_DAY)
+    text = gzip.decompress(Path(f"{day}.gz").read_bytes()).decode()
+    assert text == archive.HEADER + first + archive.HEADER + second
 
 
 def test_compressed_days_go_like_others(agent: MessagingAgent, days: list[str]) -> None:

@@ -81,6 +81,15 @@ class Appender:
         self._descriptor, self._size = None, -1
 
 
+def end_line(path: str) -> None:
+    """End the last line of a file, if it was torn: more may follow. Whoever calls holds the lock on the archive."""
+    appender = Appender()
+    try:
+        appender.append(path, "")
+    finally:
+        appender.close()
+
+
 def line(timestamp: float, message_body: str) -> str:
     """The line of a message: Unix time in seconds, and the body as JSON."""
     return '{},"{}"\n'.format(timestamp, message_body.replace('"', '""'))
