@@ -211,6 +211,8 @@ def _complaints(overview: Overview) -> Iterator[str]:
         yield f"hold: {why}; sudo ivy hold --end removes it"
     if (found := trouble.look()) is not None:
         yield f"queue: the data directory takes no messages for {found.seconds:.0f} s: {found.reason}"
+    if (found := trouble.look(trouble.ARCHIVE_PATH)) is not None:
+        yield f"archive: it takes no messages for {found.seconds:.0f} s: {found.reason}"
     if damaged := _salvaging():
         yield f"queue: {len(damaged)} damaged: what can be read is queued again by {units.name_of('salvage')}"
     for unit in overview.units:

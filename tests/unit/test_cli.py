@@ -445,13 +445,14 @@ def test_status_names_the_trouble_of_the_disk_and_its_length(
     monkeypatch.setattr(time, "clock_gettime", lambda _: 100.0)
     said = "the queue cannot be used: attempt to write a readonly database"
     wants(node, tenta=unit("active", "running", said))
-    assert trouble.begin("read-only")
+    assert trouble.begin("read-only") and trouble.begin("no directory", trouble.ARCHIVE_PATH)
     Path(f"{ACTIVE_QUEUE_FILE}.aside-1700000000").touch()
     found = problems(ivy_of_node)
     expected = "queue: the data directory takes no messages for a while: read-only"
     assert _without_seconds(found[0]).startswith(expected)
-    assert found[1] == "queue: 1 damaged: what can be read is queued again by ivy-salvage.service"
-    assert found[2] == f"ivy-tenta.service: {said}"
+    assert _without_seconds(found[1]) == "archive: it takes no messages for a while: no directory"
+    assert found[2] == "queue: 1 damaged: what can be read is queued again by ivy-salvage.service"
+    assert found[3] == f"ivy-tenta.service: {said}"
     _, output, _ = ivy_of_node("queue")
     assert "memory:   0 of them for a while: read-only" in _without_seconds(output)
     assert "aside-1700000000, what can be" in output

@@ -12,13 +12,24 @@ import pytest
 from ivy import constants
 from ivy.cli.doctor import checks_machine, checks_network, checks_node
 from ivy.types.config import UpdaterConfig
+from ivy.types.messages import DataMessageBody
 from ivy.utils.host import clock, mounts, package_manager
+from ivy.utils.messaging_agent import MessagingAgent
 from ivy.utils.storage import trouble
 from ivy.utils.updates import environment, manifest, source
 from ivy.utils.updates.releases import Releases
 from ivy.version import Version
 from tests.support.backend_node import SENSOR
-from tests.support.helpers import BACKEND, CONFIG, UPDATER, Node, give_libraries, make_config, record_end
+from tests.support.helpers import (
+    ARCHIVE_DIR,
+    BACKEND,
+    CONFIG,
+    UPDATER,
+    Node,
+    give_libraries,
+    make_config,
+    record_end,
+)
 
 RUNNING = {
     "LoadState": "loaded",
@@ -384,6 +395,16 @@ def test_the_trouble_of_the_queue_is_named(data_dir: Path) -> None:
     trouble.begin("disk I/O error")
     [finding] = checks_node.queue()
     assert not finding.ok and "disk I/O error" in finding.text
+
+
+def test_the_trouble_of_the_archive_is_named(agent: MessagingAgent) -> None:
+    ARCHIVE_DIR.touch()
+    agent.add_message(DataMessageBody(data={"number": 1}))
+    _, finding = checks_node.queue()
+    assert (finding.check, finding.ok) == ("archive", False) and "Not a directory" in finding.text
+    ARCHIVE_DIR.unlink()
+    agent.add_message(DataMessageBody(data={"number": 2}))
+    assert [finding.ok for finding in checks_node.queue()] == [True]
 
 
 @pytest.mark.parametrize(("free", "is_well"), [(8 << 20, False), (15 << 20, False), (16 << 20, True)])

@@ -177,7 +177,7 @@ def room_to_reload(run: str = "/run/systemd") -> Iterator[Finding]:
 
 
 def queue() -> Iterator[Finding]:
-    """Whether the data directory takes messages."""
+    """Whether the data directory takes messages, and the archive in it."""
     if (found := trouble.look()) is not None:
         text = (
             f"the data directory takes no messages for {found.seconds:.0f} s, they wait in memory: {found.reason}"
@@ -188,6 +188,9 @@ def queue() -> Iterator[Finding]:
         yield Finding("queue", text, "journalctl -u ivy-salvage; is the card worn?")
     else:
         yield Finding("queue", "it takes messages")
+    if (found := trouble.look(trouble.ARCHIVE_PATH)) is not None:
+        text = f"it takes no messages for {found.seconds:.0f} s: {found.reason}"
+        yield Finding("archive", text, f"the queue has only those that were not sent: ls -la {_DATA}/messages")
 
 
 def storage() -> Iterator[Finding]:

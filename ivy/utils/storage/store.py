@@ -19,7 +19,7 @@ from pathlib import Path
 from ivy import files
 from ivy.utils import notify
 from ivy.utils.host import clock, journal
-from ivy.utils.storage import archive, contents, errors, schema, set_aside
+from ivy.utils.storage import archive, contents, errors, schema, set_aside, trouble
 from ivy.utils.storage.database import QueueDatabase
 from ivy.utils.storage.doorbell import Doorbell
 from ivy.utils.storage.turns import Turn, Turns
@@ -381,8 +381,11 @@ class Store:
         if self._without_archive_since is None:
             self._without_archive_since = time.monotonic()
             journal.send("ERROR", f"the archive takes no messages, they wait in the queue: {error}")
+            trouble.begin(str(error), trouble.ARCHIVE_PATH)
 
     def _enjoy(self) -> None:
+        if trouble.is_noted(trouble.ARCHIVE_PATH):  # by a process that was killed, perhaps
+            trouble.end(trouble.ARCHIVE_PATH)
         if self._without_archive_since is not None:
             seconds = time.monotonic() - self._without_archive_since
             self._without_archive_since = None

@@ -1,4 +1,4 @@
-"""What is wrong with the data directory, noted where all can read it, until it takes messages again.
+"""What is wrong with the data directory or its archive, noted where all can read it, until it takes messages again.
 
 Knows nothing of its cause. Best effort: who cannot note it goes on without.
 """
@@ -13,38 +13,41 @@ from pathlib import Path
 from ivy import constants, files
 
 PATH = os.path.join(constants.IVY_RUN_DIR, "queue-trouble")
+ARCHIVE_PATH = os.path.join(constants.IVY_RUN_DIR, "archive-trouble")
+"""The note where only the archive takes none."""
+
 _MOST_BYTES = 10_000
 _LONGEST_REASON = 300
 
 
 @dataclass(frozen=True)
 class Trouble:
-    """Why the data directory takes no messages, and since when."""
+    """Why it takes no messages, and since when."""
 
     reason: str
     seconds: float
 
 
-def begin(reason: str) -> bool:
+def begin(reason: str, path: str = PATH) -> bool:
     """Note it. Returns whether nobody had."""
     note = {"reason": reason[:_LONGEST_REASON], "since": time.clock_gettime(time.CLOCK_BOOTTIME)}
     with contextlib.suppress(OSError):
-        if look() is None:
+        if look(path) is None:
             files.make_directory(constants.IVY_RUN_DIR)
-            files.write_atomically(Path(PATH), json.dumps(note), mode=0o664, durable=False, follow=False)
+            files.write_atomically(Path(path), json.dumps(note), mode=0o664, durable=False, follow=False)
             return True
     return False
 
 
-def is_noted() -> bool:
+def is_noted(path: str = PATH) -> bool:
     """Whether somebody has; costs one call."""
-    return os.path.lexists(PATH)
+    return os.path.lexists(path)
 
 
-def look() -> Trouble | None:
+def look(path: str = PATH) -> Trouble | None:
     """What was noted; None if all is well."""
     try:
-        note = json.loads(files.read(PATH, _MOST_BYTES))
+        note = json.loads(files.read(path, _MOST_BYTES))
         seconds = time.clock_gettime(time.CLOCK_BOOTTIME) - float(note["since"])
         # Of an earlier boot, where there is no tmpfs.
         return Trouble(str(note["reason"])[:_LONGEST_REASON], round(seconds, 1)) if seconds >= 0 else None
@@ -52,11 +55,11 @@ def look() -> Trouble | None:
         return None
 
 
-def end() -> float | None:
+def end(path: str = PATH) -> float | None:
     """Note that it is over. Returns the seconds that it took; None if there was none, or others noted it."""
-    trouble = look()
+    trouble = look(path)
     try:
-        os.unlink(PATH)
+        os.unlink(path)
     except OSError:
         return None
     return trouble.seconds if trouble else None
