@@ -500,6 +500,7 @@ def _check(timestamp: float, archive_days: Optional[int]) -> None:
 
 
 def _row(message_body: Union[DataMessageBody, LogMessageBody, ConfigMessageBody]) -> Row:
+    timestamp = time.time()  # before others are asked, who may take seconds
     if clock.is_synchronised() is False:
         message_body = message_body.model_copy(update={"clock_synchronised": False})
-    return time.time(), message_body.model_dump_json()
+    return timestamp, message_body.model_dump_json()

@@ -383,6 +383,20 @@ def test_a_message_of_an_unsynchronised_clock_is_marked(
     assert message.clock_synchronised  # it is the caller's
 
 
+def test_who_takes_long_to_tell_of_the_clock_makes_no_message_later(
+    agent: MessagingAgent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def take_long() -> bool:
+        monkeypatch.setattr(time, "time", lambda: 1_800_000_005.0)
+        return False
+
+    monkeypatch.setattr(time, "time", lambda: 1_800_000_000.0)
+    monkeypatch.setattr(clock, "is_synchronised", take_long)
+    agent.add_message(body(1))
+    [item] = agent.get_n_latest_messages(1)
+    assert item.timestamp == 1_800_000_000.0
+
+
 def test_where_sqlite_could_be_killed_for_want_of_room_the_queue_is_not_opened(
     agent: MessagingAgent, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
