@@ -49,6 +49,7 @@ class Suspects:
         self._before: _Findings | None = None  # as it was before the last break
         self._not_before = 0.0  # when a test may go over a connection that has carried nothing yet
         self._wait = 0.0  # for those that were refused where nothing got through
+        self._next_retrial = 0.0  # when these may be sent again over this connection
         self._last_test: tuple[int, ...] = ()
         self._since_a_test = 0  # publications that the connection carried
         self._has_witness = False  # whether others got through since a message was found guilty
@@ -68,6 +69,7 @@ class Suspects:
         self._before = None
         self.has_delivered = False
         self._since_a_test = 0
+        self._next_retrial = 0.0
         guilty, self._found.guilty = self._found.guilty, {}
         return guilty
 
@@ -82,15 +84,18 @@ class Suspects:
         self._since_a_test = self._since_a_test + 1 if is_ordinary else 0
         if self.is_broker or not self._found.accused.keys().isdisjoint(message_ids):
             self._found.accused.clear()  # it takes now what it did not take before
-        self.has_delivered, self.is_broker, self._wait = True, False, 0.0
+        self.has_delivered, self.is_broker, self._wait, self._next_retrial = True, False, 0.0, 0.0
         self._leave_out(message_ids)
         accused, self._found.accused = self._found.accused, {}
         self._has_witness = not accused
         return accused
 
-    def refused(self, message_ids: Collection[int], why: str) -> dict[int, str]:
+    def refused(self, message_ids: Collection[int], why: str, now: float) -> dict[int, str]:
         """The broker named a publication that it does not take. Returns what is to be set aside, and why."""
-        return self._refused(tuple(sorted(message_ids)), why, is_named=True)
+        guilty = self._refused(tuple(sorted(message_ids)), why, is_named=True)
+        if self._found.accused and now >= self._next_retrial:  # each answer costs the line a message
+            self._next_retrial = now + self._longer_wait()
+        return guilty
 
     def broken(self, in_flight: Collection[int], now: float) -> None:
         """The broker broke the connection."""
@@ -100,8 +105,7 @@ class Suspects:
             return
         self._found.guilty |= self._refused(tuple(sorted(in_flight)), BROKE, is_named=False)
         if self._found.accused:
-            self._wait = min(self._delays.longest_of_a_suspect, 2 * self._wait or self._delays.of_a_suspect)
-            self._not_before = now + self._wait
+            self._not_before = now + self._longer_wait()
 
     def lost(self) -> None:
         """There is no connection, for a reason that is in no message; so the last break had none there either."""
@@ -126,6 +130,8 @@ class Suspects:
         if not self.has_delivered and now < self._not_before:
             return None
         if self._found.accused and not self._found.groups and not others_wait:  # perhaps it is taken now
+            if now < self._next_retrial:
+                return None
             self._found.groups = [(identifier,) for identifier in self._found.accused]
             self._found.accused.clear()
         if not self._found.groups or (others_wait and self._since_a_test < _DELIVERIES_BETWEEN):
@@ -137,7 +143,9 @@ class Suspects:
 
     def seconds_until_test(self, now: float) -> float:
         """How long a test must wait for others to get through first; 0 if it need not, or there is none."""
-        return max(0.0, self._not_before - now) if self._found.groups or self._found.accused else 0.0
+        if self._found.groups:
+            return max(0.0, self._not_before - now)
+        return max(0.0, self._not_before - now, self._next_retrial - now) if self._found.accused else 0.0
 
     def forget(self, message_ids: Iterable[int]) -> None:
         """These are in the queue no more."""
@@ -159,6 +167,10 @@ class Suspects:
             self._found.accused.clear()
             self.is_broker = True
         return {}
+
+    def _longer_wait(self) -> float:
+        self._wait = min(self._delays.longest_of_a_suspect, 2 * self._wait or self._delays.of_a_suspect)
+        return self._wait
 
     def _next_half(self) -> tuple[int, ...]:
         """What is to be sent alone next: half of the smallest group, as it is nearest to its end."""

@@ -274,7 +274,7 @@ class Sending:
         if fate is reasons.Fate.REFUSED:
             self._line.not_taken([sent.publication])
         if fate is reasons.Fate.REFUSED and not sent.is_probe:
-            self._removal.set_aside(self._suspects.refused(message_ids, why))
+            self._removal.set_aside(self._suspects.refused(message_ids, why, time.monotonic()))
             if not self._suspects.is_broker:
                 return
         if self.gates.refused(topic, fate, why, time.monotonic(), is_probe=sent.is_probe):

@@ -79,6 +79,19 @@ def test_one_that_comes_alone_is_set_aside_when_others_get_through(make_node: Ma
         assert _aside(node) == [(13.5, 0)]
 
 
+def test_one_that_comes_alone_is_not_sent_again_and_again(make_node: MakeNode) -> None:
+    with Picky(0x99) as broker:
+        node = make_node(broker.port)
+        node.add(data_message(number=13.5))
+        node.start(hurry={"of_a_suspect": 0.4})
+        wait_for(lambda: len(broker.refused) == 4, 20, "the third of the tries that come after it")
+        assert node.queue_length() == 1
+        broker.poison = set()
+        node.wait_until_empty(20)
+        assert broker.refused == [broker.refused[0]] * len(broker.refused) and len(broker.refused) <= 5
+        assert broker.connections == 1
+
+
 def test_a_platform_that_takes_nothing_costs_no_sample(make_node: MakeNode) -> None:
     """A device profile that wants another form, say: it is not the messages."""
     with Picky(0x99) as broker:

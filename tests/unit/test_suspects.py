@@ -31,7 +31,7 @@ class Broker:
             self.delivered += messages
             self.aside |= self.suspects.delivered(messages)
         elif self.names:
-            self.aside |= self.suspects.refused(messages, WHY)
+            self.aside |= self.suspects.refused(messages, WHY, self.now)
         else:
             self.breaks += 1
             self.suspects.broken(messages, self.now)
@@ -193,9 +193,9 @@ def test_of_a_large_group_as_many_are_tested_as_go_together() -> None:
 
 def test_what_was_with_a_half_that_was_refused_is_ordinary_again() -> None:
     suspects = Suspects(MOST)
-    suspects.refused([1, 2, 3, 4], WHY)
+    suspects.refused([1, 2, 3, 4], WHY, 0)
     suspects.delivered([9])
-    suspects.refused([1, 2], WHY)
+    suspects.refused([1, 2], WHY, 0)
     assert suspects.message_ids == {1, 2}
 
 
@@ -203,8 +203,8 @@ def test_a_part_of_a_test_may_be_named() -> None:
     """It went out as several publications, to several topics."""
     suspects = Suspects(MOST)
     suspects.delivered([9])
-    suspects.refused([1, 2, 3, 4], WHY)
-    assert suspects.refused([2], WHY) == {2: WHY}
+    suspects.refused([1, 2, 3, 4], WHY, 0)
+    assert suspects.refused([2], WHY, 0) == {2: WHY}
     assert suspects.message_ids == set()
 
 
@@ -215,7 +215,7 @@ def test_what_was_set_aside_is_tried_alone() -> None:
     suspects.add(5)
     suspects.add(5)
     assert suspects.next_test(others_wait=False, in_flight=(), now=0) == (5,)
-    assert suspects.refused([5], WHY) == {5: WHY}
+    assert suspects.refused([5], WHY, 0) == {5: WHY}
     suspects.delivered([9])
     suspects.add(5)
     assert suspects.delivered([5]) == {}
@@ -232,6 +232,30 @@ def test_who_is_refused_where_nothing_gets_through_waits_longer_each_time() -> N
         assert suspects.next_test(others_wait=False, in_flight=(), now=now) == (1,)
     assert waits[:5] == [5, 60, 120, 240, 480]
     assert waits[-1] == 3600
+
+
+def test_who_is_named_where_nothing_else_is_sent_waits_longer_each_time() -> None:
+    suspects, now, waits = Suspects(MOST), 0.0, []
+    suspects.connected()
+    for _ in range(10):
+        assert suspects.next_test(others_wait=False, in_flight=(), now=now) == ((1,) if waits else None)
+        assert suspects.refused([1], WHY, now) == {}
+        waits.append(suspects.seconds_until_test(now))
+        assert suspects.next_test(others_wait=False, in_flight=(), now=now + 1) is None
+        now += waits[-1]
+    assert waits[:4] == [60, 120, 240, 480]
+    assert waits[-1] == 3600
+    suspects.connected()
+    assert suspects.next_test(others_wait=False, in_flight=(), now=now) == (1,)
+
+
+def test_several_that_are_named_wait_together() -> None:
+    suspects = Suspects(MOST)
+    for number, moment in ((1, 0), (2, 1), (3, 2)):
+        suspects.refused([number], WHY, moment)
+    assert suspects.seconds_until_test(2) == 58
+    assert suspects.next_test(others_wait=False, in_flight=(), now=60) == (1,)
+    assert suspects.delivered([1]) == {}, "it is taken now"
 
 
 def test_of_too_many_suspects_the_oldest_become_ordinary() -> None:
