@@ -92,7 +92,8 @@ class Suspects:
 
     def refused(self, message_ids: Collection[int], why: str, now: float) -> dict[int, str]:
         """The broker named a publication that it does not take. Returns what is to be set aside, and why."""
-        guilty = self._refused(tuple(sorted(message_ids)), why, is_named=True)
+        # A set: several parts of one message may be in one publication.
+        guilty = self._refused(tuple(sorted(set(message_ids))), why, is_named=True)
         if self._found.accused and now >= self._next_retrial:  # each answer costs the line a message
             self._next_retrial = now + self._longer_wait()
         return guilty

@@ -208,6 +208,13 @@ def test_a_part_of_a_test_may_be_named() -> None:
     assert suspects.message_ids == set()
 
 
+def test_several_parts_of_one_message_are_one_message() -> None:
+    suspects = Suspects(MOST)
+    suspects.delivered([9])
+    assert suspects.refused([5, 5], WHY, 0) == {5: WHY}
+    assert suspects.message_ids == set()
+
+
 def test_what_was_set_aside_is_tried_alone() -> None:
     suspects = Suspects(MOST)
     suspects.connected()
@@ -235,7 +242,8 @@ def test_who_is_refused_where_nothing_gets_through_waits_longer_each_time() -> N
 
 
 def test_who_is_named_where_nothing_else_is_sent_waits_longer_each_time() -> None:
-    suspects, now, waits = Suspects(MOST), 0.0, []
+    suspects, now = Suspects(MOST), 0.0
+    waits: list[float] = []
     suspects.connected()
     for _ in range(10):
         assert suspects.next_test(others_wait=False, in_flight=(), now=now) == ((1,) if waits else None)
