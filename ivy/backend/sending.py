@@ -23,6 +23,7 @@ from ivy.types.config import BackendConfig
 from ivy.types.messages import ConfigMessageBody, MessageQueueItem
 from ivy.utils.logger import Logger
 from ivy.utils.messaging_agent import MessagingAgent
+from ivy.utils.storage.contents import FIRST_FOREIGN
 
 _VARIANTS = ("data", "log", "config")
 _LEAST_PROGRESS = 100
@@ -165,7 +166,7 @@ class Sending:
         if fate is reasons.Fate.DELIVERED:
             self._take_delivery(sent)
         else:
-            self._take_refusal(sent, fate, why)
+            self._take_refusal(sent.publication, fate, why, is_probe=sent.is_probe)
         return True
 
     def break_off_if_stalled(self) -> None:
@@ -206,13 +207,13 @@ class Sending:
                 return
             others = [variant for variant in _VARIANTS if topic not in self._topics[variant]]
             items = self._queue.get_latest_messages_within(math.inf, 1, self._not_wanted(), others)
-            encoded = self._without_too_large(self._dialect.encode(items))
-            publications = [publication for publication in encoded.publications if publication.topic == topic]
-            if publications:
+            encoded = self._dialect.encode(items)
+            waiting = [publication for publication in encoded.publications if publication.topic == topic]
+            if publications := self._without_too_large(waiting, is_probe=True):
                 self.pace.take(publications)
                 self._publish(publications, is_probe=True)
                 self.gates.asked(topic)
-            else:  # nothing waits for it
+            elif not waiting:  # nothing waits for it
                 self.gates.forget(topic)
                 self.has_news = True
             self._remove_unsendable(encoded.unsendable, items)
@@ -264,20 +265,20 @@ class Sending:
             self._journal.info(f"{sent.publication.topic}: messages are taken again, after {seconds:.0f} s")
             self.has_news = True
 
-    def _take_refusal(self, sent: Sent, fate: reasons.Fate, why: str) -> None:
+    def _take_refusal(self, publication: Publication, fate: reasons.Fate, why: str, *, is_probe: bool) -> None:
         """It stays in the queue."""
-        topic, message_ids = sent.publication.topic, sent.publication.message_ids
+        topic, message_ids = publication.topic, publication.message_ids
         self._removal.refused(message_ids, self._in_flight.message_ids)
         if fate is reasons.Fate.TOO_FAST:
             self._slow_down(len(self._in_flight.message_ids | set(message_ids)))
             return
         if fate is reasons.Fate.REFUSED:
-            self._line.not_taken([sent.publication])
-        if fate is reasons.Fate.REFUSED and not sent.is_probe:
+            self._line.not_taken([publication])
+        if fate is reasons.Fate.REFUSED and not is_probe:
             self._removal.set_aside(self._suspects.refused(message_ids, why, time.monotonic()))
             if not self._suspects.is_broker:
                 return
-        if self.gates.refused(topic, fate, why, time.monotonic(), is_probe=sent.is_probe):
+        if self.gates.refused(topic, fate, why, time.monotonic(), is_probe=is_probe):
             self._journal.warning(f"Messages wait: {topic}: {why}")
             self.has_news = True
 
@@ -333,16 +334,14 @@ class Sending:
 
         Returns: The messages that were sent, and all that were dealt with.
         """
-        affordable = self._encode_affordable(items)
-        encoded = self._without_too_large(affordable)
-        is_open = self._without_closed(encoded, items)
-        self.pace.take(is_open.publications)
-        self._publish(is_open.publications)
+        encoded = self._encode_affordable(items)
+        is_open = self._without_too_large(self._without_closed(encoded, items))
+        self.pace.take(is_open)
+        self._publish(is_open)
         self._remove_unsendable(encoded.unsendable, items)
-        if encoded.unsendable or len(is_open.publications) < len(affordable.publications):
+        if encoded.unsendable or len(is_open) < len(encoded.publications):
             self.is_behind = True
-        done = _messages_of(affordable.publications) | affordable.unsendable.keys()
-        return _messages_of(is_open.publications), done
+        return _messages_of(is_open), _messages_of(encoded.publications) | encoded.unsendable.keys()
 
     def _publish(self, publications: Sequence[Publication], *, is_probe: bool = False) -> None:
         for publication in publications:
@@ -378,27 +377,33 @@ class Sending:
             and largest <= self._link.largest_packet
         )
 
-    def _without_closed(self, encoded: Encoded, items: Sequence[MessageQueueItem]) -> Encoded:
+    def _without_closed(self, encoded: Encoded, items: Sequence[MessageQueueItem]) -> list[Publication]:
         """Without what goes to topics that are closed; and remember which variant goes where."""
         variants = {item.identifier: item.message_body.variant for item in items}
         for publication in encoded.publications:
             for identifier in publication.message_ids:
                 self._topics[variants[identifier]].add(publication.topic)
-        publications = [each for each in encoded.publications if each.topic not in self.gates]
-        return Encoded(publications, encoded.unsendable)
+        return [each for each in encoded.publications if each.topic not in self.gates]
 
-    def _without_too_large(self, encoded: Encoded) -> Encoded:
-        """Without a message that the broker would break the connection over: it said how much it takes."""
+    def _without_too_large(
+        self, publications: Sequence[Publication], *, is_probe: bool = False
+    ) -> Sequence[Publication]:
+        """None, if a message is larger than the broker has said that it takes: it would break the connection.
+
+        That is as good as a refusal. Where nothing is small enough, it is the broker, so the messages wait.
+        """
         most = self._link.largest_packet
-        large = [publication for publication in encoded.publications if publication.size > most]
-        if not large:
-            return encoded
-        reason = f"the broker takes no more than {most} bytes at once"
-        guilty = {identifier: reason for each in large for identifier in each.message_ids}
-        self._suspects.forget(guilty)
-        self._removal.set_aside(guilty)
-        rest = [each for each in encoded.publications if guilty.keys().isdisjoint(each.message_ids)]
-        return Encoded(rest, encoded.unsendable)
+        large = next((each for each in publications if each.size > most), None)
+        if large is None:  # what is large is alone, see `_encode_affordable`
+            return publications
+        why = f"the broker takes no more than {most} bytes at once"
+        message_id = large.message_ids[0]
+        if message_id >= FIRST_FOREIGN:  # the archive has it, and what follows there may be smaller
+            self._suspects.forget([message_id])
+            self._removal.set_aside({message_id: why})
+        else:
+            self._take_refusal(large, reasons.Fate.REFUSED, why, is_probe=is_probe)
+        return []
 
     def _remove_unsendable(self, reasons: dict[int, str], items: Sequence[MessageQueueItem]) -> None:
         if not reasons:

@@ -171,6 +171,10 @@ class Broker5(FakeBroker):
         """All numbers that were taken, in the order of their arrival."""
         return [element["value"]["number"] for _, element in list(self.arrived) if "value" in element]
 
+    def set_terms(self, **terms: int) -> None:
+        """What the CONNACK of the next connection says."""
+        self._terms = terms
+
     def end(self, packet: bytes = b"") -> None:
         """Say something, and break the connection."""
         with contextlib.suppress(OSError):

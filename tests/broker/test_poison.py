@@ -2,6 +2,7 @@
 
 import json
 import math
+import time
 
 import pytest
 from testbed.waiting import wait_for
@@ -171,3 +172,24 @@ def test_a_message_that_is_larger_than_the_broker_takes_is_set_aside(make_node: 
         assert _aside(node) == [(13.5, 0)]
         assert broker.connections == 1
         assert "no more than 2000 bytes" in node.log
+
+
+def test_a_broker_that_takes_no_message_as_large_as_any_costs_no_sample(make_node: MakeNode) -> None:
+    """What its admin has set is no reason to empty a backlog."""
+    large = {f"key_{number}": number for number in range(500)}
+    with Broker5(maximum_packet_size=2000) as broker:
+        node = make_node(broker.port)
+        node.fill(data_message(number=number, **large) for number in range(50))
+        node.start(hurry={"to_probe": 0.1, "longest_to_probe": 0.2})
+        wait_for(lambda: node.link.get("troubles"), 20, "the trouble")
+        assert "no more than 2000 bytes" in node.link["troubles"][0]
+        time.sleep(1)  # some probes
+        assert node.queue_length() == 50 and _aside(node) == [] and broker.topics == []
+        node.add(data_message(number=1000))
+        wait_for(lambda: broker.numbers() == [1000], 20, "one that is small enough")
+        broker.set_terms(maximum_packet_size=100_000)
+        broker.cut()
+        node.wait_until_empty(20)
+        assert node.link["troubles"] == []
+    assert len(_aside(node)) <= 4
+    assert len(broker.numbers()) + len(_aside(node)) == 51
