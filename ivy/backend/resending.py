@@ -18,6 +18,7 @@ from ivy.utils.storage import archive, resend
 from ivy.utils.storage.contents import FIRST_FOREIGN
 
 _MOST_MESSAGES = 2000
+"""From the first one on that is not acknowledged yet: so many come again after a kill."""
 _MOST_BYTES = 2_000_000
 """Of all that was read and is not acknowledged yet; in the memory they take six times as much."""
 
@@ -68,13 +69,16 @@ class Resending:
         self._is_searching = False
         self._trouble = ""
 
-    def next(self, n: int, most_bytes: float, excluded: Collection[int]) -> list[MessageQueueItem]:
+    def next(
+        self, n: int, most_bytes: float, excluded: Collection[int], held_back: Collection[str] = ()
+    ) -> list[MessageQueueItem]:
         """Some messages that may be sent now, as nothing else waits; they stay here until they are removed.
 
         Args:
             n: How many, at most.
             most_bytes: How many bytes they may have together; one comes in any case.
             excluded: The numbers of those that are on their way.
+            held_back: The variants of which none is wanted.
         """
         self._is_searching = False
         if not self._is_wanted:
@@ -82,11 +86,9 @@ class Resending:
         self._endures(self._look)
         if self._request is None:
             return []
-        self._endures(lambda: self._read(n, excluded))
+        self._endures(lambda: self._read(n, excluded, held_back))
         found: list[MessageQueueItem] = []
-        for identifier, each in self._waiting.items():
-            if identifier in excluded:
-                continue
+        for each in self._free(excluded, held_back):
             most_bytes -= each.size
             if len(found) == n or (found and most_bytes < 0):
                 break
@@ -160,10 +162,15 @@ class Resending:
         self._waiting.clear()
         self._bytes = 0
 
-    def _read(self, n: int, excluded: Collection[int]) -> None:
+    def _free(self, excluded: Collection[int], held_back: Collection[str]) -> Iterator[_Waiting]:
+        for identifier, each in self._waiting.items():
+            if identifier not in excluded and each.item.message_body.variant not in held_back:
+                yield each
+
+    def _read(self, n: int, excluded: Collection[int], held_back: Collection[str]) -> None:
         """Read until there are as many as are wanted, or others should have their turn."""
         deadline = time.monotonic() + _SECONDS_AT_ONCE
-        missing = n - sum(identifier not in excluded for identifier in self._waiting)
+        missing = n - sum(1 for _ in self._free(excluded, held_back))
         while self._lines is not None and missing > 0 and not self._is_full():
             if (line := next(self._lines, None)) is None:
                 self._lines = None
@@ -177,7 +184,9 @@ class Resending:
                 return
 
     def _is_full(self) -> bool:
-        return len(self._waiting) >= _MOST_MESSAGES or self._bytes >= _MOST_BYTES
+        first = next(iter(self._waiting.values()), None)
+        read = 0 if first is None else self._place.sent - first.place.sent
+        return read >= _MOST_MESSAGES or self._bytes >= _MOST_BYTES
 
     def _take(self, record: archive.Record, size: int, place: _Place) -> bool:
         """Whether it is a message, after all."""

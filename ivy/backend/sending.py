@@ -206,7 +206,9 @@ class Sending:
             if not self._link.is_connected or self._link.room <= 0 or now < self._pause_until:
                 return
             others = [variant for variant in _VARIANTS if topic not in self._topics[variant]]
-            items = self._queue.get_latest_messages_within(math.inf, 1, self._not_wanted(), others)
+            excluded = self._not_wanted()
+            items = self._queue.get_latest_messages_within(math.inf, 1, excluded, others)
+            items = items or self._resending.next(1, math.inf, excluded, others)
             encoded = self._dialect.encode(items)
             waiting = [publication for publication in encoded.publications if publication.topic == topic]
             if publications := self._without_too_large(waiting, is_probe=True):
@@ -232,8 +234,8 @@ class Sending:
         most = min(room, self._most_at_once())
         looked_for, excluded, held_back = self._backlog.room(most), self._not_wanted(), self._held_back()
         items = self._queue.get_latest_messages_within(bytes_left, looked_for, excluded, held_back)
-        if not items and not held_back:
-            items = self._resending.next(looked_for, bytes_left, excluded)
+        if not items:
+            items = self._resending.next(looked_for, bytes_left, excluded, held_back)
         if self._removal.must_wait and self._sent() >= MOST_KEPT:
             items = [item for item in items if item.identifier < 0]  # what waits in memory can always be removed
         test = self._next_test(most=min(most, self._line.messages_at_once), others_wait=bool(items))

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from testbed.waiting import wait_for
 
-from tests.broker.fake import Picky, SparingBroker
-from tests.support.backend_node import MakeNode, Node, data_message, ended, wake_ups
+from tests.broker.fake import Broker5, Picky, SparingBroker
+from tests.support.backend_node import MakeNode, Node, config_message, data_message, ended, wake_ups
 from tests.support.recorder import Recorder
 
 OFTEN = {"between_reports": 0.1}
@@ -156,6 +156,46 @@ def test_a_message_that_the_broker_does_not_take_blocks_nothing(make_node: MakeN
         assert node.log.count("A message of the archive is not sent again") == 1
         assert _progress(node)["sent"] == 20
         assert node.execute("SELECT COUNT(*) FROM POISON") == [(0,)]
+
+
+class _Deaf(Broker5):
+    """Has nobody to give some messages to."""
+
+    nobody_at = "acknowledgments/"
+
+    def judge(self, topic: str, elements: list[Any]) -> int:
+        return 16 if topic.startswith(self.nobody_at) else 0
+
+
+def test_a_topic_at_which_nobody_listens_does_not_hold_up_the_others(make_node: MakeNode) -> None:
+    with _Deaf() as broker:
+        node = make_node(broker.port)
+        _archive(node, range(30))
+        node.add(config_message("accepted", 3))
+        node.start(hurry=OFTEN)
+        wait_for(lambda: node.link.get("troubles"), 10, "the refusal")
+        _ivy(node, "resend", "--since", "2026-10-01", "--until", "2026-11-01")
+        wait_for(lambda: _progress(node)["is_done"], 20, "all to be sent again")
+        assert sorted(broker.numbers()) == list(range(30))
+        assert node.queue_length() == 1
+
+
+def test_where_nobody_listens_one_is_sent_again_now_and_then(make_node: MakeNode) -> None:
+    with _Deaf() as broker:
+        broker.nobody_at = "measurements/"
+        node = make_node(broker.port)
+        _archive(node, range(30))
+        node.add()
+        node.start(hurry={**OFTEN, "to_probe": 0.1, "longest_to_probe": 60.0})
+        node.wait_until_connected()
+        _ivy(node, "resend", "--since", "2026-10-01", "--until", "2026-11-01")
+        wait_for(lambda: len(broker.refused) >= 8, 20, "some probes")
+        sizes = [len(elements) for elements in list(broker.refused)]
+        assert sum(sizes) <= 30 + len(sizes), "each of them once, then one at a time"
+        broker.nobody_at = "nowhere"
+        broker.cut()
+        wait_for(lambda: _progress(node)["is_done"], 20, "all to be sent again")
+        assert sorted(broker.numbers()) == list(range(30))
 
 
 def test_a_stop_does_not_wait_for_it(make_node: MakeNode) -> None:
