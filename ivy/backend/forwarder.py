@@ -274,8 +274,8 @@ class _Forwarder:
     def _tell_troubles(self) -> None:
         if self._sending.has_news:
             self._next_report = 0.0
-            gates = self._sending.gates
-            self._reporter.tell(gates.troubles, nobody_listens=gates.nobody_listens)
+            nobody_listens = self._sending.gates.nobody_listens
+            self._reporter.tell(self._sending.troubles, nobody_listens=nobody_listens)
             self._sending.has_news = False
 
     def _retry(self) -> None:
@@ -364,7 +364,7 @@ class _Forwarder:
         if self._link.is_connected:
             sent = "nothing sent yet" if self._last_sent is None else f"last sent {now - self._last_sent:.0f} s ago"
             stuck = f"what was sent {self._sending.seconds_unanswered():.0f} s ago is not acknowledged"
-            found = [*([stuck] if self._is_stuck() else []), *self._sending.gates.troubles]
+            found = [*([stuck] if self._is_stuck() else []), *self._sending.troubles]
             troubles = "".join(f", but {trouble}" for trouble in found[:1])
             notify.status(f"connected to {self._link.address}{troubles}, {queued}, {sent}")
         elif self._trouble:

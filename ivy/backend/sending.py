@@ -88,6 +88,8 @@ class Sending:
         self._next_retry = time.monotonic() + delays.between_looks_at_retries
         self._backlog = Backlog(backend.max_messages_per_second or dialect.most_per_second)
         self._next_of_backlog = math.inf
+        self._refused_since: float | None = None  # and nothing was delivered since, monotonic
+        self._trouble = ""  # what is said of that, if it lasts
         self.gates = Gates(delays)
         """The topics that are closed."""
         self.pace = Pace()
@@ -95,7 +97,12 @@ class Sending:
         self.is_behind = False
         """Whether there may be more to send than the last turn could."""
         self.has_news = False
-        """Whether the troubles of topics changed, until somebody says that it was told."""
+        """Whether the troubles changed, until somebody says that it was told."""
+
+    @property
+    def troubles(self) -> list[str]:
+        """What the broker does not take, and why."""
+        return list(dict.fromkeys([*self.gates.troubles, *filter(None, [self._trouble])]))
 
     @property
     def is_half_full(self) -> bool:
@@ -266,6 +273,10 @@ class Sending:
         if (seconds := self.gates.delivered(sent.publication.topic, now)) is not None:
             self._journal.info(f"{sent.publication.topic}: messages are taken again, after {seconds:.0f} s")
             self.has_news = True
+        self._refused_since = None
+        if self._trouble:
+            self._journal.info("Messages are taken again")
+            self._trouble, self.has_news = "", True
 
     def _take_refusal(self, publication: Publication, fate: reasons.Fate, why: str, *, is_probe: bool) -> None:
         """It stays in the queue."""
@@ -273,16 +284,26 @@ class Sending:
         self._removal.refused(message_ids, self._in_flight.message_ids)
         if fate is reasons.Fate.TOO_FAST:
             self._slow_down(len(self._in_flight.message_ids | set(message_ids)))
+            self._tell_if_it_lasts(f"{topic}: {why}")
             return
         if fate is reasons.Fate.REFUSED:
             self._line.not_taken([publication])
         if fate is reasons.Fate.REFUSED and not is_probe:
             self._removal.set_aside(self._suspects.refused(message_ids, why, time.monotonic()))
             if not self._suspects.is_broker:
+                self._tell_if_it_lasts(f"{topic}: {why}")
                 return
         if self.gates.refused(topic, fate, why, time.monotonic(), is_probe=is_probe):
             self._journal.warning(f"Messages wait: {topic}: {why}")
             self.has_news = True
+
+    def _tell_if_it_lasts(self, trouble: str) -> None:
+        """Tell of refusals that close no topic, where nothing is delivered: else all would seem to be well."""
+        now = time.monotonic()
+        self._refused_since = now if self._refused_since is None else self._refused_since
+        if trouble != self._trouble and now - self._refused_since >= self._delays.until_stuck:
+            self._journal.warning(f"Messages wait: {trouble}")
+            self._trouble, self.has_news = trouble, True
 
     def _slow_down(self, under_way: int) -> None:
         now = time.monotonic()

@@ -253,3 +253,29 @@ def test_a_platform_that_is_asked_for_too_much_is_asked_for_less(make_node: Make
         node.wait_until_empty(20)
         assert set(broker.numbers()) == set(range(100))
         assert broker.connections == 1
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [(0x97, "this node sends more than it may"), (0x99, "the platform cannot read it")],
+    ids=["a quota", "the only message"],
+)
+def test_refusals_that_last_are_a_trouble_although_no_topic_is_closed(
+    make_node: MakeNode, code: int, words: str
+) -> None:
+    """Each is an answer, and the connection stays: without this, all would seem to be well."""
+    with Judging() as broker:
+        broker.code = code
+        node = make_node(broker.port)
+        node.add(data_message(number=1))
+        delays = {"to_slow_down": 0.2, "longest_to_slow_down": 0.2, "of_a_suspect": 0.2, "until_stuck": 1.0}
+        node.start(hurry=delays)
+        wait_for(lambda: broker.judged, 10, "the first refusal")
+        assert node.link["troubles"] == []
+        _wait_for_trouble(node, words)
+        assert time.monotonic() - broker.judged[0][0] >= 0.9
+        assert node.log.count("Messages wait") == 1
+        broker.code = 0
+        node.wait_until_empty(20)
+        wait_for(lambda: node.link["troubles"] == [], 10, "the end of the trouble")
+        assert broker.connections == 1
