@@ -16,7 +16,7 @@ import pytest
 from ivy.types.messages import DataMessageBody, LogMessageBody
 from ivy.utils import messaging_agent
 from ivy.utils.messaging_agent import SPARE_QUEUE_FILE, MessagingAgent
-from ivy.utils.storage import ballast, database, schema, spare, trouble
+from ivy.utils.storage import ballast, database, errors, schema, spare, trouble
 from ivy.utils.storage.store import Store
 from tests.support import queue_file
 from tests.support.helpers import ARCHIVE_DIR
@@ -41,6 +41,11 @@ TROUBLES: list[Exception] = [
     TimeoutError("the lock is held"),
     of(sqlite3.SQLITE_PERM),
 ]
+
+
+@pytest.mark.parametrize("code", [errno.EIO, errno.EUCLEAN, errno.EBADMSG], ids=errno.errorcode.get)
+def test_what_a_damaged_file_system_says_is_trouble_of_the_disk(code: int) -> None:
+    assert errors.is_disk_trouble(OSError(code, "damaged"))
 
 
 class Disk:

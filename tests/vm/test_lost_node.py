@@ -150,8 +150,8 @@ def test_a_system_that_the_kernel_gives_up_is_reset_and_checked(
 def test_a_disk_that_answers_no_more_ends_in_a_reset(
     node: Machine, recorder: Recorder, record_property: Record
 ) -> None:
-    """The kernel's own threads hang, too. Where systemd waits for the disk itself, as it does here when it starts what is
-    not in memory, the watchdog bites; else it counts the starts that come to nothing."""
+    """The kernel's own threads hang, too. Where systemd waits for the disk itself, as it does here when it starts
+    what is not in memory, the watchdog bites; else it counts the starts that come to nothing."""
     before, began = node.boot_id(), time.monotonic()
     look_in_a_hurry(node)
     record_property("event", node.hang_disk_until_reset(REBOOT_SECONDS * 3))

@@ -4,7 +4,7 @@ import errno
 import sqlite3
 
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-_SICK_DISK = {errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM}
+_SICK_DISK = {errno.EROFS, errno.EIO, errno.EUCLEAN, errno.EBADMSG, errno.EACCES, errno.EPERM}
 _TROUBLE = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN}
 _SICK_FILE = {sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY}
 _BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
