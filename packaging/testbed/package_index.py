@@ -53,14 +53,18 @@ class PackageIndex:
         self._thread.join()
         self._server.server_close()
 
-    def let_use(self, node: Node) -> None:
-        """Let pip in a node look here, and nowhere else."""
-        settings = f"[global]\nindex-url = {self.url}\ntrusted-host = {self.address}\nretries = 0\n"
-        node.path("/etc/pip.conf").write_text(settings)
+    @property
+    def settings(self) -> str:
+        """What in /etc/pip.conf lets pip look here, and nowhere else."""
+        return f"[global]\nindex-url = {self.url}\ntrusted-host = {self.address}\nretries = 0\n"
 
-    def add(self, name: str, files: Mapping[str, str | int]) -> str:
+    def let_use(self, node: Node) -> None:
+        """Let pip in a node look here."""
+        node.path("/etc/pip.conf").write_text(self.settings)
+
+    def add(self, name: str, files: Mapping[str, str | int], tag: str = TAG) -> str:
         """Make a wheel, see `write_wheel`. Returns the line of a lock file that asks for it."""
-        wheel = write_wheel(self.directory, name, files)
+        wheel = write_wheel(self.directory, name, files, tag=tag)
         return f"{name}==1.0 --hash=sha256:{hashlib.sha256(wheel.read_bytes()).hexdigest()}\n"
 
 

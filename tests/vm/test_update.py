@@ -1,4 +1,5 @@
-"""An update over the air, by git and signed, of a machine whose power fails in the middle of the trial."""
+"""An update over the air, by git and signed, with a wheel for this processor, of a machine whose power fails in the
+middle of the trial."""
 
 import json
 import time
@@ -8,15 +9,20 @@ from typing import Any
 
 import pytest
 from testbed.bed import Bed, Machine
+from testbed.emulation import architecture
 from testbed.git_server import CERTIFICATE, GitServer, git_config
+from testbed.package_index import PackageIndex
 from testbed.waiting import wait_for
 
 from tests.support.recorder import Recorder
-from tests.support.releases import ReleaseMaker
+from tests.support.releases import ReleaseMaker, append, edits
+from tests.support.releases import write as overwrite
 from tests.support.signers import Signer, allowed_signers
 from tests.vm.card import FIRST, REPOSITORY, wait_for_new_samples, write
 
 VERSION = "9.1.0"
+DUMMY = "ivy/procedures/dummy_procedure.py"
+PLATFORMS = {"amd64": "manylinux2014_x86_64", "arm64": "manylinux2014_aarch64"}
 REVISION = 1
 TRIAL_SECONDS = 900
 Record = Callable[[str, object], None]
@@ -26,6 +32,14 @@ Record = Callable[[str, object], None]
 def git(bed: Bed, tmp_path: Path) -> Generator[GitServer, None, None]:
     with GitServer(bed.address, directory=tmp_path / "git", public=[REPOSITORY]) as server:
         yield server
+
+
+@pytest.fixture
+def index(bed: Bed, tmp_path: Path) -> Generator[PackageIndex, None, None]:
+    directory = tmp_path / "index"
+    directory.mkdir()
+    with PackageIndex(bed.address, directory) as index:
+        yield index
 
 
 @pytest.fixture
@@ -44,13 +58,17 @@ def offer(recorder: Recorder) -> Generator[Callable[[Any], None], None, None]:
 def test_an_update_whose_trial_a_power_cut_interrupts(
     node: Machine,
     git: GitServer,
+    index: PackageIndex,
     offer: Callable[[Any], None],
     recorder: Recorder,
     tmp_path: Path,
     record_property: Record,
 ) -> None:
     signer = Signer.make(tmp_path, "maintainer")
-    ReleaseMaker(git.repository(REPOSITORY), tmp_path / "maker").release(VERSION, signer=signer)
+    needed = index.add("sunshine", {"sunshine.py": "HOURS = 8\n"}, tag=f"py3-none-{PLATFORMS[architecture()]}")
+    needs = edits(append(DUMMY, "\nimport sunshine\n"), overwrite("requirements.lock", needed))
+    ReleaseMaker(git.repository(REPOSITORY), tmp_path / "maker").release(VERSION, needs, signer=signer)
+    write(node, "/etc/pip.conf", index.settings)
     write(node, "/etc/ivy/allowed_signers", allowed_signers([signer]))
     write(node, CERTIFICATE, git.certificate.read_text())
     write(node, "/etc/gitconfig", git_config(git))
