@@ -314,6 +314,18 @@ def test_without_an_archive_messages_cost_no_more_where_many_wait(
     assert archived() == list(range(11))
 
 
+def test_an_archive_that_is_back_is_tried_before_anything_is_given_up(
+    agent: MessagingAgent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ARCHIVE_DIR.write_text("a file where the directory should be")
+    monkeypatch.setattr(store, "MUCH", 1)
+    monkeypatch.setattr(store, "SECONDS_WITHOUT_ARCHIVE", 0.0)
+    add(agent, *range(3))
+    ARCHIVE_DIR.unlink()
+    agent.remove_messages([agent.get_n_latest_messages(1, set())[0].identifier])
+    assert archived() == [0, 1, 2]
+
+
 @pytest.mark.parametrize("name", ["text", "overflow", "nothing"])
 def test_what_somebody_wrote_beside_the_messages_harms_nobody(agent: MessagingAgent, name: str) -> None:
     add(agent, 1)

@@ -129,7 +129,7 @@ class Store:
             OSError, sqlite3.Error: None of them was added.
         """
         with self._take() as turn:
-            is_archived = self._catch_up(turn) and self._append_returned(messages)
+            is_archived = self._catch_up(turn, at_once=self._is_given_up()) and self._append_returned(messages)
             if not is_archived and not self._is_given_up():
                 raise OSError("the archive takes no messages")
 
@@ -219,7 +219,7 @@ class Store:
         if last is not None and last <= before:
             return before
         with self._take() as turn:
-            lacks_nothing = self._catch_up(turn)
+            lacks_nothing = self._catch_up(turn, at_once=last is not None and self._is_given_up())
             reached = turn.number or 0
         try:
             if not lacks_nothing and (last is None or reached < last):
@@ -333,12 +333,16 @@ class Store:
             self._file_of_day = day, archive.file_of(self._directory, _EPOCH + datetime.timedelta(days=day))
         return self._file_of_day[1]
 
-    def _catch_up(self, turn: Turn) -> bool:
+    def _catch_up(self, turn: Turn, *, at_once: bool = False) -> bool:
         """Append what the archive lacks: all that its tail does not hold, of what came after what it surely has.
+
+        Args:
+            turn: Knows how far it goes.
+            at_once: Whether it is tried in any case: if it takes nothing now, it never gets this.
 
         Returns: Whether it lacks nothing any more.
         """
-        if time.monotonic() < self._next_try:
+        if not at_once and time.monotonic() < self._next_try:
             turn.keep(turn.number)
             return False
         number = max(turn.number or 0, self._database.run(contents.archived))
