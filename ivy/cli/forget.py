@@ -50,8 +50,8 @@ def run(arguments: argparse.Namespace) -> int:
         for unit in _UNITS:
             with contextlib.suppress(commands.CommandError):  # not on every node
                 units.control("stop", unit)
-        MainloopToggle.stop_mainloop()
         try:
+            MainloopToggle.stop_mainloop()
             forget(releases)
             if arguments.machine:
                 forget_machine()

@@ -13,6 +13,8 @@ from ivy import constants
 from ivy.cli import forget, update
 from ivy.types.config import Config, ForeignConfig
 from ivy.types.messages import DataMessageBody
+from ivy.utils.host import units
+from ivy.utils.mainloop_toggle import MainloopToggle
 from ivy.utils.messaging_agent import ACTIVE_QUEUE_FILE, MessagingAgent
 from ivy.utils.updates import history, sandbox
 from ivy.utils.updates.releases import Releases
@@ -200,13 +202,15 @@ def test_it_asks_for_the_name_and_says_what_is_lost(
     assert config.backend is None and not Path(ACTIVE_QUEUE_FILE).exists()
 
 
+@pytest.mark.parametrize(("owner", "step"), [(forget, "forget"), (MainloopToggle, "stop_mainloop")])
 def test_whatever_ends_it_the_node_samples_on(
-    used: Releases, ivy_as_root: Ivy, node: Node, monkeypatch: pytest.MonkeyPatch
+    used: Releases, ivy_as_root: Ivy, node: Node, monkeypatch: pytest.MonkeyPatch, owner: object, step: str
 ) -> None:
-    def fail(_releases: Releases) -> None:
+    def fail(*_: object) -> None:
+        units.control("stop", units.TARGET)  # stopping may take long, and be interrupted
         raise OSError("Read-only file system")
 
-    monkeypatch.setattr(forget, "forget", fail)
+    monkeypatch.setattr(owner, step, fail)
     status, _, errors = ivy_as_root("forget-node", "--yes")
     assert status == 1 and "Read-only file system" in errors
     calls = node.calls()
