@@ -88,20 +88,20 @@ class Removal:
         """Set messages aside that the broker does not take; not those that another broker may take yet."""
         if not reasons:
             return
-        if self._is_former or not self._is_accepted():
-            self._skipped.update(reasons)
-            return
         foreign = {identifier for identifier in reasons if identifier >= contents.FIRST_FOREIGN}
-        in_memory = {identifier for identifier in reasons if identifier < 0}  # until the disk takes messages again
+        self._resending.remove(foreign)  # whatever is decided: what stays there keeps what follows from being read
+        for why in sorted({reasons[identifier] for identifier in foreign}):
+            self.tell_once(f"A message of the archive is not sent again: {why}", "Ask for it again later.")
+        queued = reasons.keys() - foreign
+        if self._is_former or not self._is_accepted():
+            self._skipped |= queued
+            return
+        in_memory = {identifier for identifier in queued if identifier < 0}  # until the disk takes messages again
         self._skipped |= in_memory
-        self._resending.remove(foreign)
-        self._set_aside.update((each, reasons[each]) for each in reasons.keys() - foreign - in_memory)
-        for identifier, why in sorted(reasons.items()):
-            if identifier in foreign:
-                self.tell_once(f"A message of the archive is not sent again: {why}", "Ask for it again later.")
-            else:
-                details = "It is tried again once a day, and given up after a week."
-                self.tell_once(f"A message was set aside: {why}", details)
+        self._set_aside.update((each, reasons[each]) for each in queued - in_memory)
+        for why in sorted({reasons[identifier] for identifier in queued}):
+            details = "It is tried again once a day, and given up after a week."
+            self.tell_once(f"A message was set aside: {why}", details)
 
     def tell_once(self, subject: str, details: str = "") -> None:
         """Tell the operator of a message that is not sent; of others like it, nothing."""

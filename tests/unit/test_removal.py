@@ -14,6 +14,7 @@ from ivy.backend.resending import Resending
 from ivy.types.messages import DataMessageBody, MessageQueueItem
 from ivy.utils.logger import Logger
 from ivy.utils.messaging_agent import MessagingAgent
+from ivy.utils.storage.contents import FIRST_FOREIGN
 from tests.support.helpers import BACKEND, make_config
 
 MakeRemoval = Callable[..., Removal]
@@ -188,6 +189,22 @@ def test_a_former_broker_sets_nothing_aside_as_that_of_the_config_may_take_it(
     removal.move_set_aside()
     removal.remove(at_once=True)
     assert numbers(agent) == queued and removal.not_to_send == set(queued[:2]) and not told
+
+
+def test_what_is_sent_again_and_not_taken_keeps_nothing_waiting_during_a_trial(
+    make_removal: MakeRemoval,
+    queued: list[int],
+    root_dir: Path,
+    told: list[tuple[str, str]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    removed: list[int] = []
+    monkeypatch.setattr(Resending, "remove", lambda _, message_ids: removed.extend(message_ids))
+    put_on_trial(root_dir, host="elsewhere")
+    removal = make_removal()
+    removal.set_aside({FIRST_FOREIGN + 1: "too long", queued[0]: "too long"})
+    assert removed == [FIRST_FOREIGN + 1] and removal.not_to_send == {queued[0]}
+    assert [subject for subject, _ in told] == ["A message of the archive is not sent again: too long"]
 
 
 def test_what_no_platform_takes_leaves_the_queue(
