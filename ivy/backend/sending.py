@@ -14,7 +14,7 @@ from ivy.backend.dialect import Dialect, Encoded, Publication
 from ivy.backend.flow_control import Brake, Pace, Window
 from ivy.backend.gates import Gates
 from ivy.backend.in_flight import Answers, InFlight, Sent
-from ivy.backend.line import Line
+from ivy.backend.line import MOST_BYTES, Line
 from ivy.backend.mqtt_link import MQTTLink
 from ivy.backend.poison import Suspects
 from ivy.backend.removal import MOST_KEPT, Removal
@@ -214,8 +214,7 @@ class Sending:
                 return
             others = [variant for variant in _VARIANTS if topic not in self._topics[variant]]
             excluded = self._not_wanted()
-            items = self._queue.get_latest_messages_within(math.inf, 1, excluded, others)
-            items = items or self._resending.next(1, math.inf, excluded, others)
+            items = self._newest_that_fits(excluded, others) or self._resending.next(1, math.inf, excluded, others)
             encoded = self._dialect.encode(items)
             waiting = [publication for publication in encoded.publications if publication.topic == topic]
             if publications := self._without_too_large(waiting, is_probe=True):
@@ -226,6 +225,17 @@ class Sending:
                 self.gates.forget(topic)
                 self.has_news = True
             self._remove_unsendable(encoded.unsendable, items)
+
+    def _newest_that_fits(self, excluded: set[int], held_back: list[str]) -> list[MessageQueueItem]:
+        """One that is not larger than the broker takes: others must not wait behind those that are."""
+        items: list[MessageQueueItem] = []
+        for n in (1, _LEAST_AT_ONCE):
+            items = self._queue.get_latest_messages_within(MOST_BYTES, n, excluded, held_back)
+            for item in reversed(items):
+                publications = self._dialect.encode([item]).publications
+                if all(publication.size <= self._link.largest_packet for publication in publications):
+                    return [item]
+        return items[-1:]
 
     def fill_window(self) -> None:
         """Send the newest messages that fit. Is behind, if there is room left that others may fill.

@@ -193,3 +193,14 @@ def test_a_broker_that_takes_no_message_as_large_as_any_costs_no_sample(make_nod
         assert node.link["troubles"] == []
     assert len(_aside(node)) <= 4
     assert len(broker.numbers()) + len(_aside(node)) == 51
+
+
+def test_messages_that_are_too_large_keep_no_older_ones_from_being_sent(make_node: MakeNode) -> None:
+    """Where nothing new comes that is small enough to open the topic again."""
+    large = {f"key_{number}": number for number in range(500)}
+    with Broker5(maximum_packet_size=2000) as broker:
+        node = make_node(broker.port)
+        node.fill(data_message(number=number) for number in range(3))
+        node.fill(data_message(number=number, **large) for number in range(100, 110))
+        node.start(hurry={"to_probe": 0.1, "longest_to_probe": 0.2})
+        wait_for(lambda: sorted(broker.numbers()) == [0, 1, 2], 20, "the small ones")
