@@ -123,6 +123,8 @@ class Machine:
         """Returns when systemd has finished booting, with or without failed units."""
         self.start(snapshot)
         self.wait_booted(timeout)
+        if snapshot is not None:  # in whose memory it is as late as it was then
+            self.run(["date", "--set", f"@{time.time():.3f}"])
 
     def wait_booted(self, timeout: float = SECONDS_TO_BOOT, but_not: str = "") -> str:
         """Until somebody can come in, and systemd has finished booting.
