@@ -33,6 +33,7 @@ if TYPE_CHECKING:  # a service's own memory has no use for it
     import multiprocessing.synchronize
 
 _SECONDS_UNTIL_USEFUL = 600.0
+_SECONDS_OF_PEACE = 60.0  # until a trouble of the queue is over: some comes and goes with each message
 
 
 def run(
@@ -142,7 +143,8 @@ class _Forwarder:
         self._next_report = 0.0
         self._trouble = ""
         self._next_try = 0.0
-        self._queue_troubles: set[str] = set()  # each is told once, until all is well
+        self._queue_troubles: set[str] = set()  # each is told once, until all has been well for a while
+        self._well_at = 0.0
         self._reporter = LinkReporter(self._own_address, self._journal, delays)
         self._tell_state(False, "not connected yet")
 
@@ -165,7 +167,7 @@ class _Forwarder:
             self._report,
         )
         # All of them, each by itself: what cannot be removed must not keep others from being sent.
-        if sum(self._endures(step) for step in steps) == len(steps):
+        if sum(self._endures(step) for step in steps) == len(steps) and time.monotonic() >= self._well_at:
             self._queue_troubles.clear()
         self._sending.break_off_if_stalled()
         notify.heartbeat()
@@ -346,6 +348,7 @@ class _Forwarder:
         if text not in self._queue_troubles:
             self._journal.error(text)
         self._queue_troubles.add(text)
+        self._well_at = time.monotonic() + _SECONDS_OF_PEACE
         self._sending.is_behind = False  # no use in trying again at once
         notify.status(text)
         self._next_report = time.monotonic() + self._delays.between_reports

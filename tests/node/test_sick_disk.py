@@ -6,6 +6,7 @@ import io
 import json
 import subprocess
 import time
+from collections import Counter
 from collections.abc import Callable, Generator
 from functools import partial
 from pathlib import Path
@@ -117,6 +118,8 @@ def test_each_trouble_with_the_link_up_and_down(
     prepare(node, platform)
     for name, cause in CAUSES.items():
         for is_linked in (True, False):
+            # What waits in a queue that cannot be read then is sent afterwards only.
+            node.wait_for(partial(_has, platform, sampled(node)), 60, f"before {name}: the samples")
             before = _reports(platform)
             if not is_linked:
                 platform.stop()
@@ -144,6 +147,8 @@ def test_each_trouble_with_the_link_up_and_down(
         numbers = list(dict.fromkeys(number for other, number in found if other == life))
         assert numbers == sorted(numbers), f"the order of {life}"
     assert len(found) - len(set(found)) <= 200
+    said = node.journal("--unit=ivy-tenta", "--grep=the queue cannot be used", "--output=cat").splitlines()
+    assert max(Counter(said).values(), default=0) <= 3, "a trouble that comes and goes is said once"
     platform.check()
 
 
