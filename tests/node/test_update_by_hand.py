@@ -56,6 +56,7 @@ def releases(site: UpdateSite) -> dict[str, Any]:
 
 
 def test_configs_and_versions_by_hand(site: UpdateSite) -> None:
+    wait_for_end(site.node)  # of the pass that hides the secrets of the first config
     check_wrong_use(site)
     check_apply(site)
     check_edit(site)

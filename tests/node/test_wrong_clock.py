@@ -18,7 +18,10 @@ def test_a_certificate_of_the_future_counts_until_the_clock_is_set(bed: Bed, nod
     openssl(tmp_path, "req", "-x509", "-subj", "/CN=right", "-keyout", "right.key", "-out", "right.pem")
     issue(tmp_path, "right", "broker", f"IP:{bed.address}", "20900101000000Z", "20990101000000Z")
     # In the sandbox of a service, this is whom it asks.
-    node.path("/usr/bin/timedatectl").write_text("#!/bin/sh\necho no\n")
+    asked = node.path("/usr/bin/timedatectl")
+    asked.unlink()  # not overwritten: it may be running
+    asked.write_text("#!/bin/sh\necho no\n")
+    asked.chmod(0o755)
     be_synchronised(node, is_it=False)
     node.path(AUTHORITY).write_bytes((tmp_path / "right.pem").read_bytes())
     users = {"n1": PASSWORD, OPERATOR: PASSWORD}
