@@ -113,7 +113,15 @@ class _Forwarder:
         self._dialect = dialect
         self._queue = MessagingAgent()
         self._resending = Resending(logger, delays.between_reports, is_wanted=former is None)
-        self._removal = Removal(self._queue, self._resending, config, logger, delays, is_former=former is not None)
+        self._removal = Removal(
+            self._queue,
+            self._resending,
+            config,
+            logger,
+            delays,
+            is_former=former is not None,
+            window=backend.max_parallel_messages,
+        )
         self._listener = Listener()
         self._link = MQTTLink(
             backend.mqtt_connection,

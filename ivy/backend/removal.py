@@ -28,6 +28,7 @@ class Removal:
         delays: Delays,
         *,
         is_former: bool,
+        window: int,
     ) -> None:
         """Nothing is to leave.
 
@@ -38,6 +39,7 @@ class Removal:
             logger: For what the operator should know of.
             delays: How long to wait for what.
             is_former: Whether messages go to a broker that is not that of the config.
+            window: How many messages may come twice.
         """
         self._queue = queue
         self._resending = resending
@@ -50,6 +52,8 @@ class Removal:
         self._torn: set[int] = set()  # messages of which a part was refused, while others are under way
         self._skipped: set[int] = set()  # what this broker does not take, but perhaps that of another config
         self._set_aside: dict[int, str] = {}  # what no broker will take, and why, and is in the queue still
+        self._most_in_doubt = window // 4
+        self._in_doubt = 0  # removed, and a power cut may bring them back
         self._reported: set[str] = set()  # what was told of messages that could not be sent
         self.next = math.inf
         """When to try again, monotonic."""
@@ -112,6 +116,8 @@ class Removal:
     def remove(self, *, at_once: bool) -> None:
         """Remove what was delivered, if its time has come, and it is allowed.
 
+        A few that went out as they were sampled are not worth a sync of the card: the next sample's is theirs, too.
+
         Args:
             at_once: Whether its time has come in any case.
 
@@ -127,7 +133,10 @@ class Removal:
             if not self._is_accepted():
                 return
             removed = set(self._delivered)
-            self._queue.remove_and_forget(self._delivered)
+            in_doubt = self._in_doubt + len(removed)
+            is_durable = at_once or in_doubt > self._most_in_doubt
+            self._queue.remove_and_forget(self._delivered, is_durable=is_durable)
+            self._in_doubt = 0 if is_durable else in_doubt
             self._resending.remove(removed)
             self.next, self.must_wait = math.inf, False
 

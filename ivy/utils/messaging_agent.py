@@ -368,6 +368,9 @@ class MessagingAgent:
         Raises:
             errors.OtherDisk: They may be those of others. Each time: whoever was told first did not care, perhaps.
         """
+        self._remove(message_ids, is_durable=True)
+
+    def _remove(self, message_ids: Collection[int], *, is_durable: bool) -> None:
         with self._lock, _one_kind_of_error():
             if self.database.is_of_other_disk:
                 raise errors.OtherDisk
@@ -378,15 +381,19 @@ class MessagingAgent:
                 marks = (self._read_from_spare.pop(identifier, None) for identifier in spare)
                 self._delivered.extend(mark for mark in marks if mark is not None)
                 others |= self._spare.moved(spare)
-            self.store.remove(others)
+            self.store.remove(others, is_durable=is_durable)
 
-    def remove_and_forget(self, message_ids: set[int]) -> None:
+    def remove_and_forget(self, message_ids: set[int], *, is_durable: bool = True) -> None:
         """As `remove_messages`; those that are removed leave the set, too.
 
         First those in memory: what a sick disk does not let go of must not keep them for ever.
+
+        Args:
+            message_ids: Which.
+            is_durable: See `Store.remove`.
         """
         for some in ({identifier for identifier in message_ids if identifier < 0}, set(message_ids)):
-            self.remove_messages(some)
+            self._remove(some, is_durable=is_durable)
             message_ids -= some
 
     def keep_durable(self) -> None:

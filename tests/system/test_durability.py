@@ -26,6 +26,21 @@ os.write(1, b"sending")
 agent.remove_messages({{1, 2}})
 os.write(1, b"removed")
 """
+REMOVE_MANY = """
+import os
+from ivy.types.messages import DataMessageBody
+from ivy.utils.messaging_agent import MessagingAgent
+agent = MessagingAgent()
+agent.add_once("all", [DataMessageBody(data={"a": number}) for number in range(1000)])
+agent.keep_durable()
+os.write(1, b"many")
+agent.remove_messages(list(range(1, 901)))
+os.write(1, b"removed")
+agent.remove_and_forget({950, 951}, is_durable=False)
+os.write(1, b"sampled")
+agent.add_message(DataMessageBody(data={"a": 2}))
+os.write(1, b"returned")
+"""
 UPDATE = """
 from ivy.utils.state_interface import StateInterface
 with StateInterface.update() as state:
@@ -77,6 +92,26 @@ def test_the_archive_is_on_the_disk_before_a_message_leaves_the_queue(
     lines = lines[first("sending", lines) : first('"removed"', lines)]
     assert first(rf"f(data)?sync\(\d+{ARCHIVE}\) += 0", lines) < first(rf"pwrite64\(\d+{WAL}", lines)
     assert first(rf"pwrite64\(\d+{WAL}", lines) < first(rf"f(data)?sync\(\d+{WAL}\) += 0", lines)
+
+
+def test_many_messages_that_leave_together_cost_one_sync(environment: dict[str, str], tmp_path: Path) -> None:
+    lines = traced(REMOVE_MANY, environment, tmp_path)
+    lines = lines[first('"many"', lines) : first('"removed"', lines)]
+    writes = [number for number, line in enumerate(lines) if re.search(rf"pwrite64\(\d+{WAL}", line)]
+    syncs = [number for number, line in enumerate(lines) if re.search(rf"f(data)?sync\(\d+{WAL}\) += 0", line)]
+    assert len(syncs) == 1
+    assert syncs[0] > max(writes)
+
+
+def test_what_leaves_as_it_was_sampled_costs_no_sync_but_that_of_the_next_sample(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    lines = traced(REMOVE_MANY, environment, tmp_path)
+    removed = lines[first('"removed"', lines) : first('"sampled"', lines)]
+    added = lines[first('"sampled"', lines) : first('"returned"', lines)]
+    assert first(rf"pwrite64\(\d+{WAL}", removed)
+    assert not [line for line in removed if re.search(r"f(data)?sync\(", line)]
+    assert first(rf"f(data)?sync\(\d+{WAL}\) += 0", added) > first(rf"pwrite64\(\d+{WAL}", added)
 
 
 def test_the_backend_is_woken_after_the_commit(environment: dict[str, str], tmp_path: Path) -> None:

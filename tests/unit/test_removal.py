@@ -34,10 +34,10 @@ def told(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
 def make_removal(agent: MessagingAgent, make_logger: type[Logger], told: list[tuple[str, str]]) -> MakeRemoval:
     config = make_config(backend=BACKEND)
 
-    def make(*, is_former: bool = False) -> Removal:
+    def make(*, is_former: bool = False, window: int = 500) -> Removal:
         logger = make_logger(config)
         resending = Resending(logger, 0.0, is_wanted=False)
-        return Removal(agent, resending, config, logger, DELAYS, is_former=is_former)
+        return Removal(agent, resending, config, logger, DELAYS, is_former=is_former, window=window)
 
     return make
 
@@ -93,6 +93,25 @@ def test_what_was_delivered_leaves_the_queue(
     removal.remove(at_once=False)
     assert numbers(agent) == queued[2:]
     assert len(removal) == 0 and not removal.not_to_send and not removal.must_wait
+
+
+def test_what_a_power_cut_may_bring_back_is_a_part_of_the_window(
+    agent: MessagingAgent, make_removal: MakeRemoval, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One for each sample is not worth a sync. But those in doubt do not add up."""
+    removal, removed = make_removal(window=12), list[tuple[set[int], bool]]()
+
+    def note(identifiers: set[int], *, is_durable: bool) -> None:
+        removed.append((set(identifiers), is_durable))
+        identifiers.clear()
+
+    monkeypatch.setattr(agent, "remove_and_forget", note)
+    for number in range(1, 6):
+        removal.delivered([number], under_way=set())
+        removal.remove(at_once=False)
+    removal.delivered([6], under_way=set())
+    removal.remove(at_once=True)
+    assert removed == [({1}, False), ({2}, False), ({3}, False), ({4}, True), ({5}, False), ({6}, True)]
 
 
 def test_a_message_of_several_parts_leaves_with_its_last_one(
@@ -156,7 +175,7 @@ def test_what_the_disk_does_not_let_go_of_is_remembered(
     removal = make_removal()
     removal.delivered(queued, under_way=set())
     with monkeypatch.context() as sick:
-        sick.setattr(agent, "remove_messages", _refuse)
+        sick.setattr(agent.store, "remove", _refuse)
         with pytest.raises(sqlite3.OperationalError):
             removal.remove(at_once=True)
     assert removal.must_wait and removal.not_to_send == set(queued)
@@ -164,7 +183,7 @@ def test_what_the_disk_does_not_let_go_of_is_remembered(
     assert numbers(agent) == [] and not removal.must_wait
 
 
-def _refuse(_: object) -> None:
+def _refuse(*_: object, **_options: object) -> None:
     raise sqlite3.OperationalError("disk I/O error")
 
 

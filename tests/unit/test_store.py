@@ -611,3 +611,14 @@ def test_an_alarm_that_comes_at_a_bad_instant_leaves_nobody_waiting(
     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # nobody else holds it
     os.close(lock)
     turns.close()
+
+
+def test_whatever_becomes_of_a_change_that_needs_no_sync_the_next_one_has_its_own(agent: MessagingAgent) -> None:
+    def fail(_: sqlite3.Connection) -> None:
+        raise sqlite3.IntegrityError("no")
+
+    with pytest.raises(sqlite3.IntegrityError):
+        agent.database.transaction(fail, is_synced=False)
+    assert agent.database.execute("PRAGMA synchronous") == [(2,)]  # FULL
+    agent.database.transaction(lambda _: None, is_synced=False)
+    assert agent.database.execute("PRAGMA synchronous") == [(2,)]

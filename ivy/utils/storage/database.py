@@ -70,11 +70,16 @@ class QueueDatabase:
         """
         return self.run(lambda connection: connection.execute(statement, parameters).fetchall())
 
-    def transaction(self, work: Callable[[sqlite3.Connection], _Result]) -> _Result:
-        """Run several statements in one transaction; otherwise as `execute`."""
+    def transaction(self, work: Callable[[sqlite3.Connection], _Result], *, is_synced: bool = True) -> _Result:
+        """Run several statements in one transaction; otherwise as `execute`.
+
+        Args:
+            work: The statements.
+            is_synced: Whether a power cut must not undo it. If not, the next one that is synced makes both durable.
+        """
 
         def all_or_nothing(connection: sqlite3.Connection) -> _Result:
-            with connection:  # commits, or rolls back
+            with self._synced(connection, is_synced), connection:  # commits, or rolls back
                 connection.execute("BEGIN IMMEDIATE")
                 return work(connection)
 
@@ -117,6 +122,21 @@ class QueueDatabase:
                 elif not self._may_pass(error) or time.monotonic() > deadline:
                     raise
             notify.heartbeat()
+
+    @contextlib.contextmanager
+    def _synced(self, connection: sqlite3.Connection, is_synced: bool) -> Generator[None, None, None]:
+        if is_synced or self.is_spare:
+            yield
+            return
+        connection.execute(schema.UNSYNCED)
+        try:
+            yield
+        finally:
+            try:
+                connection.execute(schema.SYNCED)
+            except sqlite3.Error:  # the next one is opened as it should be
+                self.close()
+                raise
 
     def patience(self) -> float:
         """For how many seconds others are waited for."""

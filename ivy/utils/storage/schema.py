@@ -51,6 +51,9 @@ def room_to_open(memory_page: int) -> int:
 
 ROOM_TO_OPEN = room_to_open(mmap.PAGESIZE)
 
+SYNCED = "PRAGMA synchronous = FULL"
+UNSYNCED = "PRAGMA synchronous = NORMAL"
+"""In WAL mode: a power cut may undo the last commits, all from one of them on, and damages nothing."""
 _SETTINGS = (
     # For a new file only, and before its first table. No auto_vacuum: it gives back page after page, each time
     # looking through all that are free, for minutes after a long outage.
@@ -146,8 +149,7 @@ def connect(
         database.text_factory = lambda raw: raw.decode(errors="replace")
         for statement in _SETTINGS:
             database.execute(statement).fetchall()
-        # In WAL mode, NORMAL may forget commits in a power cut.
-        database.execute(f"PRAGMA synchronous = {'FULL' if is_synced else 'OFF'}")
+        database.execute(SYNCED if is_synced else "PRAGMA synchronous = OFF")
         _check_objects(database)
         for statement in (*_TABLES, *more_tables):
             database.execute(statement).fetchall()

@@ -171,8 +171,13 @@ class Store:
             return False
         return True
 
-    def remove(self, identifiers: Iterable[int]) -> None:
-        """Remove messages, durably, once the archive has them durably.
+    def remove(self, identifiers: Iterable[int], *, is_durable: bool = True) -> None:
+        """Remove messages, once the archive has them durably.
+
+        Args:
+            identifiers: Which.
+            is_durable: Whether a power cut brings back none of them. If not, it is the next message that is added
+                whose sync makes this durable, too.
 
         Raises:
             OSError, sqlite3.Error: They could not be removed now.
@@ -186,8 +191,10 @@ class Store:
             contents.note_archived(connection, archived)
 
         for first in range(0, len(listed), _REMOVED_AT_ONCE):  # those who add messages wait meanwhile
+            some = listed[first : first + _REMOVED_AT_ONCE]
+            is_synced = is_durable and some[-1] == listed[-1]  # one sync is that of all before
             with self._take():
-                self._database.transaction(partial(remove, some=listed[first : first + _REMOVED_AT_ONCE]))
+                self._database.transaction(partial(remove, some=some), is_synced=is_synced)
             notify.heartbeat()
 
     def set_aside(self, reasons: Mapping[int, str], next_try: float) -> None:
