@@ -390,6 +390,32 @@ def test_nobody_waits_for_one_socket_of_the_journal_because_another_has_room(
     assert fake.entries()[0]["MESSAGE"] == "4 lines are missing here, as the journal took none"
 
 
+UNTIMED = """
+import socket
+socket.SO_SNDTIMEO = 9999  # no kernel knows it
+from ivy.utils.host import journal
+journal.guard_streams()
+print("runs")
+"""
+
+
+def test_a_kernel_that_takes_no_such_limit_keeps_no_service_from_running(node: Node) -> None:
+    """On a processor whose times are longer than its registers, each service ended as it began."""
+    journals_end, services_end = socket.socketpair()
+    with journals_end, services_end:
+        status = os.fstat(services_end.fileno())
+        node.environment["JOURNAL_STREAM"] = f"{status.st_dev}:{status.st_ino}"
+        subprocess.run(
+            [sys.executable, "-c", UNTIMED],
+            stdout=services_end.fileno(),
+            stderr=services_end.fileno(),
+            cwd=node.home,
+            env=node.environment,
+            check=True,
+        )
+        assert journals_end.recv(1000) == b"runs\n"
+
+
 PRINTS = """
 import sys, time
 from ivy.utils.host import journal

@@ -6,6 +6,7 @@ A journal that hangs stops no service: whoever logs waits for a second at most, 
 something again not at all. What it did not take is counted, and stands in it afterwards.
 """
 
+import contextlib
 import io
 import os
 import select
@@ -22,6 +23,10 @@ PATIENCE = 1.0
 """Seconds that a journal which takes nothing may cost, once."""
 
 _PRIORITIES = {"DEBUG": 7, "INFO": 6, "WARNING": 4, "ERROR": 3, "EXCEPTION": 3}
+# What the kernel takes for a time: two longs, or, where Debian's times have more bits than a long (armhf), what it
+# then takes under another number, see asm-generic/socket.h.
+_OF_64_BITS = 67
+_TIME = "qq" if socket.SO_SNDTIMEO == _OF_64_BITS else "ll"
 _LARGEST_DATAGRAM = 64_000  # bytes; that much fits into the buffer of a socket everywhere
 
 
@@ -82,8 +87,8 @@ class _Stream(io.FileIO):
         super().__init__(number, "w", closefd=False)
         self._dropped = _Dropped()
         # For those, too, who write there without asking us: children, and what says where a service hung.
-        with socket.socket(fileno=os.dup(number)) as stream:
-            stream.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", int(PATIENCE), 0))
+        with contextlib.suppress(OSError), socket.socket(fileno=os.dup(number)) as stream:
+            stream.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack(_TIME, int(PATIENCE), 0))
 
     def write(self, text: Any, /) -> int:
         try:
