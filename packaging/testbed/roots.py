@@ -94,7 +94,7 @@ SHA256:
  {digest} {size} Packages
 """
 # What tests without nodes call, beside Python.
-TEST_TOOLS = ("git", "groff-base", "openssh-client", "openssl", "procps", "shellcheck", "strace")
+TEST_TOOLS = ("git", "gnuplot-nox", "groff-base", "openssh-client", "openssl", "procps", "shellcheck", "strace")
 # Timers that would load a node at a time of their own choosing, and need a network or a disk that it has not.
 MASKED = ("apt-daily.timer", "apt-daily-upgrade.timer", "dpkg-db-backup.timer")
 # What systemd runs at each reload, and what finds nothing to do in a container: two fifths of what a reload costs.

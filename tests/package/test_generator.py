@@ -70,7 +70,7 @@ class Machine:
             "IVY_UNUSABLE_CONFIG": str(self.unusable_config),
         }
         command = [sys.executable, "-IS", str(PROJECT / "units" / "ivy-generator"), *arguments]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=10)
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
         assert done.returncode == 0, done.stderr
         return done.stderr
 

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.emulation import needs_own_processor
+
 PROJECT = Path(__file__).parents[2]
 ADD = """
 import os
@@ -75,6 +77,7 @@ def first(pattern: str, lines: list[str]) -> int:
     raise AssertionError(f"no {pattern} in:\n" + "\n".join(lines))
 
 
+@needs_own_processor
 def test_a_message_is_on_the_disk_when_add_message_returns(environment: dict[str, str], tmp_path: Path) -> None:
     """By one sync, that of the queue; the archive has its line, too, as far as nobody cuts the power."""
     lines = traced(ADD, environment, tmp_path)
@@ -85,6 +88,7 @@ def test_a_message_is_on_the_disk_when_add_message_returns(environment: dict[str
     assert first(rf"write\(\d+{ARCHIVE}", lines)
 
 
+@needs_own_processor
 def test_the_archive_is_on_the_disk_before_a_message_leaves_the_queue(
     environment: dict[str, str], tmp_path: Path
 ) -> None:
@@ -94,6 +98,7 @@ def test_the_archive_is_on_the_disk_before_a_message_leaves_the_queue(
     assert first(rf"pwrite64\(\d+{WAL}", lines) < first(rf"f(data)?sync\(\d+{WAL}\) += 0", lines)
 
 
+@needs_own_processor
 def test_many_messages_that_leave_together_cost_one_sync(environment: dict[str, str], tmp_path: Path) -> None:
     lines = traced(REMOVE_MANY, environment, tmp_path)
     lines = lines[first('"many"', lines) : first('"removed"', lines)]
@@ -103,6 +108,7 @@ def test_many_messages_that_leave_together_cost_one_sync(environment: dict[str, 
     assert syncs[0] > max(writes)
 
 
+@needs_own_processor
 def test_what_leaves_as_it_was_sampled_costs_no_sync_but_that_of_the_next_sample(
     environment: dict[str, str], tmp_path: Path
 ) -> None:
@@ -114,12 +120,14 @@ def test_what_leaves_as_it_was_sampled_costs_no_sync_but_that_of_the_next_sample
     assert first(rf"f(data)?sync\(\d+{WAL}\) += 0", added) > first(rf"pwrite64\(\d+{WAL}", added)
 
 
+@needs_own_processor
 def test_the_backend_is_woken_after_the_commit(environment: dict[str, str], tmp_path: Path) -> None:
     lines = traced(ADD, environment, tmp_path)
     lines = lines[first("opened and warm", lines) : first('"returned"', lines)]
     assert first("sendto.*forwarder.sock", lines) > first(r"f(data)?sync\(.*sqlite3-wal>\) += 0", lines)
 
 
+@needs_own_processor
 def test_the_state_is_on_the_disk_before_it_takes_the_place_of_the_old(
     environment: dict[str, str], tmp_path: Path
 ) -> None:

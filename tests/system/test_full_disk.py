@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from tests.support.emulation import needs_own_processor
+
 PROJECT = Path(__file__).parents[2]
 
 # As root of a namespace of its own, so that the disk is gone with the process.
@@ -84,6 +86,7 @@ def run(tmp_path: Path, *arguments: str) -> tuple[dict[str, Any], str]:
     return found, process.stderr
 
 
+@needs_own_processor
 @pytest.mark.parametrize("when", ["first", "later"])
 def test_nothing_is_lost_while_the_disk_is_full(tmp_path: Path, when: str) -> None:
     found, said = run(tmp_path, when)

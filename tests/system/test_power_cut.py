@@ -18,6 +18,7 @@ import pytest
 
 from ivy.utils.updates import environment
 from tests.support import strace
+from tests.support.emulation import needs_own_processor
 from tests.support.helpers import give_libraries
 
 PROJECT = Path(__file__).parents[2]
@@ -194,6 +195,7 @@ def release(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return release
 
 
+@needs_own_processor
 def test_a_power_cut_leaves_an_environment_that_works_or_does_not_fit(release: Path, tmp_path: Path) -> None:
     before = read(release)
     log = tmp_path / "strace"
