@@ -1,7 +1,6 @@
 """`ivy.utils.host.clock`: whether anybody has set the clock."""
 
 import importlib
-import itertools
 import time
 from pathlib import Path
 from types import ModuleType
@@ -43,11 +42,33 @@ def kernel(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def test_the_kernel_is_asked_until_it_is(kernel: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    minutes = itertools.count(0.0, 60.0)
-    monkeypatch.setattr(time, "monotonic", lambda: next(minutes))
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
     kernel += [NO, NO, YES]
     clock = started()
-    assert [clock.is_synchronised() for _ in range(5)] == [False, False, True, True, True]
+    answers = []
+    for minute in range(5):
+        now[0] = 60.0 * minute
+        answers.append(clock.is_synchronised())
+    assert answers == [False, False, True, True, True]
+
+
+def test_who_hangs_is_asked_seldom(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever adds a message waits for it."""
+    now, hung = [0.0], list[float]()
+
+    def hang(command: list[str], *, timeout: float) -> str:
+        now[0] += timeout
+        hung.append(timeout)
+        raise commands.CommandError(command[0], None, "")
+
+    monkeypatch.setattr(commands, "run", hang)
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    clock = started()
+    for second in range(0, 86_400, 10):
+        now[0] = max(now[0], float(second))
+        assert clock.is_synchronised() is None
+    assert 0 < sum(hung) < 0.01 * 86_400
 
 
 def test_it_is_asked_once_a_minute(kernel: list[str]) -> None:

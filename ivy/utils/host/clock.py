@@ -15,6 +15,7 @@ _TIME_ERROR = 5
 _ASK_TIMEDATED = ["timedatectl", "show", "--property=NTPSynchronized", "--value"]
 _SECONDS_TO_ANSWER = 5.0
 _SECONDS_BETWEEN_QUESTIONS = 60.0
+_LEAST_PAUSE = 100  # times as long as the last question took: each that hangs is a gap between samples
 _LEAST_STEP = 1.0  # seconds; who keeps a clock well moves it slowly
 
 _NOTE = "clock-synchronised"
@@ -36,14 +37,15 @@ def is_synchronised() -> bool | None:
     Costs next to nothing once it was: what comes later (a network that is away for a week) sets no clock back.
     Whoever keeps the clock, or a backend, notes it for all that start until the next boot: after some nine hours
     without a network the kernel says no again. Until then, that note is looked for at each call, and whoever knows
-    is asked once a minute.
+    is asked once a minute; less often, where that takes seconds.
     """
     global _last_answer, _next_question
     if _last_answer is not True and _is_noted():
         _last_answer = True
-    if _last_answer is not True and time.monotonic() >= _next_question:
+    if _last_answer is not True and (asked := time.monotonic()) >= _next_question:
         _last_answer = _ask()
-        _next_question = time.monotonic() + _SECONDS_BETWEEN_QUESTIONS
+        answered = time.monotonic()
+        _next_question = answered + max(_SECONDS_BETWEEN_QUESTIONS, _LEAST_PAUSE * (answered - asked))
     return _last_answer
 
 

@@ -285,7 +285,7 @@ class Store:
         reached = self.sync()
         if reached > self._database.run(contents.archived):
             with self._take():
-                self._database.transaction(lambda connection: contents.note_archived(connection, reached))
+                self._database.transaction(partial(contents.note_archived, number=reached), is_synced=False)
 
     def close(self) -> None:
         """Close what this has open; the queue, too."""
