@@ -8,7 +8,7 @@ from typing import Any
 from testbed.broker import Broker
 from testbed.waiting import wait_for
 
-from tests.benchmarks.writers import write
+from tests.benchmarks.writers import count_syncs, write
 from tests.support import limits
 from tests.support.backend_node import Node, data_message, free_port
 from tests.support.platforms import Platform, TentaPlatform, ThingsBoardPlatform
@@ -16,6 +16,7 @@ from tests.support.row import Row, Sizes, latency_rows
 from tests.support.slow_line import SlowLine
 
 SECONDS_BETWEEN_SAMPLES = 0.02
+SAMPLES_ALONE, SECONDS_ALONE = 10, 1.5  # each leaves the queue before the next one comes
 ROUND_TRIP = 0.1
 SECONDS_AT_A_DISTANCE = 10
 MOST_IN_PARALLEL = 10_000
@@ -83,6 +84,8 @@ def _live(platform: Platform, directory: Path, sizes: Sizes) -> Iterator[Row]:
         yield Row(f"written to disk per message, {name}, by its sender", by_sender, "kB")
         yield Row(f"written to disk per message, {name}, by the backend", by_backend, "kB")
         yield Row(f"written to disk per message, {name}, by both", by_sender + by_backend, "kB", "≤ 7")
+        syncs = count_syncs(node, backend, SAMPLES_ALONE, SECONDS_ALONE) / SAMPLES_ALONE
+        yield Row(f"syncs per message that is sent alone, {name}, by both", syncs, "", "≤ 2.2")
 
 
 def _while_a_backlog_drains(platform: Platform, directory: Path, sizes: Sizes) -> Iterator[Row]:
