@@ -25,6 +25,7 @@ mount -t tmpfs -o mode=1777 tmpfs "$root/dev/shm"
 mkdir -p "$root/dev/pts" # for tests with a serial line that is none
 mount -t devpts -o newinstance,ptmxmode=0666 devpts "$root/dev/pts"
 ln -sfn pts/ptmx "$root/dev/ptmx"
+mkdir -p "$root/run/systemd" # which systemd-analyze would make, and a user cannot
 cd "$root"
 pivot_root . .
 umount --lazy .

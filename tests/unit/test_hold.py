@@ -265,6 +265,7 @@ def restarts(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     return made
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can take an environment that is made again")
 def test_an_offer_waits_and_the_operator_is_told_once(
     now: Time, restarts: list[bool], capsys: pytest.CaptureFixture[str]
 ) -> None:
