@@ -50,13 +50,13 @@ UPDATER_RUN_DIR: str = f"{IVY_RUN_DIR}-updater"
 NOTES_DIR: str = os.environ.get("IVY_NOTES_DIR", IVY_RUN_DIR)
 """Where a service leaves notes for those of its own user; the units of backends and updater name theirs."""
 
-SAMPLES_DIR: str = "/run/ivy-samples" if IVY_RUN_DIR == "/run/ivy" else os.path.join(IVY_RUN_DIR, "samples")
-BUSY_DIR: str = "/run/ivy-busy" if IVY_RUN_DIR == "/run/ivy" else os.path.join(IVY_RUN_DIR, "busy")
+SAMPLES_DIR: str = "/run/ivy-samples" if _IS_NODE else os.path.join(IVY_RUN_DIR, "samples")
 """With a pipe for each service, that only this one can touch: its time is that of the service's last sample."""
 
-TIMESYNC_FLAG: str = (
-    "/run/systemd/timesync/synchronized" if IVY_RUN_DIR == "/run/ivy" else os.path.join(IVY_RUN_DIR, "synchronized")
-)
+BUSY_DIR: str = "/run/ivy-busy" if _IS_NODE else os.path.join(IVY_RUN_DIR, "busy")
+"""With another one, whose time is until when the service is not to be disturbed."""
+
+TIMESYNC_FLAG: str = "/run/systemd/timesync/synchronized" if _IS_NODE else os.path.join(IVY_RUN_DIR, "synchronized")
 """A file that systemd-timesyncd makes when it has set the clock for the first time since the boot."""
 
 CONFIG_LINK: str = "/etc/ivy/config.json" if _IS_NODE else os.path.join(IVY_DATA_DIR, "config.json")
@@ -77,11 +77,11 @@ CALL_FLAG: str = os.path.join(BACKEND_RUN_DIR, "call-")
 ANSWERS_DIR: str = f"{IVY_RUN_DIR}-answers"
 """With files named after methods: what root said to the last remote call of each, for backends to read."""
 
-RESTARTED_DIR: str = "/run/ivy-restarted" if IVY_RUN_DIR == "/run/ivy" else os.path.join(IVY_RUN_DIR, "restarted")
+RESTARTED_DIR: str = "/run/ivy-restarted" if _IS_NODE else os.path.join(IVY_RUN_DIR, "restarted")
 """With files named after procedures: when each was last restarted for a flag, in seconds since the boot; and since
 when one waits for that, in `NAME.waits`."""
 
-ENDS_DIR: str = "/run/ivy-ends" if IVY_RUN_DIR == "/run/ivy" else os.path.join(IVY_RUN_DIR, "ends")
+ENDS_DIR: str = "/run/ivy-ends" if _IS_NODE else os.path.join(IVY_RUN_DIR, "ends")
 """With files named after units: how often each has failed, and how it did last; see units/ivy-report-end."""
 
 MACHINE_DIR: str = "/var/lib/ivy-node" if _IS_NODE else os.path.join(IVY_DATA_DIR, "machine")
