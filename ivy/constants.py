@@ -87,6 +87,9 @@ ENDS_DIR: str = "/run/ivy-ends" if _IS_NODE else os.path.join(IVY_RUN_DIR, "ends
 MACHINE_DIR: str = "/var/lib/ivy-node" if _IS_NODE else os.path.join(IVY_DATA_DIR, "machine")
 """What the package ivy-node keeps; see packaging/ivy-node/ivy-lost."""
 
+Provider = Literal["tenta", "thingsboard"]
+"""The platforms: each has a module `ivy/backend/NAME_backend.py`, and a unit."""
+
 SECONDS_BETWEEN_RESTARTS: int = 60
 """How often a procedure is restarted for a flag: `pause=` of units/ivy-restart."""
 

@@ -8,7 +8,7 @@ import os
 import re
 import signal
 import sys
-from typing import Any, NoReturn
+from typing import Any, NoReturn, get_args
 
 from ivy import constants
 from ivy.cli import output
@@ -266,7 +266,7 @@ def _add_config_commands(commands: Any) -> None:
 
 def _add_update_commands(commands: Any) -> None:
     setup = _add(commands, "setup", "setup:run", "connect this node to a backend")
-    setup.add_argument("--provider", choices=["tenta", "thingsboard"], help="the platform")
+    setup.add_argument("--provider", choices=get_args(constants.Provider), help="the platform")
     setup.add_argument("--identifier", metavar="NAME", help="the node's name there; in Tenta, the sensor's UUID")
     setup.add_argument("--host", metavar="HOST", help="the broker")
     setup.add_argument("--port", metavar="PORT", help="default: 8883 with TLS, 1883 without")

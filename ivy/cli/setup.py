@@ -5,19 +5,20 @@ import getpass
 import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pydantic
 
+from ivy import constants
 from ivy.cli import registration, update
 from ivy.cli.doctor import checks_network
 from ivy.cli.main import refuse
 from ivy.types import secrets
 from ivy.types.config import Config, MQTTBrokerConfig, describe, why_unknown
-from ivy.types.registration import NO_PASSWORD, Registration
+from ivy.types.registration import NO_PASSWORD, PORTS, Registration
 from ivy.utils.updates.releases import Releases
 
-_PORTS = {True: 8883, False: 1883}
+_PROVIDERS: tuple[str, ...] = get_args(constants.Provider)
 _CONNECTION = ("identifier", "host", "port", "tls", "ca-file", "client-id")
 _LOGIN = ("username", "password-file", "no-test")
 _KEY = ("provision-key", "provision-secret-file")
@@ -56,7 +57,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _backend(arguments: argparse.Namespace) -> tuple[str, dict[str, Any]]:
     """The node's name at the backend, and the config's section for that."""
-    provider = _answer(arguments.provider, "--provider", "Backend, tenta or thingsboard", "tenta")
+    provider = _answer(arguments.provider, "--provider", f"Backend, {' or '.join(_PROVIDERS)}", _PROVIDERS[0])
     identifier = _identifier(arguments.identifier, provider)
     address = _address(arguments)
     username = _answer(arguments.username, "--username", "User name, or access token", identifier)
@@ -69,7 +70,7 @@ def _address(arguments: argparse.Namespace) -> dict[str, Any]:
     """Where the broker is: `host`, `port` and `tls` of the config."""
     host = _answer(arguments.host, "--host", "Host of the broker")
     encrypted = _is_yes(_answer(arguments.tls, "--tls", "Encrypted, yes or no", "yes"))
-    port = _answer(arguments.port, "--port", "Port", str(_PORTS[encrypted]))
+    port = _answer(arguments.port, "--port", "Port", str(PORTS[encrypted]))
     return {"host": host, "port": port, "tls": {"enabled": encrypted, "ca_file": arguments.ca_file}}
 
 

@@ -172,7 +172,7 @@ class MQTTBrokerConfig(_Section):
 class BackendConfig(_Section):
     """Which platform gets the messages."""
 
-    provider: Literal["tenta", "thingsboard"] = pydantic.Field(description="What the platform is.")
+    provider: constants.Provider = pydantic.Field(description="What the platform is.")
     mqtt_connection: MQTTBrokerConfig
     max_parallel_messages: int = pydantic.Field(
         default=500,

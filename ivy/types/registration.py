@@ -15,7 +15,8 @@ from ivy.types.model import Model
 NO_PASSWORD = "-"
 """Of who logs in with an access token: the platform does not look at it, and the config must say something."""
 
-_PORTS = {True: 8883, False: 1883}
+PORTS = {True: 8883, False: 1883}
+"""Of a broker, with encryption and without."""
 
 
 class Registration(Model):
@@ -56,7 +57,7 @@ class Registration(Model):
         """The connection of a node that has this access token."""
         return MQTTBrokerConfig(
             host=self.host,
-            port=self.port or _PORTS[self.tls.enabled],
+            port=self.port or PORTS[self.tls.enabled],
             client_id=self.client_id or self.identifier,
             username=token,
             password=NO_PASSWORD,

@@ -7,15 +7,17 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
+from ivy.constants import Provider
 from ivy.utils.host import hold
 
 PROJECT = Path(__file__).parents[2]
 NAMES = sorted(path.stem.replace("_", "-") for path in (PROJECT / "ivy" / "procedures").glob("[!_]*.py"))
 PROCEDURES = {f"ivy.target.wants/ivy-{name}.service" for name in NAMES}
-BACKENDS = ("tenta", "thingsboard")
+BACKENDS = get_args(Provider)
 TENTA = {"provider": "tenta", "max_drain_time": 33}
 NO_RELEASE = "ivy-saw-no-release"
 

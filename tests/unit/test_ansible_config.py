@@ -4,12 +4,14 @@ import json
 import types
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
+from ivy.constants import Provider
 from ivy.types import secrets_file
 from ivy.types.config import split_text
+from ivy.utils.host import units
 from tests.support.ansible_plugin import load
 from tests.support.helpers import BACKEND, CONFIG, UPDATER
 
@@ -291,3 +293,7 @@ def test_a_check_brings_no_files(run: Run, applied: list[Any], tmp_path: Path) -
 def test_files_have_names_and_no_paths(run: Run, applied: list[Any]) -> None:
     said = run(WHOLE, {}, files={"tls/authority.pem": "a certificate"})
     assert "tls/authority.pem must be a name in " in said["msg"] and applied == []
+
+
+def test_it_knows_the_unit_of_each_backend(plugin: types.ModuleType) -> None:
+    assert tuple(map(units.name_of, get_args(Provider))) == plugin.BACKENDS
