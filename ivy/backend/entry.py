@@ -141,7 +141,7 @@ def _read_credentials(kind: object, token: object, address: str) -> Outcome:
         why = f"{address} registered this node with other credentials than an access token, which it asked for"
         return Outcome("refused", f"{why}; choose that for the device at the platform, and give it: ivy setup")
     if not isinstance(token, str) or not 0 < len(token) <= _LONGEST_TOKEN or not token.isprintable():
-        return Outcome("away", f"{address} answered with an access token that is none")
+        return Outcome("away", f"{address} answered with something that is not an access token")
     if token == secrets.HIDDEN:
         return Outcome("away", f"{address} answered with {secrets.HIDDEN} for an access token")
     return Outcome("done", token)

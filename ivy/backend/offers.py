@@ -172,4 +172,4 @@ def check_storable(offer: ForeignConfig) -> None:
     except pydantic.ValidationError as error:
         raise OfferError(describe(error), revision, content) from None
     if stored != offer:
-        raise OfferError("it holds a number that is infinite or none", revision, content)
+        raise OfferError("it holds an infinite number, or NaN", revision, content)

@@ -1,4 +1,4 @@
-"""What keeps the data directory within its bounds, to be done about once a minute: archive, queue, reserve.
+"""What keeps the data directory within its bounds, to be done about once a minute: archive, queue, ballast file.
 
 Reports what it dropped to the journal; the backend tells the operator. While a config is on trial nothing
 goes that the accepted one would keep.

@@ -1,6 +1,6 @@
 """Tells the operator that a procedure has become silent, and that it sends again; once each.
 
-What was told outlives this process and a boot, on the disk. For how long a procedure may be silent is read anew at
+What was told outlives this process and a boot, on the disk. For how long a procedure may be silent is read again at
 each look: a change of that is no reason to start anybody again.
 """
 
@@ -31,7 +31,7 @@ class SilenceWatch:
         """Reads what was told before.
 
         Args:
-            config: Used until it can be read anew.
+            config: Used until it can be read again.
             seconds_between_tellings: How often it is told of the same procedure that it has become silent: one
                 whose rhythm is just its limit must not fill the queue.
         """
@@ -73,7 +73,7 @@ class SilenceWatch:
             return False
         try:
             return units.show(units.name_of(name), "LoadState").get("LoadState") != "masked"
-        except CommandError:  # not known to be the admin's wish
+        except CommandError:  # not known to be the admin's will
             return True
 
     def _tell(self, name: str, found: last_sample.Sampling, most: int) -> None:

@@ -39,7 +39,7 @@ os.chown = lambda *arguments, **how: None
 environment.install_dependencies = install
 if "fast" in sys.argv:
     os.sync = lambda: None
-environment.make_anew(Path(sys.argv[1]))
+environment.make_again(Path(sys.argv[1]))
 """
 LINE = re.compile(r'(?:\w+<(?P<place>[^>]*)>|(?P<quoted>"(?:[^"\\]|\\.)*")|(?P<other>[^,"]+))(?:, |$)')
 

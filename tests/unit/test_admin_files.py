@@ -188,7 +188,7 @@ def over_a_link(brought: Path) -> None:
         (bring("large.pem", b"x" * 1_000_001), "is too large"),
         (lambda brought: (brought / "a.pem").symlink_to("/etc/shadow"), "a.pem"),
         (lambda brought: (brought / "a.pem").mkdir(), "a.pem"),
-        (over_a_link, "no plain file"),
+        (over_a_link, "not a regular file"),
     ],
 )
 def test_what_cannot_be_on_trial_is_refused(brought: Path, spoil: Callable[[Path], object], said: str) -> None:

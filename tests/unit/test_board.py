@@ -1,6 +1,6 @@
 """`ivy export` and `ivy import`: a node goes from one board to another, and nothing of it is lost or comes twice.
 
-Both boards are this one: what it has is exported, then cleared, and it begins anew.
+Both boards are this one: what it has is exported, then cleared, and it begins again.
 """
 
 import contextlib
@@ -294,7 +294,7 @@ def without(name: str) -> Callable[..., Any]:
         (replacing("config.json", b"roof-2", b"roof-3"), "it is damaged: config.json"),
         (without("checksums.json"), "its end is missing"),
         (without("queue.sqlite3"), "it is damaged: queue.sqlite3"),
-        (without("board.json"), "it is no export of a node"),
+        (without("board.json"), "it is not an export of a node"),
     ],
 )
 def test_what_does_not_fit_is_refused(
@@ -327,7 +327,7 @@ def test_noise_is_refused(ivy_as_root: Ivy, tmp_path: Path) -> None:
     install(FRESH)
     (tmp_path / "x").write_bytes(os.urandom(10_000))
     status, _, errors = ivy_as_root("import", str(tmp_path / "x"))
-    assert status == 1 and "no export of a node" in errors
+    assert status == 1 and "not an export of a node" in errors
 
 
 def test_a_config_that_is_none_for_this_version_is_refused(ivy_as_root: Ivy, tmp_path: Path) -> None:
@@ -335,7 +335,7 @@ def test_a_config_that_is_none_for_this_version_is_refused(ivy_as_root: Ivy, tmp
     assert ivy_as_root("export", str(tmp_path / "x.tar"), "--secrets")[0] == 0
     install(FRESH)
     status, _, errors = ivy_as_root("import", str(tmp_path / "x.tar"))
-    assert status == 1 and "flux: unknown field" in errors and "is none for" in errors
+    assert status == 1 and "flux: unknown field" in errors and "does not fit" in errors
 
 
 def test_a_file_that_is_there_is_not_replaced(ivy_as_root: Ivy, exported: Path) -> None:

@@ -251,13 +251,13 @@ def test_an_environment_that_is_made_anew_fits_only_when_it_is_whole(release: Pa
     (release / "requirements.lock").write_text(HASHED)
     (release / ".venv" / "of-the-old-one").touch()
     node.fake("systemd-run", {"*": f"test ! -e {mark} || exit 1"})
-    environment.make_anew(release)
+    environment.make_again(release)
     give_libraries(release)
     assert environment.fits(release)
     assert not (release / ".venv" / "of-the-old-one").exists()
     node.fake("systemd-run", {"*": "echo 'No matching distribution' >&2; exit 1"})
     with pytest.raises(Rejected):
-        environment.make_anew(release)
+        environment.make_again(release)
     assert not environment.fits(release)
 
 

@@ -626,7 +626,7 @@ def test_a_release_that_no_python_can_run_is_replaced_if_nothing_can_use_its_con
     golden_release: Path, releases: Releases, monkeypatch: pytest.MonkeyPatch, fails: Callable[[Path], None]
 ) -> None:
     Clock(monkeypatch)
-    monkeypatch.setattr(environment, "make_anew", fails)
+    monkeypatch.setattr(environment, "make_again", fails)
     write({**CONFIG, "backend": BACKEND, "of_a_newer_version": {}})
     repair.repair(releases, update_pass.running_config(), Logger(make_config(), "updater"))
     assert releases.current() == Version("0.9.0")
@@ -654,7 +654,7 @@ def test_only_the_last_resort_does_without_libraries(
 def test_a_release_that_no_python_can_run_stays_while_the_package_serves_it(
     golden_release: Path, releases: Releases, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(environment, "make_anew", lambda _: (_ for _ in ()).throw(Rejected("no wheel")))
+    monkeypatch.setattr(environment, "make_again", lambda _: (_ for _ in ()).throw(Rejected("no wheel")))
     repair.repair(releases, update_pass.running_config(), Logger(make_config(), "updater"))
     assert releases.current() == VERSION
 
@@ -664,12 +664,12 @@ def test_a_release_is_mended_when_the_network_is_back(
 ) -> None:
     clock, made = Clock(monkeypatch), []
 
-    def make_anew(release: Path) -> None:
+    def make_again(release: Path) -> None:
         if clock.now < 5000:
             no_network()
         made.append(release)
 
-    monkeypatch.setattr(environment, "make_anew", make_anew)
+    monkeypatch.setattr(environment, "make_again", make_again)
     repair.repair(releases, update_pass.running_config(), Logger(make_config(), "updater"))
     assert made == [releases.directory(VERSION)] and releases.current() == VERSION
 

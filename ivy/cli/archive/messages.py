@@ -89,5 +89,5 @@ def _readable(item: MessageArchiveItem) -> str:
         text = f"revision {body.config.general.config_revision} {body.status}"
     else:
         text = body.subject
-    doubt = "" if body.clock_synchronised else " (clock not synchronised)"
-    return output.line(f"{output.moment(item.timestamp)} {body.variant:<6} {text}{doubt}")
+    mark = "" if body.clock_synchronised else " (clock not synchronised)"
+    return output.line(f"{output.moment(item.timestamp)} {body.variant:<6} {text}{mark}")

@@ -144,7 +144,7 @@ def _checked(arrived: package.Contents, *, is_sure: bool) -> ForeignConfig | Non
         ) from None
     except ConfigError as error:
         raise package.PackageError(
-            f"its config, of version {arrived.board.version}, is none for {own.general.software_version}: {error}"
+            f"its config, of version {arrived.board.version}, does not fit {own.general.software_version}: {error}"
         ) from None
     return config
 

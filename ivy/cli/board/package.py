@@ -152,7 +152,7 @@ def read(file: BinaryIO, directory: Path) -> Contents:
                 checksums[entry.name] = hashing.digest()
                 board = board or _board(texts[BOARD])
     except tarfile.TarError as error:
-        raise PackageError(f"it is damaged, or no export of a node: {error}") from None
+        raise PackageError(f"it is damaged, or not an export of a node: {error}") from None
     except EOFError as error:
         raise PackageError(f"it is cut off: {error}") from None
     if board is None:
@@ -165,7 +165,7 @@ def _check(entry: tarfile.TarInfo, known: dict[str, str], *, is_first: bool) -> 
     """Nothing but what this version knows: no link, no device, no path that leads anywhere else, no name twice."""
     name = entry.name
     if is_first and name != BOARD:
-        raise PackageError(f"it is no export of a node: it begins with {name!r:.80}")
+        raise PackageError(f"it is not an export of a node: it begins with {name!r:.80}")
     is_known = name in _TEXTS or name == QUEUE or _IS_DAY.fullmatch(name) or _IS_ETC.fullmatch(name)
     if not is_known or not entry.isreg() or entry.issparse():
         raise PackageError(f"it holds {name!r:.80}, which version {constants.VERSION} does not know")

@@ -54,7 +54,7 @@ def _panic(settings: Path) -> str:
     seconds, oops = _number(settings / "panic"), _number(settings / "panic_on_oops")
     if not seconds:
         return "off"
-    return f"on, after {abs(seconds)} s" + ("" if oops else ", but an oops is none")
+    return f"on, after {abs(seconds)} s" + ("" if oops else ", but not after an oops")
 
 
 def _hung_tasks(setting: Path) -> str:

@@ -216,7 +216,7 @@ def python() -> Iterator[Finding]:
     version = releases.current()
     if version is None or not environment.fits(releases.directory(version)):
         remedy = "systemctl start ivy-updater, which makes it again; then see journalctl -u ivy-updater"
-        yield Finding("python", "the release's environment is none for the Python that is installed", remedy)
+        yield Finding("python", "the release's environment does not match the Python that is installed", remedy)
     else:
         yield Finding("python", f"{environment.python_of(releases.directory(version))} fits")
 

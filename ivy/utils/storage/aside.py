@@ -114,7 +114,7 @@ def reading(old: str, table: str) -> Generator[sqlite3.Connection, None, None]:
         database.execute("PRAGMA writable_schema = ON")  # else SQLite reads nothing of a file that is too short
         named_so = "SELECT type, rootpage > 0 FROM sqlite_schema WHERE name = ? COLLATE NOCASE"
         if database.execute(named_so, (table,)).fetchall() != [("table", 1)]:
-            raise errors.damage(f"{table} is no table")
+            raise errors.damage(f"{table} is not a table")
         yield database
 
 

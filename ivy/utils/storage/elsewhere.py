@@ -23,7 +23,7 @@ _BELOW = ("", "data", os.path.join("var", "lib", constants.NAME, "data"))
 
 _FOR_OTHERS = 0o005
 _INDEX = "-shm"
-"""Of a database, what is made anew by whoever opens it."""
+"""Of a database, what is made again by whoever opens it."""
 
 
 @dataclass(frozen=True)

@@ -107,7 +107,7 @@ def _move(path: str, place: str) -> None:
 
 @contextlib.contextmanager
 def _replacing(path: str) -> Generator[BinaryIO, None, None]:
-    """Write a file of the data anew, durably, across the body of a `with`."""
+    """Write a file of the data again, durably, across the body of a `with`."""
     beside = os.path.join(os.path.dirname(path), f".{os.path.basename(path)}.arriving")
     with os.fdopen(files.open_shared(beside, os.O_TRUNC), "r+b") as file:
         yield file

@@ -120,7 +120,7 @@ def check_files(path: str) -> None:
 def _check_objects(database: sqlite3.Connection) -> None:
     """See that our tables are tables, with our columns. Others may be a later version's."""
     if foreign := database.execute(f"SELECT name FROM sqlite_schema WHERE {_IS_FOREIGN} LIMIT 1").fetchall():
-        raise errors.damage(f"{foreign[0][0]!r:.80} is no table of a queue")
+        raise errors.damage(f"{foreign[0][0]!r:.80} is not a table of a queue")
     for table, wanted in _COLUMNS.items():
         found = {name for [name] in database.execute("SELECT name FROM pragma_table_xinfo(?)", (table,))}
         if found and not wanted <= found:

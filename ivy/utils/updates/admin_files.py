@@ -38,7 +38,7 @@ def check(brought: Path) -> None:
         os.close(open_regular(str(source), most_bytes=_MOST_BYTES))
         target = PLACE / source.name
         if target.is_symlink() or (target.exists() and not target.is_file()):
-            raise ValueError(f"{target} is no plain file, so it is not replaced; remove it first")
+            raise ValueError(f"{target} is not a regular file, so it is not replaced; remove it first")
 
 
 class AdminFiles:

@@ -44,7 +44,7 @@ def install_bundled(
         is_older_wanted: Whether it is to replace a newer one, too.
 
     Raises:
-        ReleaseError: The config of the current release is none for this version; or what it depends on cannot be
+        ReleaseError: The config of the current release does not fit this version; or what it depends on cannot be
             installed from the package.
         OSError: A file cannot be read or written.
     """

@@ -139,7 +139,7 @@ def _confined(pip: list[str], release: Path) -> None:
     sandbox.run("install", pip, writable=release / ".venv", environment=["HOME=/nonexistent"])
 
 
-def make_anew(release: Path) -> None:
+def make_again(release: Path) -> None:
     """Replace the environment of a release in its place. Until that is done, `fits` is false.
 
     Raises:

@@ -69,7 +69,7 @@ def wait(look: Callable[[], None], seconds_between_looks: float = _SECONDS_BETWE
     while (held := hold.look()) is not None:
         if busy.now() - noted >= _SECONDS_BETWEEN_NOTES:
             noted = busy.now()
-            with contextlib.suppress(OSError):  # then another boot begins to count anew
+            with contextlib.suppress(OSError):  # then another boot begins to count again
                 hold.note(held)
         notify.status(held.words())
         look()

@@ -38,7 +38,7 @@ def repair(releases: Releases, config: Config, logger: Logger) -> bool:
     logger.warning(f"The environment of version {version} cannot run it: making it again", details=trouble)
     is_served = _is_valid(releases.active_text())
     try:
-        _make_anew(releases.directory(version), is_served, logger)
+        _make_again(releases.directory(version), is_served, logger)
     except (Rejected, Trouble) as error:
         logger.error(f"Version {version} cannot run with this Python", details=str(error))
         if is_served:
@@ -56,7 +56,7 @@ def _trouble(release: Path) -> str | None:
     return environment.why_not(release) and environment.why_not(release)
 
 
-def _make_anew(release: Path, is_served: bool, logger: Logger) -> None:
+def _make_again(release: Path, is_served: bool, logger: Logger) -> None:
     deadline = time.monotonic() + _SECONDS_WITHOUT_SAMPLES
 
     def give_up(trouble: Trouble) -> None:
@@ -67,7 +67,7 @@ def _make_anew(release: Path, is_served: bool, logger: Logger) -> None:
             raise trouble
 
     what = f"the dependencies of version {release.name}"
-    retry.fetch(what, lambda: environment.make_anew(release), give_up, logger)
+    retry.fetch(what, lambda: environment.make_again(release), give_up, logger)
     environment.check(release)
 
 

@@ -10,7 +10,7 @@ description:
   - Looks at C(ivy status) all the time. Fails when a service starts again, when a procedure that has sent data in
     this time stops doing so, or when the node is not well for longer than I(patience).
   - What was not well before is left out, by the service or part of the node that it is about.
-  - After a boot, which a power cut may bring, it begins anew.
+  - After a boot, which a power cut may bring, it begins again.
 options:
   seconds:
     description:
