@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ivy import constants, overview
 from ivy.files import sync
-from ivy.types.config import Config, ConfigError, ForeignConfig, as_text, split_text
+from ivy.types.config import ACCEPTED, Config, ConfigError, ForeignConfig, as_text, split_text
 from ivy.types.secrets import UnknownSecretError
 from ivy.types.updates import Offer
 from ivy.utils.host import commands, package_manager, rights, waiting
@@ -400,8 +400,8 @@ class Updater:
 
     def _write_config(self, offer: Offer, release: Path) -> None:
         config = release / "config" / "config.json"
-        self._releases.forget_accepted(release)
-        self._releases.write_new_config(release, as_text(offer.config))
+        config.with_name(ACCEPTED).unlink(missing_ok=True)  # on trial, what is wrong with its own must show
+        self._releases.write(config, as_text(offer.config))
         current = self._releases.current()
         settings = self._releases.config_file(current).with_name(".env") if current else None
         if settings is not None and settings.is_file() and not config.with_name(".env").exists():

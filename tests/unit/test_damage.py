@@ -51,7 +51,7 @@ def make_release(releases: Releases, version: Version, **changed: str) -> Path:
     unfinished = make_tree(releases.unfinished(version), version, **changed)
     environment.make(unfinished)
     manifest.compile_code(unfinished)
-    releases.write_new_config(unfinished, foreign(3, str(version)).model_dump_json())
+    releases.write(unfinished / "config" / "config.json", foreign(3, str(version)).model_dump_json())
     releases.put_in_place(version)
     return releases.directory(version)
 

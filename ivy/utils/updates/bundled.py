@@ -175,9 +175,8 @@ def _choose_config(bundled: Path, version: Version, releases: Releases) -> tuple
 
 def _write_config(releases: Releases, version: Version, text: str, old: Path | None) -> None:
     """Write a release's config, readable for the services, and copy what belongs to it."""
-    release = releases.unfinished(version)
-    directory = release / "config"
-    releases.write_new_config(release, text)
+    directory = releases.unfinished(version) / "config"
+    releases.write(directory / "config.json", text)
     active = releases.config_file(version)
     if old == active.parent and releases.config_in_use(version) != active:
         _keep_mistake(releases, version)
@@ -185,7 +184,7 @@ def _write_config(releases: Releases, version: Version, text: str, old: Path | N
         shutil.copy2(old / ".env", directory / ".env")
     kept = releases.kept_config()
     if kept is not None and kept.parent == releases.config_file(version).parent:  # it is replaced while on trial
-        releases.write_kept_config(release, releases.read(kept))
+        releases.write(directory / kept.name, releases.read(kept))
 
 
 def _keep_mistake(releases: Releases, version: Version) -> None:

@@ -25,16 +25,12 @@ def restore(releases: Releases) -> list[str]:
     """
     restored: list[str] = []
     version = releases.current()
-    if version is not None:
-        text, paths = _with_lost(releases, releases.config_in_use(version))
-        if paths:
-            releases.write_config_in_use(version, text)
-            restored += paths
-    if kept := releases.kept_config():
-        text, paths = _with_lost(releases, kept)
-        if paths:
-            releases.write_kept_config(kept.parent.parent, text)
-            restored += paths
+    in_use = releases.config_in_use(version) if version is not None else None
+    for path in filter(None, (in_use, releases.kept_config())):
+        text, found = _with_lost(releases, path)
+        if found:
+            releases.write(path, text)
+            restored += found
     return list(dict.fromkeys(restored))
 
 

@@ -81,7 +81,7 @@ class Releases:
         version = self.current()
         if version is None:
             raise OSError(f"{self.root / _CURRENT} names no release")
-        self._write(self._kept_config(version), self.active_text())
+        self.write(self._kept_config(version), self.active_text())
         self._link(_PREVIOUS, version)
         self.files.begin(files)
 
@@ -148,10 +148,6 @@ class Releases:
                 return
         with contextlib.suppress(OSError):  # a full disk must not keep a pass from more than this
             write_atomically(accepted, text, group_of=self.root / "data")
-
-    def forget_accepted(self, release: Path) -> None:
-        """For a release that does not run: on trial, what is wrong with its own config must show."""
-        (release / "config" / ACCEPTED).unlink(missing_ok=True)
 
     def config_in_use(self, version: Version) -> Path:
         """The file with the config that the services of a version run with, as these decide it themselves."""
@@ -227,22 +223,13 @@ class Releases:
 
     def write_config(self, version: Version, text: str) -> None:
         """Replace a version's config, and its secrets in the same instant."""
-        self._write(self.config_file(version), text)
+        self.write(self.config_file(version), text)
 
-    def write_config_in_use(self, version: Version, text: str) -> None:
-        """The same for the file that its services run with."""
-        self._write(self.config_in_use(version), text)
+    def write(self, path: Path, text: str) -> None:
+        """The same for any of the configs of a release, wherever that is.
 
-    def write_new_config(self, release: Path, text: str) -> None:
-        """Write the config of a release that is not in its place yet, or does not run."""
-        self._write(release / "config" / _CONFIG, text)
-
-    def write_kept_config(self, release: Path, text: str) -> None:
-        """The same for the config from before the probation."""
-        self._write(release / "config" / _CONFIG_BEFORE, text)
-
-    def _write(self, path: Path, text: str) -> None:
-        """Root's, and for the services to read. Where a release knows no other place, its secrets are inside."""
+        It is root's, and for the services to read. Where a release knows no other place, its secrets are inside.
+        """
         if not secrets_file.is_known_to(path.parent.parent):
             return write_atomically(path, text, group_of=self.root / "data")
         running = self.current()
