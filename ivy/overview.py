@@ -318,7 +318,7 @@ def not_to_run(config: Config, held: hold.Hold | None) -> list[Service]:
 def _service(name: str, properties: dict[str, str], trigger: str | None = None) -> Service:
     said = dict.fromkeys(_PROPERTIES, "") | properties
     is_good_pass = name == PASS and said["Result"] == "success"
-    is_masked = said["LoadState"] == "masked"
+    is_masked, is_active = said["LoadState"] == "masked", said["ActiveState"] == "active"
     done_once = is_good_pass and said["ActiveState"] == "inactive"
     is_on_its_way = is_good_pass and said["ActiveState"] in ("activating", "deactivating")
     is_at_rest = trigger is not None and said["ActiveState"] == "inactive" and said["Result"] == "success"
@@ -331,7 +331,7 @@ def _service(name: str, properties: dict[str, str], trigger: str | None = None) 
         # systemd keeps what was said on the way, such as "connected to ...", when a service has ended.
         status="" if is_over and not said["StatusText"].startswith(_LAST_WORDS) else said["StatusText"],
         restarts=int(said["NRestarts"] or 0),
-        well=said["ActiveState"] == "active" or done_once or is_on_its_way or is_masked or is_at_rest,
+        well=is_active or done_once or is_on_its_way or is_masked or is_at_rest,
         watched=said["WatchdogUSec"] not in ("", "0", "infinity"),
         confined=is_strict and said["User"] not in ("", "root"),
         user=said["User"],
@@ -339,12 +339,8 @@ def _service(name: str, properties: dict[str, str], trigger: str | None = None) 
         invocation=said["InvocationID"],
         last_sample_seconds=_rounded(last_sample.look(units.service_of(name)).age),
         is_procedure=units.service_of(name) in procedure_names(),
-        busy_seconds=_busy_seconds(units.service_of(name)) if said["ActiveState"] == "active" else None,
+        busy_seconds=(_rounded(busy.seconds_left(units.service_of(name))) or None) if is_active else None,
     )
-
-
-def _busy_seconds(procedure: str) -> float | None:
-    return _rounded(busy.seconds_left(procedure)) or None
 
 
 def _rounded(seconds: float | None) -> float | None:

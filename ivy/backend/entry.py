@@ -21,7 +21,6 @@ _USER = "provision"
 _REQUESTS, _ANSWERS = "/provision/request", "/provision/response"
 _LARGEST_ANSWER = 65_536
 _LONGEST_TOKEN = 512
-_LONGEST_SAYING = 200
 _NAME_REMEDY = (
     "it may have a device of this name already, or none where the profile wants it to be there before. Delete that"
     " device at the platform, or give this node its access token: ivy setup --provider thingsboard --username TOKEN"
@@ -124,7 +123,7 @@ def _read(payload: bytes, name: str, address: str) -> Outcome:
         status = answer.get("status", answer.get("provisionDeviceStatus"))
     except (ValueError, AttributeError, RecursionError):
         return Outcome("away", f"{address} answered something that is not a JSON object; is it ThingsBoard?")
-    said = _printable(answer.get("errorMsg"))
+    said = f" ({own})" if (own := reasons.quoted(answer.get("errorMsg"))) else ""
     match status:
         case "SUCCESS":
             return _read_credentials(answer.get("credentialsType"), answer.get("credentialsValue"), address)
@@ -145,10 +144,3 @@ def _read_credentials(kind: object, token: object, address: str) -> Outcome:
     if token == secrets.HIDDEN:
         return Outcome("away", f"{address} answered with {secrets.HIDDEN} for an access token")
     return Outcome("done", token)
-
-
-def _printable(said: object) -> str:
-    if not isinstance(said, str):
-        return ""
-    own = "".join(letter if letter.isprintable() else " " for letter in said[:_LONGEST_SAYING]).strip()
-    return f' ("{own}")' if own else ""

@@ -123,13 +123,13 @@ def of_connection(code: int, said: str = "") -> str:
     return _words(_ENDS, code, said)
 
 
-def of_subscription(code: int, said: str = "") -> str:
+def of_subscription(code: int) -> str:
     """Why a broker does not let this node listen."""
     if code in (128, 135):  # all that MQTT 3.1.1 can say is 128
         name = "Not authorized" if code == 135 else "refused"
         hint = "may this user read there, and is general.system_identifier the name that the broker expects?"
-        return _worded(name, said, hint)
-    return _words(_ENDS, code, said)
+        return _worded(name, "", hint)
+    return _words(_ENDS, code, "")
 
 
 def of_publication(code: int, said: str = "") -> str:
@@ -143,5 +143,11 @@ def _words(table: dict[int, tuple[str, str]], code: int, said: str) -> str:
 
 
 def _worded(name: str, said: str, hint: str) -> str:
-    own = "".join(letter if letter.isprintable() else " " for letter in said[:_LONGEST_SAYING]).strip()
-    return name + (f': "{own}"' if own else "") + (f" ({hint})" if hint else "")
+    return name + (f": {own}" if (own := quoted(said)) else "") + (f" ({hint})" if hint else "")
+
+
+def quoted(said: object) -> str:
+    """What a broker or platform added in words of its own, of which none commands a terminal; empty for nothing."""
+    text = said[:_LONGEST_SAYING] if isinstance(said, str) else ""
+    own = "".join(letter if letter.isprintable() else " " for letter in text).strip()
+    return f'"{own}"' if own else ""

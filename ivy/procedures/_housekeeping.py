@@ -159,7 +159,8 @@ class Housekeeper:
     def _keep_queue(self, kept: "_Kept") -> None:
         dropped = bounds.enforce(kept.queue, self._database, self._free())
         if dropped:
-            self._journal.warning(f"The queue is full: dropped {_readable(dropped)}")
+            counts = ", ".join(f"{count} {variant}" for variant, count in dropped.items())
+            self._journal.warning(f"The queue is full: dropped {counts}")
 
 
 @dataclass(frozen=True)
@@ -206,7 +207,3 @@ def _remove(days: list[datetime.date]) -> None:
 
 def _range(days: list[datetime.date]) -> str:
     return f"{days[0]} to {days[-1]}" if len(days) > 1 else str(days[0])
-
-
-def _readable(counts: dict[str, int]) -> str:
-    return ", ".join(f"{count} {variant}" for variant, count in counts.items())

@@ -99,7 +99,10 @@ def hide(content: Any, schema: type[pydantic.BaseModel] | None = None) -> Any:
     if schema is not None:
         content, _ = split(content, schema)
     if isinstance(content, dict):
-        return {key: _hide_field(key, value) for key, value in content.items()}
+        return {
+            key: HIDDEN if value is not None and _NAME.search(key) else hide(value)
+            for key, value in content.items()
+        }
     if isinstance(content, list):
         return [hide(value) for value in content]
     return _USER_IN_URL.sub(rf"\1{HIDDEN}@", content) if isinstance(content, str) else content
@@ -152,10 +155,6 @@ def _step(content: Any, step: str) -> Any:
     if isinstance(content, list) and step.isdecimal() and int(step) < len(content):
         return content[int(step)]
     return content.get(step) if isinstance(content, dict) else None
-
-
-def _hide_field(key: str, value: Any) -> Any:
-    return HIDDEN if value is not None and _NAME.search(key) else hide(value)
 
 
 def _fill(offered: Any, known: Any, shown: Any, path: str, told: tuple[list[str], list[str]]) -> Any:

@@ -108,7 +108,8 @@ class Updater:
             active = self._releases.active_config()
             if offer.package is not None:
                 if offer.version == active.general.software_version:
-                    self._accept_what_runs(offer)
+                    decisions.record(offer, None)
+                    decisions.report(self._logger)
                     return None
                 offer = self._with_active_config(offer)
             policy.check_revision(offer, history.load().revision_to_exceed(active.general.config_revision))
@@ -134,10 +135,6 @@ class Updater:
         else:
             self._releases.write_config(offer.version, as_text(offer.config))
         return self.trials.watch(trial)
-
-    def _accept_what_runs(self, offer: Offer) -> None:
-        decisions.record(offer, None)
-        decisions.report(self._logger)
 
     def _with_active_config(self, offer: Offer) -> Offer:
         """What a package offers."""
@@ -291,7 +288,7 @@ class Updater:
         That of the package is on disk already.
         """
         unfinished = self._releases.unfinished(version)
-        if _is_bundled(version):
+        if releases.bundled_version() == version and not package_manager.damaged_files():
             return bundled.copy_release(BUNDLED, unfinished)
         self._logger.info(f"Fetching version {version}")
         self._source.fetch(version)
@@ -407,10 +404,6 @@ class Updater:
         if settings is not None and settings.is_file() and not config.with_name(".env").exists():
             shutil.copy2(settings, config.with_name(".env"))
             sync(config.with_name(".env"))  # the release may be in its place already
-
-
-def _is_bundled(version: Version) -> bool:
-    return releases.bundled_version() == version and not package_manager.damaged_files()
 
 
 def _text(path: Path) -> str:

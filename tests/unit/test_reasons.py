@@ -22,7 +22,8 @@ def test_what_becomes_of_a_publication(code: int, fate: Fate) -> None:
 
 @pytest.mark.parametrize("code", range(256))
 def test_each_number_has_words(code: int) -> None:
-    for words in (reasons.of_connection, reasons.of_subscription, reasons.of_publication):
+    assert reasons.of_subscription(code)
+    for words in (reasons.of_connection, reasons.of_publication):
         assert words(code)
         assert "\n" not in words(code, "a\nb\x1b")
 

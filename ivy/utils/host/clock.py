@@ -40,7 +40,7 @@ def is_synchronised() -> bool | None:
     is asked once a minute; less often, where that takes seconds.
     """
     global _last_answer, _next_question
-    if _last_answer is not True and _is_noted():
+    if _last_answer is not True and (os.path.exists(constants.TIMESYNC_FLAG) or any(map(_is_noted_in, _PLACES))):
         _last_answer = True
     if _last_answer is not True and (asked := time.monotonic()) >= _next_question:
         _last_answer = _ask()
@@ -57,23 +57,16 @@ class Watch:
 
     def has_changed(self) -> bool:
         """Whether that happened since this was last asked; the first answer is worth nothing."""
-        (offset, was_synchronised), self._seen = self._seen, (_offset(), is_synchronised() is True)
-        stepped = abs(self._seen[0] - offset) > _LEAST_STEP
+        # The clock less the time since the boot is the same at any time, until the clock is set.
+        offset = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
+        (before, was_synchronised), self._seen = self._seen, (offset, is_synchronised() is True)
+        stepped = abs(offset - before) > _LEAST_STEP
         return stepped or (self._seen[1] and not was_synchronised)
-
-
-def _offset() -> float:
-    """What the clock says, less the time since the boot: the same at any time, until the clock is set."""
-    return time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 def boot_id() -> str:
     """What this boot is known by."""
     return _BOOT_ID.read_text().strip()
-
-
-def _is_noted() -> bool:
-    return os.path.exists(constants.TIMESYNC_FLAG) or any(map(_is_noted_in, _PLACES))
 
 
 def _is_noted_in(directory: str) -> bool:

@@ -162,7 +162,7 @@ def _unpacked(
 
 
 def _left(release: Path) -> list[str]:
-    return [name for name in manifest.damaged(release) if not manifest.is_bytecode(name)]
+    return [name for name in manifest.damaged(release) if name != manifest.BYTECODE and not name.endswith(".pyc")]
 
 
 def _copy(source: Path, target: Path, expected: str) -> None:

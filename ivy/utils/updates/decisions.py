@@ -6,6 +6,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Literal
 
 import pydantic
@@ -175,7 +176,7 @@ def report(logger: Logger) -> bool:
     with history.update() as past:
         past.decisions = [_as_reported(offer) if offer.identifier in told else offer for offer in past.decisions]
     with contextlib.suppress(OSError):
-        rights.ask(_lower_flag_of_1_0, constants.IVY_RUN_DIR)
+        rights.ask(partial(files.remove, _FLAG_OF_1_0), constants.IVY_RUN_DIR)
     are_forgotten = _try(lambda: _forget_offers(past), logger, constants.BACKEND_DIR)
     with contextlib.suppress(OSError):
         # Of an offer that was stored meanwhile the flag may be gone: no lock is held across the two directories.
@@ -257,7 +258,3 @@ def _lower_flags() -> None:
     except OSError as error:
         if error.errno != errno.EROFS:  # as in the updater's unit of 1.0, which does not look there
             raise
-
-
-def _lower_flag_of_1_0() -> None:
-    files.remove(_FLAG_OF_1_0)

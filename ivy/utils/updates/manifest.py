@@ -78,11 +78,6 @@ def damaged(release: Path) -> list[str]:
     return found
 
 
-def is_bytecode(name: str) -> bool:
-    """Whether one of the damaged files is only what Python makes by itself."""
-    return name == BYTECODE or name.endswith(".pyc")
-
-
 def has(path: Path, expected: str) -> bool:
     """Whether a file has a checksum. What cannot be read is as good as gone."""
     try:
