@@ -108,12 +108,13 @@ class FormerLinks:
 
     def _usable(self, former: ForeignConfig) -> FormerLink | None:
         """None where this version cannot read it."""
+        if former.system_identifier is None:
+            return None
         try:
             backend = BackendConfig.model_validate(former.section("backend"))
-            name = (former.general.model_extra or {})["system_identifier"]
-            general = self._config.general.model_copy(update={"system_identifier": name})
+            general = self._config.general.model_copy(update={"system_identifier": former.system_identifier})
             config = self._config.model_copy(update={"backend": backend, "general": general})
             module = importlib.import_module(f"ivy.backend.{backend.provider}_backend")
             return FormerLink(config, module.make_dialect(config))
-        except (pydantic.ValidationError, ConfigError, KeyError, TypeError):
+        except (pydantic.ValidationError, ConfigError, TypeError):
             return None

@@ -38,7 +38,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Ask, and forget."""
     update.require_admin()
     releases = Releases()
-    name = (releases.active_config().general.model_extra or {}).get("system_identifier") or os.uname().nodename
+    name = releases.active_config().system_identifier or os.uname().nodename
     _warn(name)
     if not arguments.yes:
         if not sys.stdin.isatty():

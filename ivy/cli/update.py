@@ -21,7 +21,7 @@ from ivy import constants, overview, update_pass
 from ivy.cli import fields
 from ivy.cli.main import refuse
 from ivy.types import secrets, secrets_file
-from ivy.types.config import Config, ConfigError, ForeignConfig, as_text, split_text
+from ivy.types.config import ConfigError, ForeignConfig, as_text, split_text
 from ivy.types.updates import Offer, Source
 from ivy.utils.functions import duration, end_automation
 from ivy.utils.host import hold, units
@@ -135,12 +135,10 @@ def update(arguments: argparse.Namespace) -> int:
     except pydantic.ValidationError:
         refuse(f'a version must look like "1.2.3" or "1.2.3-rc.1", not {arguments.version!r}')
     try:
-        content = ForeignConfig.load_from_string(Releases().active_text()).model_dump(mode="json")
+        config = ForeignConfig.load_from_string(Releases().active_text())
     except ConfigError as error:
         refuse(f"the active config cannot be read: {error}")
-    content["general"]["software_version"] = version.as_identifier()
-    config = ForeignConfig.model_validate(content)
-    return _perform(config, wish=Wish.of(arguments))
+    return _perform(config.for_version(version), wish=Wish.of(arguments))
 
 
 def rollback(arguments: argparse.Namespace) -> int:
@@ -177,10 +175,7 @@ def apply_backend(identifier: str, backend: dict[str, Any], wish: Wish = PATIENT
 
     Where the active config cannot be read, there is nothing to keep. Returns the exit status, as `apply_text`.
     """
-    try:
-        content = ForeignConfig.load_from_string(Releases().active_text()).model_dump(mode="json")
-    except ConfigError:
-        content = Config.load_template().model_dump(mode="json")
+    content = Releases().active_content()
     content["general"]["system_identifier"] = identifier
     known = content.get("backend")
     content["backend"] = {**known, **backend} if isinstance(known, dict) else backend

@@ -379,6 +379,16 @@ class ForeignConfig(Model):
         """Only what is known here: among the rest there are secrets, under names that another version gave them."""
         yield "general", self.general
 
+    @property
+    def system_identifier(self) -> Any:
+        """What the platform calls the node; None where the config does not say."""
+        return (self.general.model_extra or {}).get("system_identifier")
+
+    def for_version(self, version: Version) -> "ForeignConfig":
+        """The same config, but for another version."""
+        general = self.general.model_copy(update={"software_version": version})
+        return self.model_copy(update={"general": general})
+
     def section(self, name: str) -> dict[str, Any]:
         """A section other than `general`; empty where there is none."""
         section = (self.model_extra or {}).get(name)
@@ -408,8 +418,7 @@ def destination(config: ForeignConfig) -> dict[str, Any] | None:
     if not isinstance(connection, dict):
         return None
     where = {name: connection.get(name) for name in ("host", "port", "client_id", "username")}
-    identifier = (config.general.model_extra or {}).get("system_identifier")
-    return {"provider": backend.get("provider"), **where, "system_identifier": identifier}
+    return {"provider": backend.get("provider"), **where, "system_identifier": config.system_identifier}
 
 
 def why_unknown(provider: str, identifier: str) -> str | None:

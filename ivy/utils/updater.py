@@ -142,8 +142,7 @@ class Updater:
             config = ForeignConfig.load_from_string(self._releases.active_text())
         except ConfigError as error:
             raise Rejected(f"the active config, with which it would run, cannot be read: {error}") from None
-        general = config.general.model_copy(update={"software_version": offer.version})
-        return offer.model_copy(update={"config": config.model_copy(update={"general": general})})
+        return offer.model_copy(update={"config": config.for_version(offer.version)})
 
     def _reach(self, step: package_states.Step) -> None:
         if self._progress is not None:

@@ -125,7 +125,7 @@ def _checked(arrived: package.Contents, *, is_sure: bool) -> ForeignConfig | Non
             print(f"ivy: {text} is damaged and left out", file=sys.stderr)
             del arrived.texts[text]
     own = releases.active_config()
-    name, present = arrived.board.system_identifier, (own.general.model_extra or {}).get("system_identifier")
+    name, present = arrived.board.system_identifier, own.system_identifier
     if own.section("backend") and name != present and not is_sure:
         raise package.PackageError(
             f"it is of {name}, and this node is {present}: what waits here would be sent as {name}; if so, --yes"
@@ -134,8 +134,7 @@ def _checked(arrived: package.Contents, *, is_sure: bool) -> ForeignConfig | Non
         return None
     try:
         config = ForeignConfig.load_from_string(arrived.texts[package.CONFIG].decode("utf-8", "replace"))
-        general = config.general.model_copy(update={"software_version": own.general.software_version})
-        config, _ = releases.fill(config.model_copy(update={"general": general}))
+        config, _ = releases.fill(config.for_version(own.general.software_version))
         if own.general.software_version == constants.VERSION:
             Config.load_from_string(as_text(config))
     except UnknownSecretError as error:

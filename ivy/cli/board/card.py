@@ -34,11 +34,9 @@ def read(root: str, directory: Path) -> package.Contents:
     if (current := releases.current()) is not None and _is_within(releases.config_file(current), Path(root)):
         text, version = releases.active_text(), f"{current}"
     # The same each time: what was imported from this card before is known again.
-    board = leave.describe(text, version, with_secrets=True).model_copy(
-        update={"identifier": _known_by(data.queue)}
-    )
+    board = leave.describe(text, version).model_copy(update={"identifier": _known_by(data.queue)})
     arrived = package.Contents(board, directory)
-    arrived.make_directories()
+    arrived.days.mkdir(mode=0o700, parents=True)
     if text:
         arrived.texts[package.CONFIG] = text.encode()
     for name, path in (

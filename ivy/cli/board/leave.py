@@ -48,17 +48,15 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def describe(text: str, version: str, *, with_secrets: bool) -> package.Board:
+def describe(text: str, version: str) -> package.Board:
     """What is said of a board with a config of this text."""
-    general: dict[str, Any] = {}
+    name = None
     with contextlib.suppress(ValueError):
-        general = ForeignConfig.load_from_string(text).general.model_extra or {}
-    name = general.get("system_identifier")
+        name = ForeignConfig.load_from_string(text).system_identifier
     return package.Board(
         identifier=os.urandom(16).hex(),
         system_identifier=name if isinstance(name, str) else None,
         version=version,
-        has_secrets=with_secrets,
     )
 
 
@@ -120,7 +118,7 @@ def _write(file: BinaryIO, *, with_secrets: bool) -> int:
     """Returns how many days of the archive there are."""
     releases = Releases()
     text = releases.active_text() if with_secrets else releases.shown_text()
-    writer = package.Writer(file, describe(text, f"{releases.current()}", with_secrets=with_secrets))
+    writer = package.Writer(file, describe(text, f"{releases.current()}"))
     writer.add_text(package.CONFIG, text.encode())
     writer.add_text(package.HISTORY, kept_history(history.load(), with_secrets=with_secrets))
     for name, content, mode in files_of_admin(text, ETC):

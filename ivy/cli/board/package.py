@@ -44,7 +44,6 @@ class Board(Model):
     system_identifier: str | None = pydantic.Field(default=None, description="What the platform calls the node.")
     version: str = pydantic.Field(description="Of the release that ran.")
     time: float = pydantic.Field(default_factory=time.time, description="When it was made: Unix time in seconds.")
-    has_secrets: bool = False
 
 
 @dataclass
@@ -69,10 +68,6 @@ class Contents:
     def days(self) -> Path:
         """The directory with the archive."""
         return self.directory / DAYS
-
-    def make_directories(self) -> None:
-        """Make those that files are put into."""
-        self.days.mkdir(mode=0o700, parents=True)
 
 
 class Writer:

@@ -197,7 +197,7 @@ def _name_host(wanted: str | None, report: Report, root: Path) -> None:
 
 def _own_name(releases: Releases, root: Path) -> str | None:
     """What a node is to be called whose config only says what it was called before it had a name."""
-    known = (releases.active_config().general.model_extra or {}).get("system_identifier")
+    known = releases.active_config().system_identifier
     return host_name.name(root) or None if known in (None, *host_name.BY_DEFAULT) else None
 
 

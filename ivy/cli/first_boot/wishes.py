@@ -85,10 +85,7 @@ def config(wishes: Wishes, releases: Releases, own_name: str | None) -> ForeignC
         OSError: There is no current release.
     """
     active = releases.active_config()
-    try:
-        content = ForeignConfig.load_from_string(releases.active_text()).model_dump(mode="json")
-    except ConfigError:  # nothing to keep
-        content = Config.load_template().model_dump(mode="json")
+    content = releases.active_content()
     before = json.dumps(content, sort_keys=True)
     general = wishes.sections.get("general", {})
     if not isinstance(general, dict):

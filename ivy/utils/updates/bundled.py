@@ -83,8 +83,7 @@ def _offer(config: ForeignConfig) -> Offer:
 
 def _reject(version: Version, releases: Releases, reason: str) -> None:
     """For `ivy releases`; whoever installs tells everybody."""
-    general = releases.active_config().general.model_copy(update={"software_version": version})
-    offer = _offer(ForeignConfig(general=general))
+    offer = _offer(ForeignConfig(general=releases.active_config().for_version(version).general))
     decisions.record(offer.model_copy(update={"reported": True}), reason)
 
 
@@ -95,7 +94,7 @@ def stand_in(releases: Releases, config: Config, bundled: Path = BUNDLED) -> Non
         ReleaseError, OSError: It cannot be done.
     """
     version, running = version_of(bundled), releases.current()
-    text = _with(config.to_foreign_config(), {"software_version": str(version)})
+    text = as_text(config.to_foreign_config().for_version(version))
     old_config = releases.config_file(running).parent if running else None
     _put_in_place(bundled, releases, text, old_config, is_last_resort=True)
     remember(releases.active_config())
@@ -130,8 +129,9 @@ def new_config(release: Path, version: Version) -> str:
         OSError: The release has no template.
     """
     template = (release / "config" / "config.template.json").read_text(encoding="utf-8")
-    own_name = {"system_identifier": socket.gethostname()}
-    return _with(ForeignConfig.load_from_string(template), {**own_name, "software_version": str(version)})
+    content = ForeignConfig.load_from_string(template).for_version(version).model_dump(mode="json")
+    content["general"]["system_identifier"] = socket.gethostname()
+    return secrets_file.as_text(content)
 
 
 def remember(config: ForeignConfig) -> None:
@@ -198,8 +198,7 @@ def _keep_mistake(releases: Releases, version: Version) -> None:
 
 def _carried_over(old_text: str, path: Path, version: Version) -> str:
     try:
-        old = ForeignConfig.load_from_string(old_text)
-        text = _with(old, {"software_version": str(version)})
+        text = as_text(ForeignConfig.load_from_string(old_text).for_version(version))
         Config.load_from_string(text)
     except ConfigError as error:
         raise ReleaseError(
@@ -207,9 +206,3 @@ def _carried_over(old_text: str, path: Path, version: Version) -> str:
             f"{path}: {error}\nWrite a config for {version}, then run: ivy config apply FILE"
         ) from error
     return text
-
-
-def _with(config: ForeignConfig, general: dict[str, str]) -> str:
-    content = config.model_dump(mode="json")
-    content["general"] |= general
-    return as_text(ForeignConfig.model_validate(content))

@@ -218,8 +218,14 @@ class Releases:
             config = ForeignConfig.load_from_string(self.active_text())
         except ValueError:
             return ForeignConfig(general=ForeignGeneralConfig(config_revision=-1, software_version=version))
-        general = config.general.model_copy(update={"software_version": version})
-        return config.model_copy(update={"general": general})
+        return config.for_version(version)
+
+    def active_content(self) -> dict[str, Any]:
+        """What is in the active config, to be changed; that of the template where it cannot be read."""
+        try:
+            return ForeignConfig.load_from_string(self.active_text()).model_dump(mode="json")
+        except ConfigError:
+            return Config.load_template().model_dump(mode="json")
 
     def write_config(self, version: Version, text: str) -> None:
         """Replace a version's config, and its secrets in the same instant."""
