@@ -56,7 +56,8 @@ def run(arguments: argparse.Namespace) -> None:
         answer = calls.failure(str(error))
     except (commands.CommandError, OSError) as error:
         answer = calls.failure(_words_of(error))
-    _leave(method, calls.Answered(token=asked.token, answer=_fitting(answer)))
+    shown = calls.shortened(redaction.hidden(answer, redaction.pattern()), calls.LARGEST_ANSWER)
+    _leave(method, calls.Answered(token=asked.token, answer=shown))
     print("done" if answer["success"] else f"refused: {answer['error']}", flush=True)
     if method == "reboot" and answer["success"]:
         _reboot_when_nobody_minds()
@@ -171,10 +172,6 @@ def _update_now(_params: _Params) -> str:
     return f"a pass is under way already{f': {said}' if said else ''}"
 
 
-def _rollback(_params: _Params) -> str:
-    return commands.run(_ivy("rollback"), timeout=_SECONDS_FOR_COMMANDS).strip()
-
-
 def _reboot(_params: _Params) -> str:
     found: dict[str, float] = {}
     with contextlib.suppress(commands.CommandError):  # whatever systemd says, it is to reboot
@@ -197,7 +194,7 @@ _WORK: dict[str, Callable[[_Params], Any]] = {
     "doctor": _doctor,
     "resend": _resend,
     "update_now": _update_now,
-    "rollback": _rollback,
+    "rollback": lambda _: commands.run(_ivy("rollback"), timeout=_SECONDS_FOR_COMMANDS).strip(),
     "reboot": _reboot,
 }
 
@@ -211,11 +208,6 @@ def _words_of(error: Exception) -> str:
     """What a command complains of, which is for the operator; else how it failed."""
     said = error.output if isinstance(error, commands.CommandError) and error.status is not None else ""
     return said.removeprefix("ivy: ") or str(error)
-
-
-def _fitting(answer: dict[str, Any]) -> dict[str, Any]:
-    hidden: dict[str, Any] = redaction.hidden(answer, redaction.pattern())
-    return calls.shortened(hidden, calls.LARGEST_ANSWER)
 
 
 def _leave(method: str, answered: calls.Answered) -> None:

@@ -3,7 +3,6 @@
 import argparse
 import json
 import time
-from typing import NoReturn
 
 from ivy import update_pass
 from ivy.cli import update
@@ -62,17 +61,15 @@ def _begin(arguments: argparse.Namespace) -> int:
         held = holding.begin(reason, seconds, stop=arguments.stop)
         _tell(f"This node is {held.words()}{'; no procedure samples' if held.stop else ''}")
     except ValueError as error:
-        _refuse_what_cannot_be(error)
+        days = hold.MOST_SECONDS / 86_400
+        refuse(
+            f"a reason has {hold.LONGEST_REASON} letters at most, and a hold ends within {days:.0f} days: {error}"
+        )
     finally:
         units.control("start", _UPDATER, "--no-block")
     if history.load().trial is not None:
         print("What is on trial now is decided about first.")
     return 0
-
-
-def _refuse_what_cannot_be(error: ValueError) -> NoReturn:
-    days = hold.MOST_SECONDS / 86_400
-    refuse(f"a reason has {hold.LONGEST_REASON} letters at most, and a hold ends within {days:.0f} days: {error}")
 
 
 def _end() -> int:

@@ -84,7 +84,8 @@ def register(wish: Registration, how: update.Wish = update.PATIENT) -> int:
     print(f"Registering {wish.identifier} at {broker.host}:{broker.port} …", flush=True)
     outcome = _token(wish, releases)
     if outcome.kind != "done":
-        return _give_up(outcome)
+        print(f"ivy: nothing was changed: {outcome.text}", file=sys.stderr)
+        return 1 if outcome.kind == "refused" else constants.EXIT_TRY_AGAIN
     print("The platform lets this node in.", flush=True)
     connection = wish.broker(outcome.text).model_dump(mode="json", exclude_unset=True)
     backend = {"provider": wish.provider, "mqtt_connection": connection}
@@ -133,7 +134,7 @@ def _token(wish: Registration, releases: Releases) -> Outcome:
         if outcome.kind != "refused":
             return outcome._replace(text=kept) if outcome.kind == "done" else outcome
     token = kept or secrets.token_urlsafe(_BYTES_OF_TOKEN)
-    _keep(wish, token, releases)
+    write_atomically(releases.root / _KEPT, json.dumps({**_identity(wish), "token": token}), mode=0o600)
     broker = wish.broker(token)
     key, secret = str(wish.provision_key), str(wish.provision_secret)
     return _ask(lambda: entry.register(broker, wish.identifier, key, secret, token))
@@ -145,11 +146,6 @@ def _ask(work: Callable[[], Outcome]) -> Outcome:
         return Outcome(*rights.ask(work, constants.BACKEND_DIR))
     except rights.NoAnswer as error:
         return Outcome("away", str(error))
-
-
-def _give_up(outcome: Outcome) -> int:
-    print(f"ivy: nothing was changed: {outcome.text}", file=sys.stderr)
-    return 1 if outcome.kind == "refused" else constants.EXIT_TRY_AGAIN
 
 
 def _identity(wish: Registration) -> dict[str, Any]:
@@ -165,10 +161,6 @@ def _kept(wish: Registration, releases: Releases) -> str | None:
     except (OSError, ValueError, LookupError, AttributeError, TypeError):
         return None
     return token if kept == _identity(wish) and isinstance(token, str) and token else None
-
-
-def _keep(wish: Registration, token: str, releases: Releases) -> None:
-    write_atomically(releases.root / _KEPT, json.dumps({**_identity(wish), "token": token}), mode=0o600)
 
 
 def _forget(releases: Releases) -> None:

@@ -77,13 +77,8 @@ def merge(shown: Any, taken: Any) -> Any:
     return shown
 
 
-def names(taken: Any) -> Iterator[str]:
-    """The paths of all that was taken out, e.g. `backend.mqtt_connection.password`."""
-    return (path for path, _ in values(taken))
-
-
 def values(taken: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """The paths and values of all that was taken out."""
+    """The paths and values of all that was taken out, e.g. of `backend.mqtt_connection.password`."""
     if not isinstance(taken, dict):
         yield path, taken
         return

@@ -64,7 +64,11 @@ def with_password(password: str) -> str:
 def test_what_is_typed_as_secret_is_taken_out_of_any_section_and_put_back() -> None:
     shown, taken = secrets.split({"wind": WIND}, _Schema)
     assert shown["wind"]["stations"] == [{"name": "a", "key": "***"}, {"name": "b", "key": "***"}]
-    assert list(secrets.names(taken)) == ["wind.stations.0.key", "wind.stations.1.key", "wind.code"]
+    assert [path for path, _ in secrets.values(taken)] == [
+        "wind.stations.0.key",
+        "wind.stations.1.key",
+        "wind.code",
+    ]
     assert secrets.merge(shown, taken) == {"wind": WIND}
     assert secrets.split({"wind": {"code": None}}, _Schema) == ({"wind": {"code": None}}, {})
 

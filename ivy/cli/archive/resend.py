@@ -4,6 +4,7 @@ import argparse
 import collections
 import sys
 import time
+from functools import partial
 
 from ivy.cli import output
 from ivy.cli.archive.selection import UsageError
@@ -85,17 +86,14 @@ def _count(request: resend.Request) -> tuple[collections.Counter[str], int]:
     """How many messages of each kind would be sent again, and how many bytes they have in the archive."""
     counts: collections.Counter[str] = collections.Counter()
     size = 0
+    complain = partial(print, "ivy:", file=sys.stderr)
     paths = request.paths(MESSAGE_ARCHIVE_DIR)
     for day in output.progress(list(paths), "reading the archive"):
-        for line in resend.lines(request, {day: paths[day]}, resend.Progress(), _complain):
+        for line in resend.lines(request, {day: paths[day]}, resend.Progress(), complain):
             if line.record is not None:
                 counts[str(line.record[1].get("variant"))] += 1
                 size += line.size
     return counts, size
-
-
-def _complain(text: str) -> None:
-    print(f"ivy: {text}", file=sys.stderr)
 
 
 def _cancel() -> int:

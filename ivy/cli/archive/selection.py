@@ -86,7 +86,7 @@ class Selection:
             keys = tuple(data)
             wanted = wanted_of.get(keys)
             if wanted is None:
-                wanted = wanted_of[keys] = self._wanted(keys)
+                wanted = wanted_of[keys] = tuple(key for key in keys if not self.keys or self._wants(key))
             if len(wanted) < len(keys):
                 data = {key: data[key] for key in wanted}
             if not _NUMBERS_AND_TEXT.issuperset(map(type, data.values())):  # it may be valid in another spelling
@@ -128,9 +128,6 @@ class Selection:
         if self.date is not None:
             return self.date
         return datetime.date.min if self.since is None else _day_of(self.since)
-
-    def _wanted(self, keys: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(key for key in keys if not self.keys or self._wants(key))
 
     def _wants(self, key: str) -> bool:
         return any(fnmatchcase(key, pattern) for pattern in self.keys)

@@ -3,6 +3,7 @@
 import csv
 import datetime
 import functools
+import itertools
 import os
 import sys
 import tempfile
@@ -40,7 +41,8 @@ def write_csv(selection: Selection, out: TextIO, room: int | None = None) -> Non
             draft.add(row)
         draft.copy(out)
         if draft.left_over:
-            _write_rest(selection, draft, out)
+            rest = itertools.islice(_rows(selection), draft.rows, None)
+            csv.writer(out, lineterminator="\n").writerows(_cells(row, draft.columns) for row in rest)
 
 
 class _Draft:
@@ -76,7 +78,7 @@ class _Draft:
         writer = csv.writer(out, lineterminator="\n")
         writer.writerow([*_COLUMNS, *(f"data.{key}" if key in _COLUMNS else key for key in self.columns)])
         self._file.seek(0)
-        reader = csv.reader(_Lines(self._file))
+        reader = csv.reader(iter(self._file.readline, ""))  # which reads no further than it is asked to
         for count, width in self._parts:
             if width == len(self.columns):
                 break  # the rest is as it should be
@@ -85,21 +87,6 @@ class _Draft:
                 writer.writerow([*next(reader), *missing])
         while piece := self._file.read(_PIECE):
             out.write(piece)
-
-
-class _Lines:
-    """The lines of a file for a reader that takes no more of it than it needs, so that somebody else can go on."""
-
-    def __init__(self, file: IO[str]) -> None:
-        self._file = file
-
-    def __iter__(self) -> Iterator[str]:
-        return self
-
-    def __next__(self) -> str:
-        if line := self._file.readline():
-            return line
-        raise StopIteration
 
 
 def _cells(row: _Row, columns: Mapping[str, int]) -> list[Any]:
@@ -121,13 +108,6 @@ def _iso(timestamp: float) -> str:
 @functools.lru_cache(maxsize=16)
 def _minute(number: float) -> str:
     return datetime.datetime.fromtimestamp(60 * number, datetime.UTC).isoformat(timespec="minutes")[:16]
-
-
-def _write_rest(selection: Selection, draft: _Draft, out: TextIO) -> None:
-    writer = csv.writer(out, lineterminator="\n")
-    for number, row in enumerate(_rows(selection)):
-        if number >= draft.rows:
-            writer.writerow(_cells(row, draft.columns))
 
 
 def _scratch() -> str:

@@ -23,31 +23,35 @@ def machine(config: Config | None, root: Path = Path("/")) -> Iterator[Finding]:
     """
     if not (root / "usr/lib/ivy-node").exists():
         yield Finding("machine", "the package ivy-node is not installed, which lets a machine come back by itself")
-    looks = _is_active("ivy-lost.timer")
+    looks = _property("ivy-lost.timer", "ActiveState") == "active"
     answers = {
         "a hang is ended by a watchdog": _watchdog(root),
-        "a crash of systemd leads to a reboot": _crash(),
+        "a crash of systemd leads to a reboot": _on(_setting("system.conf", "CrashAction") == "reboot"),
         "a panic of the kernel leads to a reboot": _panic(root / "proc/sys/kernel"),
         "tasks that hang are named in the journal": _hung_tasks(root / "proc/sys/kernel/hung_task_timeout_secs"),
         "the journal is bounded": _journal(),
-        "a boot that ends in a shell is made again": _shell(),
+        "a boot that ends in a shell is made again": _on(
+            "ivy-try-again.timer" in _property("emergency.service", "Wants").split()
+        ),
         "a link that is away is repaired": _link(config) if looks else "off",
-        "a disk that takes nothing is checked": "on" if looks else "off",
-        "a system that cannot be read leads to a reboot": "on" if _is_active("ivy-programs.timer") else "off",
+        "a disk that takes nothing is checked": _on(looks),
+        "a system that cannot be read leads to a reboot": _on(
+            _property("ivy-programs.timer", "ActiveState") == "active"
+        ),
     }
     for what, answer in answers.items():
         yield Finding("machine", f"{what}: {answer}")
 
 
+def _on(is_on: bool) -> str:
+    return "on" if is_on else "off"
+
+
 def _watchdog(root: Path) -> str:
     if not (root / "dev/watchdog").exists():
         return "impossible here, as there is no /dev/watchdog"
-    found = _ask("systemctl", "show", "--value", "--property=RuntimeWatchdogUSec").strip()
+    found = _ask("systemctl", "show", "--value", "--property=RuntimeWatchdogUSec").strip()  # the manager's
     return "off" if found in ("", "0", "infinity") else f"on, after {found}"
-
-
-def _crash() -> str:
-    return "on" if _setting("system.conf", "CrashAction") == "reboot" else "off"
 
 
 def _panic(settings: Path) -> str:
@@ -69,17 +73,6 @@ def _journal() -> str:
     return f"on, by {limit}" if limit else "off, but for systemd's own bound"
 
 
-def _shell() -> str:
-    try:
-        return (
-            "on"
-            if "ivy-try-again.timer" in units.show("emergency.service", "Wants").get("Wants", "").split()
-            else "off"
-        )
-    except commands.CommandError:
-        return "off"
-
-
 def _link(config: Config | None) -> str:
     if config is None or config.backend is None:
         return "off, as there is no backend"
@@ -92,11 +85,11 @@ def _link(config: Config | None) -> str:
     return f"on, {', '.join(limits)}" if limits else "off by config"
 
 
-def _is_active(unit: str) -> bool:
+def _property(unit: str, name: str) -> str:
     try:
-        return units.show(unit, "ActiveState").get("ActiveState") == "active"
+        return units.show(unit, name).get(name, "")
     except commands.CommandError:
-        return False
+        return ""
 
 
 def _setting(file: str, name: str) -> str:

@@ -136,7 +136,8 @@ def _secrets(releases: Releases, version: Version) -> Finding:
         said = f"{', '.join(lost)}: {secrets.HIDDEN} in the config, and {where} does not say what that is"
         remedy = f"sudo systemctl start ivy-updater, which looks for what ran before; else write the value: {_EDIT}"
         return Finding("secrets", said, remedy)
-    return Finding("secrets", f"{', '.join(secrets.names(taken))}: in {where}, for root and the backend")
+    names = ", ".join(name for name, _ in secrets.values(taken))
+    return Finding("secrets", f"{names}: in {where}, for root and the backend")
 
 
 def disk(config: Config | None) -> Iterator[Finding]:
