@@ -24,9 +24,6 @@ from ivy.utils.storage import aside, bounds, contents, last_sample, resend, set_
 LINK_REMEDY = f"sudo ivy config apply {constants.CONFIG_LINK} uses what it says, and makes the link again"
 """What to do about `config_link_trouble`."""
 
-PASS = units.name_of("updater")
-"""The only service that may be done."""
-
 QUEUE_TROUBLE = "the queue cannot be used"
 """What stands in the status of a backend that cannot read or change the queue."""
 
@@ -221,7 +218,7 @@ def _complaints(overview: Overview) -> Iterator[str]:
         if unit.well and QUEUE_TROUBLE in unit.status:
             yield f"{unit.name}: {unit.status}"
         # A pass waits for whoever changes the installation; the first minute of that is as it should be.
-        if not unit.well or (unit.name == PASS and unit.status.startswith("waiting for ")):
+        if not unit.well or (unit.name == units.UPDATER and unit.status.startswith("waiting for ")):
             yield f"{unit.name}: {unit.state}" + (f", {unit.status}" if unit.status else "")
     backend, disk = overview.backend, overview.disk
     if backend is not None and (why := why_unknown(backend.provider, overview.system_identifier or "")):
@@ -317,7 +314,7 @@ def not_to_run(config: Config, held: hold.Hold | None) -> list[Service]:
 
 def _service(name: str, properties: dict[str, str], trigger: str | None = None) -> Service:
     said = dict.fromkeys(_PROPERTIES, "") | properties
-    is_good_pass = name == PASS and said["Result"] == "success"
+    is_good_pass = name == units.UPDATER and said["Result"] == "success"
     is_masked, is_active = said["LoadState"] == "masked", said["ActiveState"] == "active"
     done_once = is_good_pass and said["ActiveState"] == "inactive"
     is_on_its_way = is_good_pass and said["ActiveState"] in ("activating", "deactivating")

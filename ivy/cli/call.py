@@ -35,7 +35,6 @@ _CHANGING = ("update_now", "rollback", "reboot")
 """What is not done while somebody holds the node."""
 
 _Params = dict[str, str | int]
-_UPDATER = units.name_of("updater")
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -161,13 +160,13 @@ def _resend(params: _Params) -> str:
 
 
 def _update_now(_params: _Params) -> str:
-    found = units.show(_UPDATER, "ActiveState", "StatusText")
+    found = units.show(units.UPDATER, "ActiveState", "StatusText")
     said = found.get("StatusText", "")
     if found.get("ActiveState") in ("inactive", "failed"):
-        units.control("start", _UPDATER, "--no-block")
+        units.control("start", units.UPDATER, "--no-block")
         return "begun: messages tell what becomes of what it finds"
     if said.startswith("waiting for ") and "because" not in said:  # for a network, say: nobody else holds it up
-        units.control("restart", _UPDATER, "--no-block")
+        units.control("restart", units.UPDATER, "--no-block")
         return f"begun again: it was {said}; messages tell what becomes of that"
     return f"a pass is under way already{f': {said}' if said else ''}"
 

@@ -11,8 +11,6 @@ from ivy.constants import JSON_SCHEMA
 from ivy.utils.host import hold, units
 from ivy.utils.updates import history, holding
 
-_UPDATER = "ivy-updater.service"
-
 
 def run(arguments: argparse.Namespace) -> int:
     """Begin a hold, end it, or say whether there is one."""
@@ -56,7 +54,7 @@ def _begin(arguments: argparse.Namespace) -> int:
     if known and is_asked_again and (known.reason, known.stop) == (reason, arguments.stop):
         print(f"already {known.words()}")
         return 0
-    units.control("stop", _UPDATER)  # it writes the file, too
+    units.control("stop", units.UPDATER)  # it writes the file, too
     try:
         held = holding.begin(reason, seconds, stop=arguments.stop)
         _tell(f"This node is {held.words()}{'; no procedure samples' if held.stop else ''}")
@@ -66,7 +64,7 @@ def _begin(arguments: argparse.Namespace) -> int:
             f"a reason has {hold.LONGEST_REASON} letters at most, and a hold ends within {days:.0f} days: {error}"
         )
     finally:
-        units.control("start", _UPDATER, "--no-block")
+        units.control("start", units.UPDATER, "--no-block")
     if history.load().trial is not None:
         print("What is on trial now is decided about first.")
     return 0
@@ -78,12 +76,12 @@ def _end() -> int:
     if known is None and why is None:
         print("not held")
         return 0
-    units.control("stop", _UPDATER)
+    units.control("stop", units.UPDATER)
     try:
         holding.end()
         _tell(f"This node is not held any more: {known.reason if known else why}")
     finally:
-        units.control("start", _UPDATER, "--no-block")
+        units.control("start", units.UPDATER, "--no-block")
     return 0
 
 

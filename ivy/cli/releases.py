@@ -22,7 +22,6 @@ from ivy.version import Version
 
 _SHOWN_DECISIONS = 10  # to people
 _SECONDS_BETWEEN_LOOKS = 1.0
-_UPDATER = "ivy-updater.service"
 
 
 def show(arguments: argparse.Namespace) -> int:
@@ -58,11 +57,11 @@ def _wait(seconds: float) -> tuple[str | None, int]:
     deadline = time.monotonic() + seconds
     while (trial := history.load().trial) or Releases().previous() is not None:
         what = trial.what if trial else "what was activated"
-        found = units.show_each([units.TARGET, _UPDATER], "ActiveState")
+        found = units.show_each([units.TARGET, units.UPDATER], "ActiveState")
         if all(unit.get("ActiveState") == "inactive" for unit in found.values()):
             return f"ivy: the {what} is tried when the services run: ivy start", constants.EXIT_TRY_AGAIN
         if time.monotonic() >= deadline:
-            doing = units.show(_UPDATER, "StatusText").get("StatusText") or "the updater is at rest"
+            doing = units.show(units.UPDATER, "StatusText").get("StatusText") or "the updater is at rest"
             late = f"after {duration(seconds)} the {what} is not decided about"
             return f"ivy: {late}: {doing}", constants.EXIT_TRY_AGAIN
         time.sleep(_SECONDS_BETWEEN_LOOKS)

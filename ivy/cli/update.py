@@ -32,7 +32,6 @@ from ivy.utils.updates.releases import Releases
 from ivy.version import Version
 
 INTERRUPTED = 130
-_UPDATER = "ivy-updater"
 _SECONDS_TO_END = 60.0
 _WISHES = ("config", "setup", "update", "rollback")
 """The commands that come here."""
@@ -271,8 +270,8 @@ class _Limit:
 def _without_passes() -> Generator[None, None, None]:
     """No pass of the updater begins in the body of a `with`; one does afterwards."""
     try:
-        units.control("stop", f"{_UPDATER}.path")
-        units.control("stop", f"{_UPDATER}.service")
+        units.control("stop", "ivy-updater.path")
+        units.control("stop", units.UPDATER)
         units.control("stop", "ivy-rollback.service")
         yield
     finally:
@@ -296,8 +295,8 @@ def _is_wish(words: Sequence[str]) -> bool:
 
 
 def _start_passes() -> None:
-    units.control("start", f"{_UPDATER}.path")
-    units.control("start", f"{_UPDATER}.service", "--no-block")
+    units.control("start", "ivy-updater.path")
+    units.control("start", units.UPDATER, "--no-block")
 
 
 class Progress(Logger):

@@ -275,7 +275,7 @@ def files() -> Iterator[Finding]:
 def services(config: Config | None) -> Iterator[Finding]:
     """Whether the services run, send data, are watched, and are in their sandbox."""
     try:
-        found = [service for service in overview.services(config=config) if service.name != overview.PASS]
+        found = [service for service in overview.services(config=config) if service.name != units.UPDATER]
         found = [service for service in found if service.state != overview.MASKED]
     except commands.CommandError as error:
         yield Finding("units", str(error), "is this a node, with systemd?")

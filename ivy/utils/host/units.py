@@ -11,6 +11,8 @@ from ivy.utils import notify
 from ivy.utils.host import commands
 
 TARGET = "ivy.target"
+UPDATER = "ivy-updater.service"
+"""Makes one pass; the only service that may be done."""
 TRIGGERS = (".timer", ".path", ".socket")
 """What starts a service when it is time."""
 
@@ -54,7 +56,7 @@ def services_in(directory: str) -> list[str]:
 def show(unit: str, *properties: str, timeout: float = PATIENCE) -> dict[str, str]:
     """Get properties of a unit, see `systemctl show`."""
     text = commands.run(["systemctl", "show", f"--property={','.join(properties)}", "--", unit], timeout=timeout)
-    return dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
+    return _properties(text)
 
 
 def show_each(names: Sequence[str], *properties: str, timeout: float = PATIENCE) -> dict[str, dict[str, str]]:
@@ -63,10 +65,12 @@ def show_each(names: Sequence[str], *properties: str, timeout: float = PATIENCE)
         return {}
     wanted = f"--property=Id,{','.join(properties)}"
     text = commands.run(["systemctl", "show", wanted, "--", *names], timeout=timeout)
-    blocks = [
-        dict(line.split("=", 1) for line in block.splitlines() if "=" in line) for block in text.split("\n\n")
-    ]
+    blocks = map(_properties, text.split("\n\n"))
     return {block["Id"]: block for block in blocks if "Id" in block}
+
+
+def _properties(text: str) -> dict[str, str]:
+    return dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
 
 
 def wanted_by_target(timeout: float = PATIENCE) -> list[str]:
@@ -83,15 +87,9 @@ def triggers_of_target() -> list[str]:
 
 def active(*patterns: str) -> list[str]:
     """The units of some names that are not at rest, whether or not there still is a file for them."""
-    command = [
-        "systemctl",
-        "list-units",
-        "--plain",
-        "--no-legend",
-        "--full",
-        "--state=active,activating,deactivating",
-    ]
-    text = commands.run([*command, "--", *patterns], timeout=PATIENCE)
+    command = ["systemctl", "list-units", "--plain", "--no-legend", "--full"]
+    running = "--state=active,activating,deactivating"
+    text = commands.run([*command, running, "--", *patterns], timeout=PATIENCE)
     return [line.split()[0] for line in text.splitlines() if line.strip()]
 
 
@@ -142,17 +140,11 @@ def seconds_of(span: str) -> float:
 
 def journal(unit: str, lines: int) -> str:
     """The last lines of a unit's journal; empty if there are none to be had."""
-    command = [
-        "journalctl",
-        "--boot",
-        f"--unit={unit}",
-        f"--lines={lines}",
-        "--output=cat",
-        "--no-pager",
-        "--quiet",
-    ]
+    options = ["--output=cat", "--no-pager", "--quiet"]
     try:
-        return commands.run(command, timeout=PATIENCE).strip()
+        return commands.run(
+            ["journalctl", "--boot", f"--unit={unit}", f"--lines={lines}", *options], timeout=PATIENCE
+        ).strip()
     except commands.CommandError:
         return ""
 
