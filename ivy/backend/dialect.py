@@ -1,7 +1,6 @@
 """What a platform's dialect is: pure functions between messages and MQTT payloads. No sockets, no queue."""
 
 import dataclasses
-import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -118,16 +117,40 @@ class Dialect:
     most_per_second: int | None = None
 
 
-def pack(
-    topic: str, elements: Iterable[tuple[int, str]], points: Iterable[int] = itertools.repeat(0)
-) -> list[Publication]:
-    """Pack JSON texts, each with its message's identifier, into as few arrays as fit into `LARGEST_BATCH` bytes.
+class NoFormError(Exception):
+    """Why a platform has no form for a message."""
 
-    A larger one goes alone. `points` are those of each element, where they are counted.
-    """
+
+ElementsOf = Callable[[MessageQueueItem, set[Remark]], list[tuple[str, str, int]]]
+"""What a message becomes: topic and JSON text of each element, and its data points, where the platform counts them.
+Adds what the operator should know of it; raises `NoFormError`."""
+
+
+def encode(items: Sequence[MessageQueueItem], elements_of: ElementsOf, topics: Sequence[str]) -> Encoded:
+    """Turn messages into arrays of their elements, which are published topic by topic."""
+    elements: dict[str, list[tuple[int, str, int]]] = {topic: [] for topic in topics}
+    unsendable: dict[int, str] = {}
+    remarks: set[Remark] = set()
+    lost: dict[int, frozenset[Remark]] = {}
+    for item in items:
+        own: set[Remark] = set()
+        try:
+            found = elements_of(item, own)
+        except NoFormError as reason:
+            unsendable[item.identifier], lost[item.identifier] = str(reason), frozenset(own)
+            continue
+        remarks |= own
+        for topic, text, points in found:
+            elements[topic].append((item.identifier, text, points))
+    publications = [publication for topic in topics for publication in pack(topic, elements[topic])]
+    return Encoded(publications, unsendable, frozenset(remarks), lost)
+
+
+def pack(topic: str, elements: Iterable[tuple[int, str, int]]) -> list[Publication]:
+    """Pack elements into as few arrays as fit into `LARGEST_BATCH` bytes. A larger one goes alone."""
     batches: list[list[tuple[int, str, int]]] = []
     size = LARGEST_BATCH
-    for (identifier, text), count in zip(elements, points, strict=False):
+    for identifier, text, count in elements:
         length = len(text.encode()) + len(",")  # or the closing bracket
         if size + length > LARGEST_BATCH:
             batches.append([])

@@ -3,7 +3,6 @@
 import functools
 import math
 import re
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import pydantic
@@ -14,11 +13,10 @@ from ivy.backend.dialect import (
     CLOCK_MARK,
     LARGEST_BATCH,
     Dialect,
-    Encoded,
+    NoFormError,
     OfferError,
-    Publication,
     Remark,
-    pack,
+    encode,
 )
 from ivy.backend.payload import CUT_MARK, as_json
 from ivy.types.config import Config, ConfigError, ForeignConfig, describe
@@ -56,72 +54,46 @@ def make_dialect(config: Config) -> Dialect:
     if re.search(r"[+#\0]", sensor):
         raise ConfigError("general.system_identifier: is part of MQTT topics, so it must not contain +, # or NUL")
     revision = config.general.config_revision
-    sent = revision if 0 <= revision <= _LARGEST_REVISION else None
+    sent = as_json(revision if 0 <= revision <= _LARGEST_REVISION else None)
+
+    def elements_of(item: MessageQueueItem, remarks: set[Remark]) -> list[tuple[str, str, int]]:
+        kind, element = _element(item, sent, remarks)
+        return [(f"{kind}/{sensor}", element, 0)]
+
     return Dialect(
         provider="tenta",
         subscriptions=(f"configurations/{sensor}",),
-        encode=lambda items: _Encoder(sensor, sent).encode(items),
+        encode=lambda items: encode(items, elements_of, [f"{kind}/{sensor}" for kind in _KINDS]),
         decode=lambda _topic, payload: _decode(payload),
         most_per_second=_MOST_PER_SECOND,
     )
 
 
-class _Encoder:
-    """Encodes messages once, and notes what the operator should know of them."""
-
-    def __init__(self, sensor: str, revision: int | None) -> None:
-        self._sensor = sensor
-        self._revision = as_json(revision)
-        self._remarks: set[Remark] = set()  # on the message that is being encoded
-
-    def encode(self, items: Sequence[MessageQueueItem]) -> Encoded:
-        elements: dict[str, list[tuple[int, str]]] = {kind: [] for kind in _KINDS}
-        unsendable: dict[int, str] = {}
-        remarks: set[Remark] = set()
-        lost: dict[int, frozenset[Remark]] = {}
-        for item in items:
-            self._remarks.clear()
-            try:
-                kind, element = self._element(item)
-            except _NoForm as reason:
-                unsendable[item.identifier] = str(reason)
-                lost[item.identifier] = frozenset(self._remarks)
-            else:
-                elements[kind].append((item.identifier, element))
-                remarks |= self._remarks
-        publications: list[Publication] = []
-        for kind in _KINDS:
-            publications += pack(f"{kind}/{self._sensor}", elements[kind])
-        return Encoded(publications, unsendable, frozenset(remarks), lost)
-
-    def _element(self, item: MessageQueueItem) -> tuple[str, str]:
-        """The kind of a message, and what it is in an array of that."""
-        body, time = item.message_body, repr(item.timestamp)
-        if isinstance(body, DataMessageBody):
-            value = self._measurements(body)
-            return "measurements", f'{{"value":{value},"revision":{self._revision},"timestamp":{time}}}'
-        if isinstance(body, LogMessageBody):
-            rest = f'"severity":"{_SEVERITIES[body.level]}","revision":{self._revision},"timestamp":{time}'
-            return "logs", _log(body, rest)
-        return "acknowledgments", f'{_acknowledgment(body)},"timestamp":{time}}}'
-
-    def _measurements(self, body: DataMessageBody) -> str:
-        """The finite numbers of a sample, under keys of Tenta's pattern. One bad value would drop a whole batch."""
-        values = {}
-        for (key, value), name in zip(body.data.items(), _names(tuple(body.data)), strict=True):
-            if name and not isinstance(value, str) and _is_finite(value):
-                values[name] = payload.shortest(value)
-            else:
-                self._remarks.add(Remark(key, f"left out: {_why_left_out(name, value)}"))
-        if not values:
-            raise _NoForm("no finite number in it")
-        if not body.clock_synchronised:
-            values.setdefault(CLOCK_KEY, "0")
-        return "{" + ",".join(f'"{name}":{number}' for name, number in values.items()) + "}"
+def _element(item: MessageQueueItem, revision: str, remarks: set[Remark]) -> tuple[str, str]:
+    """The kind of a message, and what it is in an array of that."""
+    body, time = item.message_body, repr(item.timestamp)
+    if isinstance(body, DataMessageBody):
+        value = _measurements(body, remarks)
+        return "measurements", f'{{"value":{value},"revision":{revision},"timestamp":{time}}}'
+    if isinstance(body, LogMessageBody):
+        rest = f'"severity":"{_SEVERITIES[body.level]}","revision":{revision},"timestamp":{time}'
+        return "logs", _log(body, rest)
+    return "acknowledgments", f'{_acknowledgment(body)},"timestamp":{time}}}'
 
 
-class _NoForm(Exception):
-    """Why Tenta has no form for a message."""
+def _measurements(body: DataMessageBody, remarks: set[Remark]) -> str:
+    """The finite numbers of a sample, under keys of Tenta's pattern. One bad value would drop a whole batch."""
+    values = {}
+    for (key, value), name in zip(body.data.items(), _names(tuple(body.data)), strict=True):
+        if name and not isinstance(value, str) and _is_finite(value):
+            values[name] = payload.shortest(value)
+        else:
+            remarks.add(Remark(key, f"left out: {_why_left_out(name, value)}"))
+    if not values:
+        raise NoFormError("no finite number in it")
+    if not body.clock_synchronised:
+        values.setdefault(CLOCK_KEY, "0")
+    return "{" + ",".join(f'"{name}":{number}' for name, number in values.items()) + "}"
 
 
 def _why_left_out(name: str, value: float | int | str) -> str:
@@ -177,9 +149,9 @@ def _acknowledgment(body: ConfigMessageBody) -> str:
     """All but the timestamp."""
     revision = body.config.general.config_revision
     if body.status not in ("accepted", "rejected"):
-        raise _NoForm(f'Tenta has no word for the status "{body.status}"')
+        raise NoFormError(f'Tenta has no word for the status "{body.status}"')
     if not 0 <= revision <= _LARGEST_REVISION:
-        raise _NoForm(f"Tenta knows no revision {revision}")
+        raise NoFormError(f"Tenta knows no revision {revision}")
     return f'{{"success":{as_json(body.status == "accepted")},"revision":{revision}'
 
 

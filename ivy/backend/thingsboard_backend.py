@@ -27,14 +27,14 @@ from ivy.backend.dialect import (
     CLOCK_MARK,
     LARGEST_BATCH,
     Dialect,
-    Encoded,
     Incoming,
     Limits,
+    NoFormError,
     OfferError,
     Publication,
     Remark,
     Request,
-    pack,
+    encode,
 )
 from ivy.backend.payload import as_json
 from ivy.types.config import Config, ForeignConfig, describe
@@ -83,7 +83,7 @@ def make_dialect(config: Config) -> Dialect:
             f"{_DEVICE}/rpc/request/+",
             f"{_LIMITS_RESPONSES}+",
         ),
-        encode=lambda items: _Encoder().encode(items),
+        encode=lambda items: encode(items, _elements, [_TELEMETRY]),
         decode=_decode,
         greeting=lambda: _greeting(_identity(config)),
         packages=_packages,
@@ -123,55 +123,36 @@ def _identity(config: Config) -> dict[str, Any]:
     }
 
 
-class _Encoder:
-    """Encodes messages once, and notes what the operator should know of them."""
+def _elements(item: MessageQueueItem, remarks: set[Remark]) -> list[tuple[str, str, int]]:
+    """What a message becomes, nearly always one element, with the data points of each."""
+    body = item.message_body
+    if isinstance(body, DataMessageBody):
+        found = list(_split(item.timestamp, _values(body, remarks)))
+    elif isinstance(body, LogMessageBody):
+        found = [(_log(item.timestamp, body), 1)]
+    else:
+        found = [(_status(item.timestamp, body), 1)]
+    if not found:
+        raise NoFormError("no value in it that ThingsBoard takes")
+    return [(_TELEMETRY, element, count) for element, count in found]
 
-    def __init__(self) -> None:
-        self._remarks: set[Remark] = set()  # on the message that is being encoded
 
-    def encode(self, items: Sequence[MessageQueueItem]) -> Encoded:
-        elements: list[tuple[int, str]] = []
-        points: list[int] = []
-        unsendable: dict[int, str] = {}
-        remarks: set[Remark] = set()
-        lost: dict[int, frozenset[Remark]] = {}
-        for item in items:
-            self._remarks.clear()
-            parts = self._parts(item)
-            if parts:
-                remarks |= self._remarks
-            else:
-                unsendable[item.identifier] = "no value in it that ThingsBoard takes"
-                lost[item.identifier] = frozenset(self._remarks)
-            elements += [(item.identifier, element) for element, _ in parts]
-            points += [count for _, count in parts]
-        return Encoded(pack(_TELEMETRY, elements, points), unsendable, frozenset(remarks), lost)
-
-    def _parts(self, item: MessageQueueItem) -> list[tuple[str, int]]:
-        """The elements that a message becomes, nearly always one, and the data points of each."""
-        body = item.message_body
-        if isinstance(body, DataMessageBody):
-            return list(_split(item.timestamp, self._values(body)))
-        if isinstance(body, LogMessageBody):
-            return [(_log(item.timestamp, body), 1)]
-        return [(_status(item.timestamp, body), 1)]
-
-    def _values(self, body: DataMessageBody) -> list[str]:
-        """What has a form of a sample, each as `"key":value`."""
-        values = {}
-        for (key, value), (name, quoted) in zip(body.data.items(), _names(tuple(body.data)), strict=True):
-            pair = f"{quoted}:{as_json(value) if isinstance(value, str) else _number(value)}"
-            if (reason := _why_left_out(value, pair)) is not None:
-                self._remarks.add(Remark(key, f"left out: {reason}"))
-                continue
-            if name != key:
-                self._remarks.add(Remark(key, f"sent as {name[:_SHOWN]!r}, as ThingsBoard refuses such a key"))
-            if isinstance(value, float) and abs(value - round(value, _MOST_DECIMALS)) > _LEAST_LOSS * abs(value):
-                self._remarks.add(Remark(key, f"rounded: ThingsBoard takes {_MOST_DECIMALS} decimals, and no more"))
-            values[name] = pair
-        if values and not body.clock_synchronised:
-            values.setdefault(CLOCK_KEY, f'"{CLOCK_KEY}":0')
-        return list(values.values())
+def _values(body: DataMessageBody, remarks: set[Remark]) -> list[str]:
+    """What has a form of a sample, each as `"key":value`."""
+    values = {}
+    for (key, value), (name, quoted) in zip(body.data.items(), _names(tuple(body.data)), strict=True):
+        pair = f"{quoted}:{as_json(value) if isinstance(value, str) else _number(value)}"
+        if (reason := _why_left_out(value, pair)) is not None:
+            remarks.add(Remark(key, f"left out: {reason}"))
+            continue
+        if name != key:
+            remarks.add(Remark(key, f"sent as {name[:_SHOWN]!r}, as ThingsBoard refuses such a key"))
+        if isinstance(value, float) and abs(value - round(value, _MOST_DECIMALS)) > _LEAST_LOSS * abs(value):
+            remarks.add(Remark(key, f"rounded: ThingsBoard takes {_MOST_DECIMALS} decimals, and no more"))
+        values[name] = pair
+    if values and not body.clock_synchronised:
+        values.setdefault(CLOCK_KEY, f'"{CLOCK_KEY}":0')
+    return list(values.values())
 
 
 def _why_left_out(value: float | int | str, pair: str) -> str | None:

@@ -1,11 +1,13 @@
 """How elements are packed into arrays."""
 
 import json
+from collections.abc import Iterable
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ivy.backend.dialect import LARGEST_BATCH, Publication, pack
+from ivy.backend import dialect
+from ivy.backend.dialect import LARGEST_BATCH, Publication
 
 _TEXTS = st.lists(
     st.one_of(
@@ -14,6 +16,11 @@ _TEXTS = st.lists(
     ),
     max_size=30,
 )
+
+
+def pack(topic: str, elements: Iterable[tuple[int, str]]) -> list[Publication]:
+    """Of elements whose values nobody counts."""
+    return dialect.pack(topic, [(identifier, text, 0) for identifier, text in elements])
 
 
 def _payloads(publications: list[Publication]) -> list[bytes]:
