@@ -13,7 +13,7 @@ from ivy.backend import offers
 from ivy.backend.delays import USUAL, Delays
 from ivy.backend.dialect import Dialect, Limits, OfferError, Publication, Request
 from ivy.backend.flow_control import Bucket, Pace
-from ivy.backend.rpc import Calls
+from ivy.backend.rpc import SECONDS_FOR_SYSTEMD, Calls
 from ivy.backend.update_packages import UpdatePackages
 from ivy.types.config import Config, ForeignConfig
 from ivy.types.updates import MOST_SUPERSEDED, Superseded
@@ -25,7 +25,6 @@ from ivy.utils.messaging_agent import MessagingAgent
 _REPORTS_OF_BAD_OFFERS = (16, 600.0)
 _OFFERS_IN_BURST = 40
 _MOST_REFUSED = 16  # that are known without a look into the state
-_SECONDS_FOR_SYSTEMD = 2.0  # twice: platforms wait 5 or 10 s for an answer
 
 
 class Inbox:
@@ -195,7 +194,7 @@ class Inbox:
         """What an operator may ask for at any time: all that `ivy status` tells, and keys of before."""
         from ivy import overview  # not at the top: it loads what a backend does without until somebody asks
 
-        found = overview.look(self._config, self._queue, _SECONDS_FOR_SYSTEMD)
+        found = overview.look(self._config, self._queue, SECONDS_FOR_SYSTEMD)
         return found.as_json() | {
             "ivy_version": constants.VERSION.as_identifier(),
             "queued": found.queue.length if found.queue else None,

@@ -25,7 +25,7 @@ from ivy.utils.host import busy, hold
 from ivy.utils.messaging_agent import MessagingAgent
 
 _RESTARTS = "ivy-restart.path"
-_SECONDS_FOR_SYSTEMD = 2.0  # twice for a status: platforms wait 5 or 10 s for an answer
+SECONDS_FOR_SYSTEMD = 2.0  # twice for a status: platforms wait 5 or 10 s for an answer
 _SECONDS_UNTIL_LOST = 5.5 * 3600  # longer than the unit may take
 _LARGEST_PACKET = calls.LARGEST_ANSWER + 2000
 
@@ -216,7 +216,7 @@ def _why_nobody_would_see(unit: str, leave: Callable[[], None]) -> str | None:
     from ivy.utils.host import commands, units  # as above
 
     try:
-        state = units.show(unit, "ActiveState", timeout=_SECONDS_FOR_SYSTEMD).get("ActiveState")
+        state = units.show(unit, "ActiveState", timeout=SECONDS_FOR_SYSTEMD).get("ActiveState")
         if state not in ("active", "activating"):
             return f"nobody would see to it: {unit} is {state}"
         leave()

@@ -40,7 +40,7 @@ Said = Mapping[str, str | None]
 
 def of_change(payload: bytes) -> Said:
     """What a message about changed attributes says of packages."""
-    content = _object(payload)
+    content = _object(payload) or {}
     deleted = content.get("deleted")
     gone = [key for key in ATTRIBUTES if key in deleted] if isinstance(deleted, list) else []
     return {key: _text(content[key]) for key in ATTRIBUTES if key in content} | dict.fromkeys(gone)
@@ -48,20 +48,17 @@ def of_change(payload: bytes) -> Said:
 
 def of_answer(payload: bytes) -> Said:
     """What the answer to a request for all of them says: what is not in it does not exist."""
-    try:
-        content = pydantic_core.from_json(payload)
-    except ValueError:
-        return {}
-    shared = content.get("shared", {}) if isinstance(content, dict) else None
+    content = _object(payload)
+    shared = None if content is None else content.get("shared", {})
     return {key: _text(shared.get(key)) for key in ATTRIBUTES} if isinstance(shared, dict) else {}
 
 
-def _object(payload: bytes) -> dict[str, Any]:
+def _object(payload: bytes) -> dict[str, Any] | None:
     try:
         content = pydantic_core.from_json(payload)
     except ValueError:  # the config's decoder says so
-        return {}
-    return content if isinstance(content, dict) else {}
+        return None
+    return content if isinstance(content, dict) else None
 
 
 def _text(value: Any) -> str | None:

@@ -10,8 +10,9 @@ from typing import Any, get_args, get_origin
 
 import pydantic
 
-from ivy.types import secrets, secrets_file
-from ivy.types.config import Config, ConfigError, section_of
+from ivy.types import secrets
+from ivy.types.config import Config, is_usable, section_of
+from ivy.types.secrets_file import as_text
 from ivy.utils.functions import procedure_names
 
 _MOST_NAMED = 3
@@ -86,8 +87,9 @@ def replace(content: Any, path: str, text: str) -> Any:
         return _put(content, path.split("."), text)
     wanted = _put(content, path.split("."), value)
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    as_text = _put(content, path.split("."), text)
-    return as_text if is_number and not _is_config(wanted) and _is_config(as_text) else wanted
+    verbatim = _put(content, path.split("."), text)
+    is_text = is_number and not is_usable(as_text(wanted)) and is_usable(as_text(verbatim))
+    return verbatim if is_text else wanted
 
 
 def secrets_in(content: Any, path: str) -> list[str]:
@@ -101,14 +103,6 @@ def _put(content: Any, steps: list[str], value: Any) -> Any:
     first, *rest = steps
     section = content if isinstance(content, dict) else {}
     return {**section, first: _put(section.get(first), rest, value) if rest else value}
-
-
-def _is_config(content: Any) -> bool:
-    try:
-        Config.load_from_string(secrets_file.as_text(content))
-    except ConfigError:
-        return False
-    return True
 
 
 def _section_of(field: pydantic.fields.FieldInfo) -> type[pydantic.BaseModel] | None:

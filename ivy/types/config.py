@@ -452,6 +452,15 @@ def load_file(path: Path) -> Config:
         raise ConfigError(f"{path}: {error}") from error
 
 
+def is_usable(text: str) -> bool:
+    """Whether a text is a config of this version."""
+    try:
+        Config.load_from_string(text)
+    except ConfigError:
+        return False
+    return True
+
+
 def _whole(path: Path, text: str) -> str:
     """With the secrets that are beside it, or that a service was handed."""
     sets = next(filter(None, map(secrets_file.load, secrets_file.places(path))), {})

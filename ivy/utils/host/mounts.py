@@ -88,7 +88,9 @@ def lost_on(number: str, table: str, *, is_machine: bool | None = None) -> str |
     if mount is None:
         return None
     if mount.kind == "overlay":
-        lost = _is_lost_overlay(mount, mounts, _is_machine() if is_machine is None else is_machine)
+        if is_machine is None:
+            is_machine = os.path.isdir("/run/systemd/system") and not os.path.exists("/run/systemd/container")
+        lost = _is_lost_overlay(mount, mounts, is_machine)
     else:
         lost = _is_in_memory(mount)
     return mount.kind if lost else None
@@ -139,7 +141,3 @@ def _parse(line: str) -> tuple[str, Mount]:
 def _plain(text: str) -> str:
     r"""A field without the kernel's escapes: `\040` is a space."""
     return re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), text)
-
-
-def _is_machine() -> bool:
-    return os.path.isdir("/run/systemd/system") and not os.path.exists("/run/systemd/container")

@@ -160,8 +160,11 @@ class Releases:
 
         With its secrets, for who may read them; they are hidden from all others.
         """
+        return self._readable(self.config_file(version))
+
+    def _readable(self, path: Path) -> str:
         try:
-            return self.read(self.config_file(version))
+            return self.read(path)
         except OSError:
             return ""
 
@@ -191,12 +194,7 @@ class Releases:
     def active_text(self) -> str:
         """The text of the config that the current release runs with; empty where there is none that can be read."""
         version = self.current()
-        if version is None:
-            return ""
-        try:
-            return self.read(self.config_in_use(version))
-        except OSError:
-            return ""
+        return "" if version is None else self._readable(self.config_in_use(version))
 
     def shown_text(self) -> str:
         """The same without its secrets, for the eye."""

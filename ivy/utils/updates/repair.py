@@ -7,7 +7,7 @@ import contextlib
 import time
 from pathlib import Path
 
-from ivy.types.config import Config, ConfigError
+from ivy.types.config import Config, is_usable
 from ivy.utils.host import rights
 from ivy.utils.logger import Logger
 from ivy.utils.updates import activation, bundled, decisions, environment, retry
@@ -36,7 +36,7 @@ def repair(releases: Releases, config: Config, logger: Logger) -> bool:
     if version is None or trouble is None:
         return False
     logger.warning(f"The environment of version {version} cannot run it: making it again", details=trouble)
-    is_served = _is_valid(releases.active_text())
+    is_served = is_usable(releases.active_text())
     try:
         _make_again(releases.directory(version), is_served, logger)
     except (Rejected, Trouble) as error:
@@ -69,11 +69,3 @@ def _make_again(release: Path, is_served: bool, logger: Logger) -> None:
     what = f"the dependencies of version {release.name}"
     retry.fetch(what, lambda: environment.make_again(release), give_up, logger)
     environment.check(release)
-
-
-def _is_valid(config: str) -> bool:
-    try:
-        Config.load_from_string(config)
-    except ConfigError:
-        return False
-    return True
