@@ -4,22 +4,63 @@ import argparse
 import sqlite3
 import sys
 
-from ivy import constants, overview
+from ivy import constants
 from ivy.types import accepted_config
 from ivy.types.config import Config, ConfigError
 from ivy.utils import notify
-from ivy.utils.host import hold, units
+from ivy.utils.functions import duration
+from ivy.utils.host import endings, hold, units
+from ivy.utils.host.commands import CommandError
 from ivy.utils.logger import Logger
 
 _SECONDS_BETWEEN_TRIES = 30.0
 _LONGEST_DETAILS = 10_000
+_TOLD_EACH = 3
+"""As in `units/ivy-report-end`."""
+
+
+def report_exit(arguments: argparse.Namespace) -> None:
+    """Tell the operator that a service ended unexpectedly: cause, count and last words; or that this is over.
+
+    The argument is `UNIT:RESULT:CODE:STATUS:COUNT:SECONDS:INVOCATION`, for which see `$SERVICE_RESULT` in
+    systemd.exec(5), the count being one of so many seconds; or `UNIT:over`.
+    """
+    unit, result, code, status, count, seconds, invocation = [*arguments.end.split(":"), *[""] * 6][:7]
+    try:
+        config, _ = accepted_config.load()
+    except ConfigError:  # the service itself has said so, and without a config there is no backend to tell
+        return
+    logger = Logger(config, "supervision")
+    if result == "over":
+        return _tell_that_it_is_over(unit, logger)
+    text = f"{unit} ended unexpectedly: {endings.describe(result, code, status)}"
+    if count.isdecimal():
+        text += f", time {count}" + (
+            f" in {duration(int(seconds))}" if seconds.isdecimal() and count != "1" else ""
+        )
+    if said := endings.last_line(invocation):
+        text += f"; it said last: {said}"
+    is_one_of_many = count.isdecimal() and int(count) >= _TOLD_EACH
+    more = "If it goes on so, that is told once an hour, and when it is over" if is_one_of_many else None
+    logger.error(text, details=more)
+
+
+def _tell_that_it_is_over(unit: str, logger: Logger) -> None:
+    counted = endings.record(unit)
+    if counted is None:
+        return
+    try:
+        state = units.show(unit, "ActiveState").get("ActiveState") or "in no known state"
+    except CommandError as error:
+        state = f"in an unknown state ({error})"
+    ended = f"before, it had ended {counted.count} times in {duration(counted.seconds - counted.age)}"
+    logger.warning(f"{unit} has not ended for {duration(counted.age)}, it is {state}; {ended}: {counted.ending}")
 
 
 def install(arguments: argparse.Namespace) -> None:
     """Make a release of what the package brought, and try it if it is newer than what runs."""
     from ivy import update_pass
     from ivy.cli.update import TalkingUpdater
-    from ivy.utils.host import commands
     from ivy.utils.updates import bundled, environment
     from ivy.utils.updates.releases import Releases
 
@@ -33,7 +74,7 @@ def install(arguments: argparse.Namespace) -> None:
             bundled.install_bundled(trials=trials, is_older_wanted=arguments.older)
             if (version := Releases().current()) is not None:
                 environment.fits(Releases().directory(version))  # its services ask next, and cannot keep the answer
-    except (bundled.ReleaseError, commands.CommandError, TimeoutError) as error:
+    except (bundled.ReleaseError, CommandError, TimeoutError) as error:
         # A package that cannot be configured would keep the node from all other upgrades, too.
         _tell_everybody(f"The package's version was not activated: {error}")
 
@@ -71,6 +112,8 @@ def link(_arguments: argparse.Namespace) -> None:
 
 
 def _link_of(config: Config) -> str:
+    from ivy import overview  # not at the top: a report about a crash has no use for it
+
     if config.backend is None or units.show(units.TARGET, "ActiveState").get("ActiveState") != "active":
         return "none"
     return "there" if overview.link(config.backend, overview.services()).connected else "away"

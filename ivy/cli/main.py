@@ -335,7 +335,7 @@ def _add_internal_commands(commands: Any) -> None:
     """What units and package scripts call. Without a help text, they are not listed."""
     report = commands.add_parser("report-exit", description="Queue a message about the end of a service.")
     report.add_argument("end", metavar="UNIT:END")
-    report.set_defaults(work="report:report_exit", only_reads=True)
+    report.set_defaults(work="internal:report_exit", only_reads=True)
     install = commands.add_parser("install", description="Make a release of what the package brought.")
     install.add_argument("--older", action="store_true", help="also where a newer version runs")
     install.set_defaults(work="internal:install", only_reads=False)

@@ -667,7 +667,9 @@ def test_each_end_of_a_loop_puts_off_the_news_that_it_is_over(ends: Ends) -> Non
     calm = re.search(r"^calm=([0-9]+)", script, re.MULTILINE)
     told_each = re.search(r"^told_each=([0-9]+)", script, re.MULTILINE)
     assert calm is not None and units.seconds_of(timer["OnActiveSec"][0]) == int(calm[1])
-    assert told_each is not None and f"_TOLD_EACH = {told_each[1]}\n" in (PROJECT / "ivy/cli/report.py").read_text()
+    assert (
+        told_each is not None and f"_TOLD_EACH = {told_each[1]}\n" in (PROJECT / "ivy/cli/internal.py").read_text()
+    )
 
 
 @pytest.mark.parametrize(
