@@ -5,13 +5,15 @@ import os
 import re
 import sqlite3
 import time
-from collections.abc import Generator
+from collections.abc import Callable
+from typing import TypeVar
 
 from ivy import files
 from ivy.types.messages import LogMessageBody
 from ivy.utils.host import journal
-from ivy.utils.storage import contents, errors, schema
+from ivy.utils.storage import contents, schema
 
+_Answer = TypeVar("_Answer")
 _LARGEST_LEAP = 1 << 40
 """By how much numbers are larger than what is known of them, at most. What is beyond may have rotted."""
 
@@ -92,30 +94,28 @@ def _stamp(name: str) -> int:
 
 def _last_number(old: str, floor: int) -> int:
     """The largest number in a damaged database, or one that is larger."""
-    with (
-        contextlib.suppress(sqlite3.Error, UnicodeDecodeError, OSError, TypeError, ValueError),
-        reading(old, "QUEUE") as database,
-    ):
-        statement = "SELECT MAX(internal_id) FROM QUEUE WHERE internal_id < ?"
-        [[last]] = database.execute(statement, (floor + _LARGEST_LEAP,))
+    statement = f"SELECT MAX(internal_id) FROM QUEUE WHERE internal_id < {floor + _LARGEST_LEAP}"
+
+    def ask(database: sqlite3.Connection) -> int:
+        [[last]] = database.execute(statement)
         return max(floor, int(last or 0))
-    return floor + _LARGEST_LEAP
+
+    return ask_damaged(old, "QUEUE", ask, floor + _LARGEST_LEAP)
 
 
-@contextlib.contextmanager
-def reading(old: str, table: str) -> Generator[sqlite3.Connection, None, None]:
-    """Read a damaged database.
+def ask_damaged(old: str, table: str, ask: Callable[[sqlite3.Connection], _Answer], otherwise: _Answer) -> _Answer:
+    """Ask a table of a damaged database. Returns `otherwise` where it cannot be read.
 
-    Raises:
-        sqlite3.DatabaseError: Of that name there is no table, but a view, say: that may have no end.
+    So it is where there is no table of that name, but a view, say: that may have no end.
     """
-    schema.check_files(old)
-    with contextlib.closing(sqlite3.connect(f"file:{old}?mode=ro", uri=True)) as database:
-        database.execute("PRAGMA writable_schema = ON")  # else SQLite reads nothing of a file that is too short
-        named_so = "SELECT type, rootpage > 0 FROM sqlite_schema WHERE name = ? COLLATE NOCASE"
-        if database.execute(named_so, (table,)).fetchall() != [("table", 1)]:
-            raise errors.damage(f"{table} is not a table")
-        yield database
+    named_so = "SELECT type, rootpage > 0 FROM sqlite_schema WHERE name = ? COLLATE NOCASE"
+    with contextlib.suppress(sqlite3.Error, UnicodeDecodeError, OSError, TypeError, ValueError):
+        schema.check_files(old)
+        with contextlib.closing(sqlite3.connect(f"file:{old}?mode=ro", uri=True)) as database:
+            database.execute("PRAGMA writable_schema = ON")  # else SQLite reads nothing of a file that is too short
+            if database.execute(named_so, (table,)).fetchall() == [("table", 1)]:
+                return ask(database)
+    return otherwise
 
 
 def keep(old: str, kept: str) -> None:

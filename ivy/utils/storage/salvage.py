@@ -120,20 +120,14 @@ def _room(path: str) -> float:
 
 def _durable(old: str) -> float:
     """Up to which number the archive has all durably; where that cannot be read, all of them are believed to be."""
-    with (
-        contextlib.suppress(sqlite3.Error, UnicodeDecodeError, OSError, TypeError, ValueError),
-        aside.reading(old, "MARKS") as database,
-    ):
-        return contents.archived(database) or math.inf
-    return math.inf
+    return aside.ask_damaged(old, "MARKS", contents.archived, 0) or math.inf
 
 
 def _dropped(old: str) -> dict[str, int]:
     """What was counted in the old file, if it can be read."""
-    with (
-        contextlib.suppress(sqlite3.Error, UnicodeDecodeError, OSError, TypeError, ValueError),
-        aside.reading(old, "DROPPED") as database,
-    ):
+
+    def ask(database: sqlite3.Connection) -> dict[str, int]:
         rows = database.execute("SELECT variant, count FROM DROPPED LIMIT 10").fetchall()
         return {str(variant): int(count) for variant, count in rows}
-    return {}
+
+    return aside.ask_damaged(old, "DROPPED", ask, {})
