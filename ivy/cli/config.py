@@ -13,7 +13,6 @@ from ivy.cli import fields
 from ivy.cli.main import refuse, refuse_config
 from ivy.types import accepted_config, secrets, secrets_file
 from ivy.types.config import Config, ConfigError
-from ivy.types.messages import ConfigMessageBody
 from ivy.utils.host import rights
 from ivy.utils.updates.releases import Releases
 
@@ -50,8 +49,8 @@ def schema(_arguments: argparse.Namespace) -> None:
 
 
 def _shown() -> dict[str, Any]:
-    body = ConfigMessageBody(status="startup", config=_load(_in_use).to_foreign_config())
-    return body.config.model_dump(mode="json")
+    shown: dict[str, Any] = secrets.hide(_load(_in_use).model_dump(mode="json"), Config)
+    return shown
 
 
 def _in_use() -> Config:
