@@ -254,7 +254,7 @@ def test_gnuplot_knows_nothing_of_its_caller(gnuplot: Gnuplot, monkeypatch: pyte
     drawn(gnuplot, series({0: 0}))
     environment = dict(line.split("=", 1) for line in gnuplot.read("environment").splitlines())
     assert environment.keys() - {"PWD", "_", "OLDPWD", "SHLVL"} == {"HOME", "LC_ALL"}
-    assert not os.path.exists(environment["HOME"])
+    assert not list(Path(environment["HOME"]).glob(".gnuplot*"))
     assert gnuplot.read("arguments") == "--default-settings\n"
 
 
