@@ -170,7 +170,7 @@ def _run(work: Callable[[], None], logger: Logger) -> None:
         raise SystemExit(constants.EXIT_CONFIG_ERROR) from None
     except Exception as error:
         logger.exception(error)
-        notify.status(f"Failed: {type(error).__name__}: {error}")
+        notify.status(f"Failed: {type(error).__name__}: {journal.in_words(error)}")
         raise SystemExit(1) from None
 
 
@@ -182,7 +182,7 @@ def _end_with_threads(logger: Logger, is_ending: Callable[[], bool], end: Callab
         if is_ending() or not isinstance(error, Exception):  # sys.exit() ends a thread on purpose
             return
         logger.exception(error, label=f"the thread {what.thread.name if what.thread else ''!r} died")
-        notify.status(f"Failed: a thread died: {type(error).__name__}: {error}")
+        notify.status(f"Failed: a thread died: {type(error).__name__}: {journal.in_words(error)}")
         end()
 
     threading.excepthook = hook

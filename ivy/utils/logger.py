@@ -27,7 +27,8 @@ class Logger:
         test details
         ----------------------------------------
 
-    Logging never raises: what cannot be queued stands in the journal, with the reason.
+    Logging never raises: what cannot be queued stands in the journal, with the reason. What is no text, such as an
+    exception for a message, is logged as `str` says it.
     """
 
     def __init__(self, config: Config, origin: str = "insert-name-here") -> None:
@@ -70,14 +71,16 @@ class Logger:
         """
         import traceback  # not at the top: 0.15 MB that a service without trouble does not need
 
-        name = f"{type(e).__name__}: {e}"
+        name = f"{type(e).__name__}: {journal.in_words(e)}"
         subject = f"{label}, {name}" if label else name
-        trace = "".join(traceback.format_exception(e)).strip()
+        has_trace = isinstance(e, BaseException)  # not where somebody has passed the text of one
+        trace = "".join(traceback.format_exception(e)).strip() if has_trace else ""
         self._write_log_line("EXCEPTION", subject, [("exception details", details), ("traceback", trace)])
 
     def _write_log_line(self, level: _Level, subject: str, details: list[tuple[str, Optional[str]]]) -> None:
         """Write a line to wherever its level is visible; of the blocks below it, those that have text."""
-        blocks = [(title, journal.readable(text)) for title, text in details if text]
+        texts = [(title, journal.readable(text)) for title, text in details if text is not None]
+        blocks = [(title, text) for title, text in texts if text]
         subject = journal.readable(subject)
         self._write_to_operator_here(level, subject, blocks)
         verbosity = self._config.logging_verbosity

@@ -45,7 +45,7 @@ def stopping() -> None:
 
 def status(text: str) -> None:
     """Show a line in `systemctl status`: what matters to a person right now."""
-    _notify("STATUS=" + text.replace("\n", " ")[:_LONGEST_STATUS])
+    _notify(f"STATUS={text}".replace("\n", " ")[:_LONGEST_STATUS])
 
 
 def heartbeat() -> None:

@@ -482,3 +482,38 @@ def test_a_terminal_that_is_gone_ends_nothing(
             with contextlib.suppress(BrokenPipeError):
                 terminal.close()
     assert len(agent.get_n_latest_messages(10, [])) == 2
+
+
+class Wordless(Exception):
+    """As some libraries have them."""
+
+    def __str__(self) -> str:
+        return None  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize("level", ["debug", "info", "warning", "error"])
+def test_what_is_no_text_is_said_as_one(make_logger: type[Logger], level: str) -> None:
+    logger: Any = make_logger(verbose(messages="DEBUG"), "origin")
+    for said in (ValueError("no sensor"), 21.5, None, b"\xff"):
+        getattr(logger, level)(said, said)
+    assert [(body.subject.rpartition(" - ")[2], body.body[41:]) for body in queued()] == [
+        ("no sensor", "no sensor"),
+        ("21.5", "21.5"),
+        ("None", ""),
+        ("b'\\xff'", "b'\\xff'"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("error", "subject"),
+    [
+        (Wordless(), "Wordless: without words"),
+        ("the sensor is away", "str: the sensor is away"),
+        (ValueError, "type: <class 'ValueError'>"),
+    ],
+)
+def test_whatever_is_logged_for_an_exception_does_not_raise(
+    make_logger: type[Logger], error: Any, subject: str
+) -> None:
+    make_logger(verbose(messages="DEBUG"), "origin").exception(error)
+    assert [body.subject for body in queued()] == [f"origin - EXCEPTION - {subject}"]

@@ -135,6 +135,24 @@ def test_a_thread_that_dies_ends_the_service_and_reaches_the_operator(node: Node
     assert "in measure" in item.message_body.body
 
 
+def test_a_thread_that_dies_of_an_error_without_words_ends_the_service(node: Node) -> None:
+    work = (
+        "import threading, time\n"
+        "    class Wordless(Exception): __str__ = lambda self: None\n"
+        "    def measure(): raise Wordless\n"
+        "    threading.Thread(target=measure, name='sensor').start()\n"
+        "    time.sleep(1000)"
+    )
+    process = node.start("-c", PROCEDURE.format(work))
+    process.communicate(timeout=60)
+    assert process.returncode == 1
+    agent = MessagingAgent()
+    [item] = agent.get_n_latest_messages(10, [])
+    agent.teardown()
+    assert isinstance(item.message_body, LogMessageBody)
+    assert item.message_body.subject == "example - EXCEPTION - the thread 'sensor' died, Wordless: without words"
+
+
 def test_a_thread_may_end_by_itself(node: Node, notify_socket: NotifySocket) -> None:
     work = (
         "import sys, threading\n"

@@ -175,6 +175,14 @@ def _deliver_as_file(sender: socket.socket, entry: bytes) -> None:
         socket.send_fds(sender, [b""], [descriptor])
 
 
-def readable(text: str) -> str:
-    """Replace what neither the journal nor JSON can carry: lone surrogates and NUL."""
-    return text.encode(errors="replace").decode().replace("\0", "\N{REPLACEMENT CHARACTER}")
+def readable(text: object) -> str:
+    """A text, or what `str` says, without what neither the journal nor JSON can carry: lone surrogates and NUL."""
+    return in_words(text).encode(errors="replace").decode().replace("\0", "\N{REPLACEMENT CHARACTER}")
+
+
+def in_words(thing: object) -> str:
+    """What `str` says of it, such as of an error; there are libraries whose errors have no words."""
+    try:
+        return str(thing)
+    except Exception:
+        return "without words"
