@@ -1,5 +1,6 @@
 """Several agents in one process, and processes that come and go: nobody's locks are lost, and so no message."""
 
+import datetime
 import signal
 import subprocess
 
@@ -16,6 +17,17 @@ print("open", flush=True)
 for number, _ in enumerate(sys.stdin):
     first.add_message(DataMessageBody(data={"number": number}))
     print("added", flush=True)
+"""
+
+FORKS = """
+import os
+from ivy.types.messages import DataMessageBody
+from ivy.utils.messaging_agent import MessagingAgent
+agent = MessagingAgent()
+agent.add_message(DataMessageBody(data={"number": -1}))
+os.fork(), os.fork()  # four processes
+for number in range(200):
+    agent.add_message(DataMessageBody(data={"number": number}))
 """
 
 
@@ -40,3 +52,15 @@ def add(process: "subprocess.Popen[str]") -> None:
     process.stdin.write("\n")
     process.stdin.flush()
     assert process.stdout.readline() == "added\n"
+
+
+def test_processes_that_were_forked_write_in_turn(node: Node) -> None:
+    """As those of `multiprocessing`, which have the agent of their parent."""
+    process = node.start("-c", FORKS)
+    output, errors = process.communicate(timeout=120)  # which ends when all of them have
+    assert (process.returncode, output, errors) == (0, "", "")
+    agent = MessagingAgent()
+    items = agent.get_n_latest_messages(1000, [])
+    agent.teardown()
+    assert len({round(item.timestamp * 1000) for item in items}) == len(items) == 801
+    assert len(MessagingAgent.load_message_archive(datetime.datetime.now(datetime.UTC).date())) == 801

@@ -110,9 +110,13 @@ class _Lock:
         self.path = path
         self._descriptor: int | None = None
         self._opened: os.stat_result | None = None
+        self._process = 0
 
     def acquire(self, deadline: float) -> int:
         """Hold the lock on the file that others find. Returns its descriptor."""
+        if self._process != os.getpid():  # a fork shares what was opened before it, and so its locks
+            self.close()
+            self._process = os.getpid()
         while True:
             if self._descriptor is None:
                 files.make_directory(os.path.dirname(self.path))
