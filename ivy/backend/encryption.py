@@ -1,16 +1,19 @@
 """TLS to a broker: its files, the handshake, and what is not checked while the clock is wrong."""
 
+import contextlib
 import errno
 import os
 import socket
 import ssl
 import stat
 import time
+from collections.abc import Generator
 
 from ivy.types.config import TLSConfig
 from ivy.utils.host import clock
 
 _NOT_YET_VALID, _EXPIRED = 9, 10  # X509_V_ERR_CERT_NOT_YET_VALID, X509_V_ERR_CERT_HAS_EXPIRED
+_NO_TLS = ("WRONG_VERSION_NUMBER", "UNEXPECTED_EOF_WHILE_READING")
 _NO_CHECK_TIME = 0x200000  # X509_V_FLAG_NO_CHECK_TIME: no dates, but everything else
 
 
@@ -36,12 +39,32 @@ def context(settings: TLSConfig) -> ssl.SSLContext:
     # Not the default context of Python: from 3.13 on it refuses what many a site's own authority has issued.
     made = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     if settings.ca_file is not None:
-        made.load_verify_locations(settings.ca_file)
+        with _blaming(f"tls.ca_file: {settings.ca_file} must hold certificates, as PEM: -----BEGIN CERTIFICATE"):
+            made.load_verify_locations(settings.ca_file)
     else:
         made.load_default_certs()
     if settings.certificate_file is not None:
-        made.load_cert_chain(settings.certificate_file, settings.key_file)
+        _load_own(made, settings.certificate_file, settings.key_file)
     return made
+
+
+def _load_own(made: ssl.SSLContext, certificate: str, key: str | None) -> None:
+    def refuse() -> str:  # else OpenSSL would ask at the terminal, and a service fail with "Invalid argument"
+        remedy = f"write it without a pass phrase: openssl pkey -in {key} -out NEW"
+        raise ValueError(f"tls.key_file: {key} is encrypted, and nobody is there to open it; {remedy}")
+
+    what = f"tls.key_file: {key} must be the key of tls.certificate_file: {certificate}, both as PEM: -----BEGIN …"
+    with _blaming(what):
+        made.load_cert_chain(certificate, key, password=refuse)
+
+
+@contextlib.contextmanager
+def _blaming(what: str) -> Generator[None, None, None]:
+    """Let an error say which file it is about: OpenSSL does not."""
+    try:
+        yield
+    except ssl.SSLError as error:
+        raise ValueError(f"{what} ({error.reason or error})") from None
 
 
 def encrypt(plain: socket.socket, context: ssl.SSLContext, host: str, deadline: float) -> ssl.SSLSocket:
@@ -56,6 +79,11 @@ def encrypt(plain: socket.socket, context: ssl.SSLContext, host: str, deadline: 
     try:
         plain.settimeout(max(0.001, deadline - time.monotonic()))
         return context.wrap_socket(plain, server_hostname=host)
+    except (ConnectionError, ssl.SSLError) as error:
+        plain.close()
+        if isinstance(error, ssl.SSLError) and error.reason not in _NO_TLS:
+            raise
+        raise ConnectionError(f"{error} (is this port without encryption? See tls.enabled, and port)") from None
     except BaseException:
         plain.close()
         raise
