@@ -2,12 +2,14 @@
 
 import contextlib
 import itertools
+import re
 import socket
 import threading
 import time
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
+_NOT_IN_NAMES = re.compile(r"[\s:/@\[\]]")
 _SECONDS_OF_USE = 60.0
 """An answer that came when nobody waited for it any more is as good as a new one for so long."""
 _MOST_REMEMBERED = 64
@@ -41,6 +43,9 @@ class Resolver:
         """
         with contextlib.suppress(socket.gaierror):  # an address needs no thread
             return _ask(host, port, socket.AI_NUMERICHOST)
+        if _NOT_IN_NAMES.search(host):  # else it is only unknown to every name server
+            what = "a name or an address, without scheme, port, brackets or blanks"
+            raise ValueError(f"host: must be {what}, not {host!r}")
         if self._look_up is None or self._look_up.is_of_no_use():
             self._look_up = _LookUp(host, port)
         if not self._look_up.done.wait(seconds):

@@ -20,7 +20,7 @@ from ivy.backend.delays import USUAL, Backoff
 from ivy.backend.paho_client import LARGEST_PACKET, Client, FarTooLarge
 from ivy.backend.protocol_choice import Protocol, ProtocolChoice
 from ivy.backend.sockets import Opened, SocketOpener
-from ivy.types.config import MQTTBrokerConfig
+from ivy.types.config import MQTTBrokerConfig, TLSConfig
 from ivy.utils.host import clock
 
 if TYPE_CHECKING:
@@ -405,7 +405,7 @@ class MQTTLink:
             self._was_refused = not self.is_connected
             why = f"{self.address} ended the connection: {reasons.of_connection(said, client.said)}"
         elif client.connack_code is None:
-            why = f"{self.address} closed the connection instead of an answer"
+            why = f"{self.address} closed the connection instead of an answer{_hint(self._settings.tls)}"
         elif _wants_other_version(client):
             self._was_refused = True
             why = f"{self.address} refused the connection: {_why_refused(client)}"
@@ -426,6 +426,15 @@ class MQTTLink:
             return
         with contextlib.suppress(UnicodeDecodeError):  # in the topic, so it is none of those subscribed to
             self._events.append(Received(message.topic, message.payload))
+
+
+def _hint(tls: TLSConfig) -> str:
+    """What may be the matter with a broker that ends a connection at its beginning, and says nothing."""
+    if not tls.enabled:
+        return " (does it want encryption? See tls.enabled, and port)"
+    if tls.certificate_file is None:
+        return " (does it want a certificate of this node? See tls.certificate_file)"
+    return f" (does it refuse the certificate in {tls.certificate_file}?)"
 
 
 def _wants_other_version(client: Client) -> bool:
@@ -474,7 +483,7 @@ class _Opening:
             self.opened = self._opener.open()
             client = self._make_client(self.opened)
             if error := client.begin(self._settings.host, self._settings.port, _KEEPALIVE):
-                self.error = f"cannot connect to {address}: {error}"
+                self.error = f"cannot connect to {address}: {error}{_hint(self._settings.tls)}"
             else:
                 self.client = client
         except (OSError, ValueError) as error:  # network, name look-up, TLS, a missing or bad certificate file

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from testbed.broker import Broker
+from testbed.broker import Broker, Tls
 
 from ivy.backend import entry
 from ivy.backend.entry import Outcome
@@ -156,3 +156,14 @@ def test_mosquitto_registers_nobody_and_the_secret_does_not_get_there(broker: Br
     outcome = entry.register(broker_at(broker.port), "roof-7", KEY, SECRET, TOKEN)
     assert outcome.kind == "refused" and "Other brokers know no provisioning" in outcome.text
     assert recorder.arrivals == []
+
+
+def test_who_mistakes_a_port_is_asked_about_encryption(tmp_path: Path) -> None:
+    """Both ways, as both ends say nothing but that the connection is over."""
+    openssl(tmp_path, "req", "-x509", "-subj", "/CN=broker", "-keyout", "own.key", "-out", "own.pem")
+    tls = Tls(tmp_path / "own.pem", tmp_path / "own.key")
+    with Broker("127.0.0.1", free_port(), {}, directory=tmp_path / "encrypted", tls=tls) as broker:
+        assert "does it want encryption? See tls.enabled" in entry.login(broker_at(broker.port)).text
+    with Broker("127.0.0.1", free_port(), {}, directory=tmp_path / "plain") as broker:
+        outcome = entry.login(broker_at(broker.port, tls={"enabled": True}))
+        assert "is this port without encryption? See tls.enabled" in outcome.text
