@@ -193,6 +193,32 @@ def test_a_connection_needs_no_more_than_its_kind(card: Card, content: str) -> N
     assert card.path("etc/NetworkManager/system-connections/site.nmconnection").read_text() == content
 
 
+@pytest.mark.parametrize(
+    ("said", "what"),
+    [
+        ("Error: Error writing connection: 802-11-wireless-security.key-mgmt: property is missing", "is missing"),
+        ("Error: invalid connection type; wlan.", "invalid connection type; wlan."),
+        ("Error: Option '--offline' is unknown, try 'nmcli -help'.", None),
+    ],
+)
+def test_what_network_manager_itself_does_not_take_is_refused(card: Card, said: str, what: str | None) -> None:
+    program = card.path("usr/bin/nmcli")
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\ngrep -q ^ssid=other && exit\necho "{said}" >&2; exit 2\n')
+    program.chmod(0o755)
+    card.write("site.nmconnection", WIFI)
+    card.write("other.nmconnection", WIFI.replace("ssid=site", "ssid=other"))
+    report = card.take_files()
+    assert ("site.nmconnection" in card.names()) == ("does not take it: " in report) == (what is not None)
+    assert what is None or what in report
+    assert "other.nmconnection" not in card.names()
+
+
+def test_that_a_connection_is_for_the_device_of_a_laptop_is_told(card: Card) -> None:
+    card.write("site.nmconnection", "[connection]\ntype=ethernet\ninterface-name=enp3s0\n")
+    assert "for enp3s0 and no other device" in card.take_files()
+
+
 PRIVATE = "-----BEGIN OPENSSH PRIVATE KEY-----\nAAAA\n-----END OPENSSH PRIVATE KEY-----\n"
 
 
@@ -208,6 +234,9 @@ PRIVATE = "-----BEGIN OPENSSH PRIVATE KEY-----\nAAAA\n-----END OPENSSH PRIVATE K
         ("wifi.nmconnection", f"{SITE}key-mgmt=wpa-psk\n", "says no psk"),
         ("wifi.nmconnection", f"{SITE}key-mgmt=sae\npsk-flags=1\n", "says no psk"),
         ("wifi.nmconnection", f"{SITE}key-mgmt=wpa-psk\npsk=hidden\n", "a psk that no network has"),
+        ("wifi.nmconnection", f"{SITE}key-mgmt=sae\npsk-flags=1\npsk=hidden-psk\n", "remove psk-flags=…"),
+        ("wifi.nmconnection", f'{SITE}key-mgmt=sae\npsk="hidden-psk"\n', "psk in quotation marks"),
+        ("wifi.nmconnection", "[connection]\ntype=ethernet\npermissions=user:alice:;\n", "for one user"),
         ("wifi.nmconnection", "", "is empty"),
         ("a wifi.nmconnection", WIFI, "a name that cannot be used"),
         ("wired.network", "[Network]\nDHCP=yes\n", "no section [Match]"),

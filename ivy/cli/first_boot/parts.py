@@ -11,6 +11,7 @@ from ivy import files
 from ivy.cli.first_boot import texts
 from ivy.cli.first_boot.texts import Mistake
 from ivy.cli.first_boot.wishes import FILE
+from ivy.utils.host import commands
 from ivy.utils.updates import signers
 
 _FOR_ROOT, _FOR_ALL = 0o600, 0o644
@@ -31,6 +32,8 @@ _SECTION = re.compile(r"\[[^\]\[]+\]")
 _SEE = "see nm-settings-keyfile(5)"
 _OF_ANY_TYPE = {"connection", "ipv4", "ipv6", "match", "proxy", "user"}
 _WIFI, _SECURITY = ("wifi", "802-11-wireless"), ("wifi-security", "802-11-wireless-security")
+_REFUSAL = re.compile(r"Error: (?:Error writing connection: )?(\S+\.\S+: .+|invalid connection type; .+)$")
+_SECONDS = 60.0
 _PSK = re.compile(r".{8,63}|[0-9a-fA-F]{64}")
 
 
@@ -122,8 +125,28 @@ def _network(name: str, text: str, root: Path) -> Taken:
     _check_connection(sections)
     if not (root / "usr/sbin/NetworkManager").exists():
         raise Mistake("NetworkManager, which it is for, is not installed on this node", "write a *.network")
+    if why := _refusal_by_network_manager(text, root):
+        raise Mistake(f"NetworkManager does not take it: {why}", _SEE)
     place = root / "etc/NetworkManager/system-connections" / name
-    return Taken(place, text.encode(), _FOR_ROOT, "a connection of NetworkManager's")
+    return Taken(place, text.encode(), _FOR_ROOT, f"a connection of NetworkManager's{_only_for(sections)}")
+
+
+def _refusal_by_network_manager(text: str, root: Path) -> str | None:
+    """What it will say of a connection, and then nobody sees: by the program that judges without the daemon."""
+    program = ["/usr/bin/env", "LC_ALL=C", str(root / "usr/bin/nmcli"), "--offline"]
+    try:
+        commands.run([*program, "connection", "modify", "connection.id", "site"], timeout=_SECONDS, input=text)
+    except commands.CommandError as error:
+        found = _REFUSAL.search(error.output)
+        return found[1] if found else None
+    return None
+
+
+def _only_for(sections: dict[str, dict[str, str]]) -> str:
+    """Which device it is for, if for one only: one that was made on a laptop names that one's."""
+    named = [sections["connection"].get("interface-name")]
+    named += [section.get("mac-address") for section in sections.values()]
+    return "".join(f", for {device} and no other device" for device in filter(None, named))
 
 
 def _check_connection(sections: dict[str, dict[str, str]]) -> None:
@@ -133,6 +156,8 @@ def _check_connection(sections: dict[str, dict[str, str]]) -> None:
     kind = sections["connection"].get("type")
     if kind is None and sections.keys() <= _OF_ANY_TYPE:
         raise Mistake("says no type", f"type=wifi or type=ethernet in [connection]; {_SEE}")
+    if sections["connection"].get("permissions"):
+        raise Mistake("is for one user, who never logs in here", "remove permissions=… in [connection]")
     wifi, security = (
         next((sections[name] for name in names if name in sections), None) for names in (_WIFI, _SECURITY)
     )
@@ -142,6 +167,10 @@ def _check_connection(sections: dict[str, dict[str, str]]) -> None:
         psk = security.get("psk", "")
         if not psk:
             raise Mistake("says no psk, and nobody is there to type it", f"psk=… in [wifi-security]; {_SEE}")
+        if security.get("psk-flags", "0") != "0":
+            raise Mistake("has a psk that NetworkManager does not read", "remove psk-flags=… in [wifi-security]")
+        if psk[0] == psk[-1] == '"':
+            raise Mistake("has a psk in quotation marks, which would be part of it", "psk=… without them")
         if security["key-mgmt"] == "wpa-psk" and not _PSK.fullmatch(psk):
             raise Mistake("has a psk that no network has", "8 to 63 characters, or 64 hexadecimal digits")
 
