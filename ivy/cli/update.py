@@ -107,7 +107,8 @@ def edit(arguments: argparse.Namespace) -> int:
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
         file.write(before)
     editor = os.environ.get("VISUAL") or os.environ.get("EDITOR") or "sensible-editor"
-    if os.spawnlp(os.P_WAIT, editor, editor, name) != 0:
+    # By a shell, as git and others do it: it may have arguments, such as "code --wait".
+    if os.spawnlp(os.P_WAIT, "sh", "sh", "-c", f'{editor} "$1"', "sh", name) != 0:
         os.unlink(name)  # where it cannot be read, it may hold secrets
         refuse(f"{editor} failed; the environment variable EDITOR names another editor. Nothing was changed")
     after = secrets_file.read(Path(name))

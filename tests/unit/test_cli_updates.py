@@ -297,9 +297,9 @@ def test_a_rejected_edit_is_not_lost(
     node: Node, ivy_as: Ivy, release: Releases, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     editor = node.programs / "editor"
-    editor.write_text("#!/bin/sh\necho '{ my work' > \"$1\"\n")
+    editor.write_text("#!/bin/sh\ntest \"$1\" = --wait && echo '{ my work' > \"$2\"\n")
     editor.chmod(0o755)
-    node.environment |= {"VISUAL": "editor"}
+    node.environment |= {"VISUAL": "editor --wait"}  # as for many of them, which come back at once without it
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     status, _, errors = ivy_as(ROOT, "config", "edit")
     [kept] = tmp_path.glob("ivy-config-*.json")
