@@ -261,16 +261,19 @@ def _offer(payload: bytes, path: tuple[str, ...]) -> ForeignConfig | None:
         found = found.get(key) if isinstance(found, dict) else None
     if not isinstance(found, dict) or _CONFIG_KEY not in found:
         return None
+    config = found[_CONFIG_KEY]
+    content = json.dumps(config, sort_keys=True).encode()
+    if not isinstance(config, dict):
+        raise OfferError(f'{_CONFIG_KEY}: the attribute must have the type "JSON", and be an object', None, content)
     try:
-        return ForeignConfig.model_validate(found[_CONFIG_KEY])
+        return ForeignConfig.model_validate(config)
     except pydantic.ValidationError as error:
-        content = json.dumps(found[_CONFIG_KEY], sort_keys=True).encode()
-        raise OfferError(describe(error), _revision(found[_CONFIG_KEY]), content) from None
+        raise OfferError(describe(error), _revision(config), content) from None
 
 
-def _revision(config: Any) -> int | None:
+def _revision(config: dict[str, Any]) -> int | None:
     """The number of a config that is not valid, so that it can be answered all the same."""
-    general = config.get("general") if isinstance(config, dict) else None
+    general = config.get("general")
     revision = general.get("config_revision") if isinstance(general, dict) else None
     return revision if type(revision) is int and 0 <= revision <= _LARGEST_INTEGER else None
 

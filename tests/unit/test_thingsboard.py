@@ -340,6 +340,7 @@ def test_what_is_no_config_is_refused(topic: str, configuration: Any, revision: 
     with pytest.raises(OfferError, match=r"\S") as refusal:
         _dialect().decode(topic, _told(topic, {"configuration": configuration}))
     assert refusal.value.revision == revision
+    assert isinstance(configuration, dict) or 'the attribute must have the type "JSON"' in str(refusal.value)
 
 
 @BOTH
