@@ -474,6 +474,19 @@ def _parse(model: type[_AnyConfig], text: str) -> _AnyConfig:
         raise ConfigError(describe(error)) from None  # its own text repeats input values: secrets, perhaps
 
 
+def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of a text that somebody has written, as the `object_pairs_hook` of `json.loads`.
+
+    Raises:
+        ConfigError: It has a name twice. JSON would let one of the two count, unseen: a section that was pasted.
+    """
+    names = [name for name, _ in pairs]
+    for name in names:
+        if names.count(name) > 1:
+            raise ConfigError(f"{json.dumps(name)} stands twice in one object, and one would count; remove one")
+    return dict(pairs)
+
+
 def describe(error: pydantic.ValidationError) -> str:
     """One line for each bad field, `path.of.field: what is expected`, without the values found there."""
     problems = []

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 import pydantic
 
-from ivy.types.config import ConfigError, MQTTBrokerConfig, Name, SecretName, TLSConfig, describe
+from ivy.types.config import ConfigError, MQTTBrokerConfig, Name, SecretName, TLSConfig, describe, once
 from ivy.types.model import Model
 
 NO_PASSWORD = "-"
@@ -43,9 +43,13 @@ class Registration(Model):
             ConfigError: It is not JSON, or not of this form; the text names each bad field, and no value.
         """
         try:
-            content = json.loads(text)
+            content = json.loads(text, object_pairs_hook=once)
         except json.JSONDecodeError as error:  # whose own text would be no more than this
             raise ConfigError(f"is not valid JSON: line {error.lineno}: {error.msg}") from None
+        except ConfigError:
+            raise
+        except ValueError:
+            raise ConfigError("is not valid JSON: a number of too many digits") from None
         except RecursionError:
             raise ConfigError("is not valid JSON: too deeply nested") from None
         try:

@@ -243,6 +243,8 @@ def test_a_file_stays_while_the_config_with_the_token_is_on_trial(site: Site) ->
         ('{"host": "h", "provision_key": "k", "provision_secret": "MINE", "x": 1}', "x: unknown field, remove it"),
         ('{"host": "h", "provision_key": "k", "provision_secret": "MINE", "provider": "tenta"}', "provider: "),
         ('{"host": "h", "provision_key": "k", "provision_secret": "MINE" "x"}', "is not valid JSON: line 1"),
+        ('{"host": "h", "host": "i", "provision_key": "k", "provision_secret": "MINE"}', '"host" stands twice'),
+        ('{"host": "h", "port": ' + 5000 * "1" + ', "provision_secret": "MINE"}', "too many digits"),
     ],
 )
 def test_what_is_wrong_with_a_file_is_said_without_its_secret(

@@ -742,6 +742,16 @@ def test_an_invalid_config_exits_with_78_and_its_faults(
         assert errors.startswith(f"ivy: {node.release}/config/config.json: ") and "Traceback" not in errors
 
 
+def test_a_section_that_stands_twice_is_no_valid_config(node: Node, ivy_of_node: Ivy) -> None:
+    """Of those in a model the first one counts for pydantic, of others the last. What runs with it goes on."""
+    text = json.dumps(CONFIG)[:-1] + ', "system_checks": {"seconds_between_checks": 7}}'
+    (node.home / "offer.json").write_text(text)
+    status, _, errors = ivy_of_node("config", "validate", "offer.json")
+    assert status == 78 and 'offer.json: "system_checks" stands twice' in errors
+    (node.release / "config" / "config.json").write_text(text)
+    assert ivy_of_node("config", "validate")[0] == 0
+
+
 def test_a_config_that_does_not_exist_is_no_invalid_one(node: Node) -> None:
     status, _, errors = node.ivy("config", "validate", "missing.json")
     assert status == 1 and "missing.json" in errors and "Traceback" not in errors

@@ -122,6 +122,13 @@ def test_files_come_with_a_config_if_they_can_be_put_on_trial(
     assert (status, performed) == (2, [tmp_path]) and "config.json: only certificates" in errors
 
 
+def test_a_section_that_stands_twice_is_not_applied(ivy_as: Ivy, release: Releases) -> None:
+    text = json.dumps(CONFIG)[:-1] + ', "system_checks": {"seconds_between_checks": 7}}'
+    status, _, errors = ivy_as(ROOT, "config", "apply", "-", given=text)
+    assert status == 1 and 'rejected: "system_checks" stands twice' in errors
+    assert history.load().decisions == []
+
+
 @pytest.mark.parametrize("is_on_trial", [False, True])
 @pytest.mark.parametrize("arguments", [*COMMANDS, tuple(SETUP.split())])
 def test_a_limit_ends_the_waiting_and_leaves_a_trial_to_the_updater(
@@ -297,7 +304,7 @@ def test_a_rejected_edit_is_not_lost(
     node: Node, ivy_as: Ivy, release: Releases, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     editor = node.programs / "editor"
-    editor.write_text("#!/bin/sh\ntest \"$1\" = --wait && echo '{ my work' > \"$2\"\n")
+    editor.write_text('#!/bin/sh\ntest "$1" = --wait && echo \'{ my work\' > "$2"\n')
     editor.chmod(0o755)
     node.environment |= {"VISUAL": "editor --wait"}  # as for many of them, which come back at once without it
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))

@@ -255,6 +255,7 @@ PRIVATE = "-----BEGIN OPENSSH PRIVATE KEY-----\nAAAA\n-----END OPENSSH PRIVATE K
         ("ivy.json", "[" * 100_000, "too deeply nested"),
         ("ivy.json", '["hidden"]', "not a JSON object"),
         pytest.param("ivy.json", f'{{"hostname": {"1" * 5000}}}', "a number of too many digits", id="digits"),
+        ("ivy.json", '{"hostname": "roof-7", "hostname": "hidden"}', '"hostname" stands twice'),
         ("ivy.json", '{"\\ud800": 1}', "\\ud800: unknown field"),
         ("ivy.json", "{\u201chostname\u201d: 1}", "only the straight one"),
         ("ivy.json", '{"hostname": "roof_7"}', "hostname: not a name"),

@@ -15,7 +15,7 @@ from typing import Any
 import pydantic
 
 from ivy.cli.first_boot.texts import Mistake
-from ivy.types.config import Config, ConfigError, ForeignConfig, as_text, describe, why_unknown
+from ivy.types.config import Config, ConfigError, ForeignConfig, as_text, describe, once, why_unknown
 from ivy.types.registration import Registration
 from ivy.types.secrets import UnknownSecretError
 from ivy.utils.updates.releases import Releases
@@ -49,13 +49,15 @@ def parse(text: str) -> Wishes:
         Mistake: It is not JSON, or not of this form. The sections are only looked at by `config`.
     """
     try:
-        content = json.loads(text)
+        content = json.loads(text, object_pairs_hook=once)
     except json.JSONDecodeError as error:
         where = f"line {error.lineno}, column {error.colno}: {error.msg}"
         remedy = "look at this line and the one before it: a comma or a quotation mark too many or too few"
         if any(mark in text for mark in _OF_WORD_PROCESSORS):
             remedy = f'{remedy}; only the straight one, ", is one'
         raise Mistake(f"is not valid JSON: {where}", remedy) from None
+    except ConfigError as error:
+        raise Mistake(str(error), _CORRECT) from None
     except ValueError:  # of Python's own
         raise Mistake("is not valid JSON: a number of too many digits", _CORRECT) from None
     except RecursionError:
