@@ -1,5 +1,6 @@
 """The messages that procedures and backends exchange through the queue. Not their form at any platform."""
 
+import math
 from typing import Annotated, Any, Literal
 
 import pydantic
@@ -11,13 +12,23 @@ from ivy.types.model import Model
 RESERVED_KEYS = frozenset({"logging", "configuration"})
 """Keys of data that mean something else to a backend."""
 
+_MOST_BITS = 14_000
+
 
 def _without_surrogates(text: str) -> str:
     """What a sensor says in no known encoding must not end its procedure: JSON and UTF-8 cannot carry it."""
     return text if text.isascii() else text.encode(errors="replace").decode()
 
 
+def _readable(number: int) -> float | int:
+    """Nobody reads an integer of more than 4300 digits: what was made of noise is infinite, and costs no sample."""
+    if number.bit_length() <= _MOST_BITS:
+        return number
+    return math.inf if number > 0 else -math.inf
+
+
 Text = Annotated[str, pydantic.AfterValidator(_without_surrogates)]
+Integer = Annotated[int, pydantic.AfterValidator(_readable)]
 
 
 def _reject_reserved_keys(data: dict[str, float | int | str]) -> dict[str, float | int | str]:
@@ -48,7 +59,7 @@ class DataMessageBody(_Body):
     """The body of a data message: one sample of any number of quantities."""
 
     variant: Literal["data"] = "data"
-    data: Annotated[dict[Text, float | int | Text], pydantic.AfterValidator(_reject_reserved_keys)]
+    data: Annotated[dict[Text, float | Integer | Text], pydantic.AfterValidator(_reject_reserved_keys)]
 
 
 class LogMessageBody(_Body):

@@ -50,6 +50,14 @@ def test_data_are_numbers_and_texts(value: Any) -> None:
         DataMessageBody(data={"a": value})
 
 
+def test_an_integer_that_nobody_can_read_costs_no_sample(agent: MessagingAgent) -> None:
+    """What a procedure makes of noise on a line, by `int.from_bytes`, say."""
+    agent.add_message(DataMessageBody(data={"a": 10**5000, "b": -(10**5000), "c": 10**4000, "d": 1}))
+    [item] = agent.get_n_latest_messages(10, [])
+    assert isinstance(item.message_body, DataMessageBody)
+    assert item.message_body.data == {"a": math.inf, "b": -math.inf, "c": 10**4000, "d": 1}
+
+
 @pytest.mark.parametrize("status", ["received", "accepted", "rejected", "startup"])
 def test_the_status_of_a_config(status: Any) -> None:
     assert ConfigMessageBody(status=status, config=FOREIGN).status == status
