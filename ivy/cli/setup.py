@@ -16,6 +16,7 @@ from ivy.cli.main import refuse
 from ivy.types import secrets
 from ivy.types.config import Config, MQTTBrokerConfig, describe, why_unknown
 from ivy.types.registration import NO_PASSWORD, PORTS, Registration
+from ivy.types.secrets_file import ENCODING
 from ivy.utils.updates.releases import Releases
 
 _PROVIDERS: tuple[str, ...] = get_args(constants.Provider)
@@ -71,7 +72,9 @@ def _address(arguments: argparse.Namespace) -> dict[str, Any]:
     host = _answer(arguments.host, "--host", "Host of the broker")
     encrypted = _is_yes(_answer(arguments.tls, "--tls", "Encrypted, yes or no", "yes"))
     port = _answer(arguments.port, "--port", "Port", str(PORTS[encrypted]))
-    return {"host": host, "port": port, "tls": {"enabled": encrypted, "ca_file": arguments.ca_file}}
+    # From where it is tried here, a service would not find it.
+    authorities = arguments.ca_file and os.path.abspath(arguments.ca_file)
+    return {"host": host, "port": port, "tls": {"enabled": encrypted, "ca_file": authorities}}
 
 
 def _registration(arguments: argparse.Namespace) -> Registration:
@@ -130,7 +133,7 @@ def _secret(file: str | None, option: str, question: str) -> str:
     """Not by an option: everybody can read the arguments of a process. May be empty."""
     try:
         if file is not None:
-            return (sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")).strip()
+            return (sys.stdin.read() if file == "-" else Path(file).read_text(encoding=ENCODING)).strip()
     except (OSError, UnicodeDecodeError) as error:
         refuse(f"{option}: {'standard input' if file == '-' else file} cannot be read: {error}")
     if not sys.stdin.isatty():

@@ -52,6 +52,19 @@ def options(broker: Broker, password_file: str) -> list[str]:
     return ["--host", broker.address, "--port", str(broker.port), "--tls", "no", *login]
 
 
+def test_files_are_named_and_read_as_they_are_at_a_desk(
+    applied: list[dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A name that is said from where one is, and a text that Notepad has written."""
+    monkeypatch.chdir(tmp_path)
+    Path("password").write_bytes(f"{PASSWORD}\r\n".encode("utf-8-sig"))
+    login = ["--identifier", SENSOR, "--username", SENSOR, "--password-file", "password", "--no-test"]
+    assert call("--host", "localhost", "--tls", "yes", "--ca-file", "ca.crt", *login) == 0
+    [config] = applied
+    connection = config["backend"]["mqtt_connection"]
+    assert connection["tls"]["ca_file"] == str(tmp_path / "ca.crt") and connection["password"] == PASSWORD
+
+
 def test_it_tries_the_login_and_keeps_the_rest_of_the_config(
     applied: list[dict[str, Any]], broker: Broker, password_file: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
