@@ -189,6 +189,18 @@ def test_what_was_signed_as_something_else_is_not_signed(site: Site) -> None:
         site.fetch()
 
 
+@pytest.mark.parametrize("kind", ["PGP SIGNATURE", "PGP MESSAGE", "SIGNED MESSAGE"])
+def test_a_signature_of_another_kind_is_refused_with_what_to_do(site: Site, kind: str) -> None:
+    """Git's own, where a maintainer has not said that it is to be SSH's. It is no trouble of the node's."""
+    site.release()
+    text = f"{site.git('cat-file', 'tag', REFERENCE)}\n-----BEGIN {kind}-----\n\nAAAA\n-----END {kind}-----\n"
+    (site.root.parent / "tag").write_text(text)
+    tag = site.git("hash-object", "-t", "tag", "-w", str(site.root.parent / "tag"))
+    site.git("update-ref", REFERENCE, tag)
+    with pytest.raises(Rejected, match="only an SSH key counts: say git config gpg.format ssh"):
+        site.fetch()
+
+
 def test_a_release_that_came_unsigned_is_not_good_for_those_who_want_a_signature(site: Site) -> None:
     site.release()
     release = site.fetch(require_signed_tags=False)

@@ -42,6 +42,7 @@ _MOST_FILES = 20_000
 _LONGEST_LISTING = 8_000_000  # characters
 _HOST = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]*(:[0-9]{1,5})?", re.ASCII)
 _REPOSITORY = re.compile(r"[A-Za-z0-9_][\w.-]*(/[A-Za-z0-9_][\w.-]*)+", re.ASCII)
+_OF_OTHER_KINDS = re.compile("^-----BEGIN (PGP SIGNATURE|PGP MESSAGE|SIGNED MESSAGE)-----", re.MULTILINE)
 _FILE_MODES = ("100644", "100755", "120000")
 _USERNAMES = {"github": "x-access-token", "gitlab": "oauth2"}
 
@@ -122,7 +123,8 @@ class Source:
         tag = version.as_tag()
         kind, identifier = self._find_tag(version)
         # git itself does not compare the name that is signed with the one under which the tag was fetched.
-        name = _inner_name(self._read_tag(identifier)) if kind == "tag" else tag
+        text = self._read_tag(identifier) if kind == "tag" else ""
+        name = _inner_name(text) if kind == "tag" else tag
         if name != tag:
             raise Rejected(f"the tag {tag} is a renamed {name[:100]!r}")
         if not self._settings.require_signed_tags:
@@ -130,6 +132,9 @@ class Source:
         _check_list_of_signers()
         if kind != "tag":
             raise Rejected(f"the tag {tag} is not signed")
+        if _OF_OTHER_KINDS.search(text):  # git would say nothing of it, as it has no program for these here
+            remedy = "say git config gpg.format ssh, and sign it again"
+            raise Rejected(f"the tag {tag} is signed by OpenPGP or X.509, and only an SSH key counts: {remedy}")
         try:
             # systemd takes a git that was told to stop for one that succeeded.
             settings = [*_VERIFY_SETTINGS, f"gpg.ssh.allowedSignersFile={ALLOWED_SIGNERS}"]
