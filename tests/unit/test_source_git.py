@@ -197,7 +197,13 @@ def test_a_signature_of_another_kind_is_refused_with_what_to_do(site: Site, kind
     (site.root.parent / "tag").write_text(text)
     tag = site.git("hash-object", "-t", "tag", "-w", str(site.root.parent / "tag"))
     site.git("update-ref", REFERENCE, tag)
-    with pytest.raises(Rejected, match="only an SSH key counts: say git config gpg.format ssh"):
+    with pytest.raises(Rejected, match="only an SSH key counts: say git config"):
+        site.fetch()
+
+
+def test_a_pointer_to_a_file_that_is_kept_elsewhere_is_refused(site: Site) -> None:
+    site.release(b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 5000000\n", site.signer)
+    with pytest.raises(Rejected, match="ivy/content is only a pointer of Git LFS"):
         site.fetch()
 
 

@@ -43,6 +43,7 @@ _LONGEST_LISTING = 8_000_000  # characters
 _HOST = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]*(:[0-9]{1,5})?", re.ASCII)
 _REPOSITORY = re.compile(r"[A-Za-z0-9_][\w.-]*(/[A-Za-z0-9_][\w.-]*)+", re.ASCII)
 _OF_OTHER_KINDS = re.compile("^-----BEGIN (PGP SIGNATURE|PGP MESSAGE|SIGNED MESSAGE)-----", re.MULTILINE)
+_POINTER, _LARGEST_POINTER = b"version https://git-lfs.github.com/spec/v1\n", 1024
 _FILE_MODES = ("100644", "100755", "120000")
 _USERNAMES = {"github": "x-access-token", "gitlab": "oauth2"}
 
@@ -190,6 +191,7 @@ class Source:
         except commands.CommandError as error:
             raise Rejected(f"it cannot be unpacked: {error.output or error}") from error
         sandbox.take_back(directory)
+        _check_for_pointers(directory)
         self._write_origin(version, directory / ORIGIN)
 
     def vouches_for(self, version: Version, release: Path) -> bool:
@@ -317,6 +319,14 @@ class Source:
 
     def _git(self, *arguments: str) -> list[str]:
         return ["git", f"--git-dir={self._repository}", *arguments]
+
+
+def _check_for_pointers(directory: Path) -> None:
+    """What Git LFS keeps elsewhere is not fetched: a procedure would find a few words in the place of its model."""
+    for path in directory.rglob("*"):
+        if path.is_file() and path.stat().st_size < _LARGEST_POINTER and path.read_bytes().startswith(_POINTER):
+            what = f"{path.relative_to(directory)} is only a pointer of Git LFS"
+            raise Rejected(f"{what}, from where nothing is fetched: git lfs untrack it, and commit the file itself")
 
 
 def _sync_tree(directory: Path) -> None:
