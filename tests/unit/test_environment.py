@@ -1,9 +1,11 @@
 """Environments of releases, and whose their files are. What runs in them is seen on real nodes."""
 
+import hashlib
 import os
 import stat
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -309,3 +311,23 @@ def test_a_link_to_itself_is_no_trap(release: Path) -> None:
     (release / "ivy" / "loop").symlink_to("loop")
     with pytest.raises(Rejected, match="leads nowhere"):
         sandbox.take_back(release)
+
+
+def test_what_the_admin_wants_of_pip_elsewhere_is_not_done_here(
+    release: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By /etc/pip.conf: with "user" pip refuses each environment."""
+    wheel = tmp_path / "wheels" / "tiny-1.0-py3-none-any.whl"
+    wheel.parent.mkdir()
+    about = "tiny-1.0.dist-info"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.writestr("tiny.py", "")
+        archive.writestr(f"{about}/METADATA", "Metadata-Version: 2.1\nName: tiny\nVersion: 1.0\n")
+        archive.writestr(f"{about}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        archive.writestr(f"{about}/RECORD", "")
+    digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
+    (release / "requirements.lock").write_text(f"tiny==1.0 --hash=sha256:{digest}\n")
+    (tmp_path / "pip.conf").write_text("[install]\nuser = true\n")
+    monkeypatch.setenv("PIP_CONFIG_FILE", str(tmp_path / "pip.conf"))
+    environment.install_bundled_dependencies(release, wheels=wheel.parent, systemd=tmp_path / "none")
+    assert (packages_of(release) / "tiny.py").exists()

@@ -131,8 +131,9 @@ def _pip(release: Path) -> list[str] | None:
     checked = release / ".venv" / "requirements.txt"
     checked.write_text("".join(f"{line}\n" for line in needed), encoding="ascii")
     pip = [sys.executable, "-m", "pip", f"--python={python_of(release)}"]
-    options = ["--no-input", "--disable-pip-version-check", "--no-cache-dir", "--no-compile", "--quiet"]
-    return [*pip, "install", *options, "--require-hashes", "--only-binary=:all:", f"--requirement={checked}"]
+    # An index or a proxy in the admin's /etc/pip.conf is wanted here, too, but not "user = true".
+    pip += ["install", "--no-user", "--no-input", "--disable-pip-version-check", "--no-cache-dir", "--no-compile"]
+    return [*pip, "--quiet", "--require-hashes", "--only-binary=:all:", f"--requirement={checked}"]
 
 
 def _confined(pip: list[str], release: Path) -> None:
