@@ -181,9 +181,11 @@ def _end_with_threads(logger: Logger, is_ending: Callable[[], bool], end: Callab
         error = what.exc_value
         if is_ending() or not isinstance(error, Exception):  # sys.exit() ends a thread on purpose
             return
-        logger.exception(error, label=f"the thread {what.thread.name if what.thread else ''!r} died")
-        notify.status(f"Failed: a thread died: {type(error).__name__}: {journal.in_words(error)}")
-        end()
+        try:
+            logger.exception(error, label=f"the thread {what.thread.name if what.thread else ''!r} died")
+            notify.status(f"Failed: a thread died: {type(error).__name__}: {journal.in_words(error)}")
+        finally:  # also where that was not possible, as without a file descriptor
+            end()
 
     threading.excepthook = hook
 

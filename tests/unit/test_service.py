@@ -153,6 +153,21 @@ def test_a_thread_that_dies_of_an_error_without_words_ends_the_service(node: Nod
     assert item.message_body.subject == "example - EXCEPTION - the thread 'sensor' died, Wordless: without words"
 
 
+def test_a_thread_that_dies_for_want_of_files_ends_the_service(node: Node) -> None:
+    """As a library has left open one more with each sample. Its words are lost, but not in the journal."""
+    work = (
+        "import os, resource, threading, time\n"
+        "    resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))\n"
+        "    def measure():\n"
+        "        while True: os.dup(0)\n"
+        "    threading.Thread(target=measure, name='sensor').start()\n"
+        "    time.sleep(1000)"
+    )
+    process = node.start("-c", PROCEDURE.format(work))
+    _, errors = ended(process)
+    assert process.returncode == 1 and "Too many open files" in errors
+
+
 def test_a_thread_may_end_by_itself(node: Node, notify_socket: NotifySocket) -> None:
     work = (
         "import sys, threading\n"
