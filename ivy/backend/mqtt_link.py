@@ -323,13 +323,13 @@ class MQTTLink:
         if self._opened is not None:
             self._opener.lost(self._opened.address, silent=self._was_silent)
         self._clock.has_changed()  # from here on is what counts
+        code = self._client.disconnect_code if self._client is not None else None
         held = self.is_connected and now - self._changed > _SECONDS_UNTIL_STABLE
-        delay = self._backoff.next_delay(
-            useful=held or self._was_useful, refused=self._was_refused, lasted=now - self._began
-        )
+        # Two that have one client_id would throw each other out at each second, for a TLS handshake each time.
+        useful = (held or self._was_useful) and code != reasons.TAKEN_OVER
+        delay = self._backoff.next_delay(useful=useful, refused=self._was_refused, lasted=now - self._began)
         is_unknown = self._is_unknown
         self._was_useful = self._was_refused = self._was_silent = self._is_unknown = False
-        code = self._client.disconnect_code if self._client is not None else None
         self._drop_client()
         self._next_try = now + delay
         self._events.append(Disconnected(reason, delay, by_broker, code, is_unknown))

@@ -12,7 +12,7 @@ _LOGIN = "check client_id, username and password"
 _NOT_HERE = "it is in trouble itself or limits the rate; nothing needs to be done here"
 _OURS = "this is a mistake of ivy's; please report it"
 
-OTHER_VERSION = 132
+OTHER_VERSION, TAKEN_OVER = 132, 142
 
 _ENDS: dict[int, tuple[str, str]] = {
     128: ("Unspecified error", "the broker's log may say more"),

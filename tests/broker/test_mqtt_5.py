@@ -1,5 +1,6 @@
 """MQTT 5, and 3.1.1 where that is what there is: which is spoken, what the broker may ask for, what it says."""
 
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,8 @@ import pytest
 from testbed.broker import Broker
 from testbed.waiting import wait_for
 
+from ivy.backend.delays import Backoff
+from ivy.backend.mqtt_link import Acknowledged, Connected, Disconnected, MQTTLink
 from ivy.cli.doctor import checks_network
 from ivy.types.config import MQTTBrokerConfig
 from tests.broker.configs import config_for
@@ -272,3 +275,25 @@ def test_mosquitto_takes_topics_by_their_numbers(make_node: MakeNode, broker: Br
     node.wait_until_empty()
     received = [line for line in broker.log.read_text().splitlines() if "Received PUBLISH" in line]
     assert sum(f"'measurements/{SENSOR}'" in line for line in received) == 10
+
+
+@pytest.mark.parametrize(("code", "delays"), [(0x8E, [0.01, 0.02, 0.04]), (0x8B, [0.0, 0.0, 0.0])])
+def test_two_clients_of_one_name_leave_each_other_some_time(code: int, delays: list[float]) -> None:
+    """0x8E is "session taken over". After others one that has delivered something is made again at once."""
+    settings = MQTTBrokerConfig(host="127.0.0.1", port=1, client_id="c", username="u", password="p")
+    nobody, found = os.eventfd(0), list[float]()
+    with Broker5() as broker:
+        link = MQTTLink(settings.model_copy(update={"port": broker.port}), (), Backoff(lambda least, most: 0.01))
+        while len(found) < len(delays):
+            for event in link.wait(nobody, 20):
+                match event:
+                    case Connected():
+                        link.publish("measurements/c", b"[]")
+                    case Acknowledged():
+                        time.sleep(0.01)
+                        broker.end(mqtt.disconnect(code))
+                    case Disconnected(seconds_to_next_try=delay):
+                        found.append(round(delay, 3))
+        link.close()
+    os.close(nobody)
+    assert found == delays
