@@ -153,8 +153,8 @@ def test_who_edits_finds_his_own_text(ivy: Ivy, releases: Releases, monkeypatch:
     """And, of what is damaged, the config that is in use."""
     texts: list[str] = []
 
-    def editor(_mode: int, _program: str, _name: str, path: str) -> int:
-        texts.append(Path(path).read_text())
+    def editor(_mode: int, *command: str) -> int:
+        texts.append(Path(command[-1]).read_text())
         return 0
 
     monkeypatch.setattr(os, "spawnlp", editor)

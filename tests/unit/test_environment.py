@@ -316,7 +316,7 @@ def test_a_link_to_itself_is_no_trap(release: Path) -> None:
 def test_what_the_admin_wants_of_pip_elsewhere_is_not_done_here(
     release: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By /etc/pip.conf: with "user" pip refuses each environment."""
+    """By /etc/pip.conf: with "user" pip refuses each environment. And what root has at home, a service has not."""
     wheel = tmp_path / "wheels" / "tiny-1.0-py3-none-any.whl"
     wheel.parent.mkdir()
     about = "tiny-1.0.dist-info"
@@ -328,6 +328,10 @@ def test_what_the_admin_wants_of_pip_elsewhere_is_not_done_here(
     digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
     (release / "requirements.lock").write_text(f"tiny==1.0 --hash=sha256:{digest}\n")
     (tmp_path / "pip.conf").write_text("[install]\nuser = true\n")
+    at_home = tmp_path / "home" / "lib" / packages_of(release).parent.name / "site-packages" / about
+    at_home.mkdir(parents=True)
+    (at_home / "METADATA").write_text("Metadata-Version: 2.1\nName: tiny\nVersion: 1.0\n")
+    monkeypatch.setenv("PYTHONUSERBASE", str(tmp_path / "home"))
     monkeypatch.setenv("PIP_CONFIG_FILE", str(tmp_path / "pip.conf"))
     environment.install_bundled_dependencies(release, wheels=wheel.parent, systemd=tmp_path / "none")
     assert (packages_of(release) / "tiny.py").exists()

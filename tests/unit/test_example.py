@@ -132,6 +132,7 @@ def test_no_example_is_left_out() -> None:
         "PrivateDevices=no",
         "SuccessExitStatus=",
         "OnCalendar=",
+        "ID_MM_DEVICE_IGNORE",
     )
     tried += ("on-failure", "ExecStopPost=-/usr/bin/ivy run NAME --make-safe", "packaging/new-procedure NAME [")
     assert len({example(containing) for containing in tried}) == PAGE.read_text().count(".EX\n")

@@ -115,8 +115,8 @@ def install_bundled_dependencies(release: Path, *, wheels: Path = WHEELS, system
         if systemd.is_dir():
             sandbox.stop_all()  # a pass that was killed may have left one of the name
             _confined(pip, release)
-        else:  # where an image is made; and nothing of a wheel is run
-            commands.run(pip, timeout=sandbox.SECONDS_AT_MOST)
+        else:  # where an image is made; and nothing of a wheel is run. What root has at home, no service finds.
+            commands.run(["/usr/bin/env", "PYTHONNOUSERSITE=1", *pip], timeout=sandbox.SECONDS_AT_MOST)
     except commands.CommandError as error:
         raise Rejected(f"its dependencies cannot be installed from {wheels}: {error.output or error}") from None
     sandbox.take_back(release / ".venv")
