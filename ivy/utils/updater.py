@@ -114,7 +114,8 @@ class Updater:
                 offer = self._with_active_config(offer)
             policy.check_revision(offer, history.load().revision_to_exceed(active.general.config_revision))
             offer = self._filled(offer, active)
-            is_version_change = policy.decide(active, offer, self._updater, constants.VERSION)
+            brought = releases.bundled_version()
+            is_version_change = policy.decide(active, offer, self._updater, constants.VERSION, brought)
             if not is_sure:
                 policy.check_name(active, offer, self._backlog)
             if is_version_change:

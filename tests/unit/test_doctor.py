@@ -363,6 +363,18 @@ def test_another_package_of_the_name_is_found(
     assert is_ok or "apt-mark hold ivy" in finding.remedy
 
 
+def test_what_the_package_brought_and_does_not_run_is_told(
+    node: Node, release: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", node.environment["PATH"])
+    known = {"policy*": "printf '  Installed: 1:1.2.0\\n  Candidate: 1:1.2.0\\n'", "*ivy=1:1.2.0": f"echo '{OURS}'"}
+    node.fake("apt-cache", known)
+    for brought, words in (("1.2.0", "ivy update 1.2.0"), (release.name, "1:1.2.0"), ("0.9.0", "1:1.2.0")):
+        monkeypatch.setattr(checks_node, "bundled_version", lambda brought=brought: Version(brought))
+        [finding] = checks_node.package()
+        assert finding.ok and finding.text.endswith(words)
+
+
 def test_a_withdrawn_package(node: Node, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", node.environment["PATH"])
     monkeypatch.setattr(package_manager, "LISTS", str(tmp_path))

@@ -116,6 +116,15 @@ def test_the_way_back_needs_no_source_of_versions() -> None:
         policy.decide(current, _offer(before, "admin"), None, OWN)
 
 
+def test_the_version_of_the_package_needs_none_either_if_the_admin_wants_it() -> None:
+    current, brought = make_config().to_foreign_config(), Version("1.1.0")
+    wanted = foreign(version="1.1.0")
+    assert policy.decide(current, _offer(wanted, "admin"), None, OWN, brought)
+    for offer in (_offer(wanted), _offer(foreign(version="1.2.0"), "admin")):
+        with pytest.raises(Rejected, match="updater: is null"):
+            policy.decide(current, offer, None, OWN, brought)
+
+
 def test_a_backend_may_not_loosen_the_default_where_the_node_has_no_section() -> None:
     offer = _offer(foreign(updater={**UPDATER, "require_signed_tags": False}))
     with pytest.raises(Rejected, match="only the admin"):

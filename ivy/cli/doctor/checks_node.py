@@ -20,7 +20,7 @@ from ivy.utils.messaging_agent import ACTIVE_QUEUE_FILE
 from ivy.utils.storage import aside, trouble
 from ivy.utils.updates import environment, manifest, needs
 from ivy.utils.updates.errors import NodeTrouble, Rejected
-from ivy.utils.updates.releases import Releases
+from ivy.utils.updates.releases import Releases, bundled_version
 from ivy.version import Version
 
 _MANY_RESTARTS = 5
@@ -254,7 +254,11 @@ def package() -> Iterator[Finding]:
         yield Finding("package", f"version {version}: {overview.WITHDRAWN}", remedy)
     if gone:
         return
-    yield Finding("package", f"{constants.NAME} {installed} is installed, and APT would take {candidate}")
+    text = f"{constants.NAME} {installed} is installed, and APT would take {candidate}"
+    brought, runs = bundled_version(), Releases().current()
+    if brought is not None and runs is not None and runs < brought:  # undone, put off, or somebody went back
+        text += f"; but {runs} runs: see ivy releases; what runs the other is sudo ivy update {brought}"
+    yield Finding("package", text)
 
 
 def files() -> Iterator[Finding]:

@@ -14,12 +14,19 @@ from ivy.utils.updates.errors import OldRevision, Rejected
 from ivy.version import Version
 
 
-def decide(current: ForeignConfig, offer: Offer, updater: UpdaterConfig | None, own_version: Version) -> bool:
+def decide(
+    current: ForeignConfig,
+    offer: Offer,
+    updater: UpdaterConfig | None,
+    own_version: Version,
+    bundled: Version | None = None,
+) -> bool:
     """Decide whether an offer may be tried.
 
     Args:
         updater: The section of the active config; None where that has none, or none that can be read.
         own_version: The version whose schema is at hand.
+        bundled: The version that the package has brought.
 
     Returns: Whether it asks for another version, to be had as the active config says: the offered one is not
         trusted yet.
@@ -35,8 +42,9 @@ def decide(current: ForeignConfig, offer: Offer, updater: UpdaterConfig | None, 
         if offer.version == own_version:
             _check_schema(offer.config)
         return False
-    # The way back needs no source of versions: what ran before is kept on the disk.
-    if updater is None and offer.source != "rollback":
+    # What ran before is kept, and what the admin has installed is there: neither needs a source of versions.
+    is_at_hand = offer.source == "rollback" or (offer.source == "admin" and offer.version == bundled)
+    if updater is None and not is_at_hand:
         raise Rejected("updater: is null in the active config, so this node takes no other version")
     updater = updater or UPDATER_DEFAULTS
     if updater.oldest_version is not None and offer.version < updater.oldest_version:
