@@ -7,7 +7,7 @@ import contextlib
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, TypeVar
 
@@ -24,6 +24,9 @@ from ivy.utils.storage import aside, bounds, contents, last_sample, resend, set_
 LINK_REMEDY = f"sudo ivy config apply {constants.CONFIG_LINK} uses what it says, and makes the link again"
 """What to do about `config_link_trouble`."""
 
+DEAF_REMEDY = f"sudo systemctl start {units.TARGET} starts them"
+"""What to do about `deafness`."""
+
 QUEUE_TROUBLE = "the queue cannot be used"
 """What stands in the status of a backend that cannot read or change the queue."""
 
@@ -39,6 +42,7 @@ NOT_WANTED = (OFF, MASKED, HELD)
 _LAST_WORDS = ("Failed: ", "Config error: ")
 """How begins what a service says of its own end, see `ivy.service`."""
 
+_PASS_PATH = units.UPDATER.replace(".service", ".path")
 _FULL_DISK = 95.0  # per cent
 _SECONDS_FOR_THE_QUEUE = 20.0
 _PROPERTIES = (
@@ -179,7 +183,10 @@ def look(
             problems.append(f"config: {in_use[1]}; {accepted_config.IN_USE}")
     if (why := config_link_trouble()) is not None:
         problems.append(f"config: {why}; {LINK_REMEDY}")
-    found = part("services", lambda: services(patience, config))
+    looked = part("services", lambda: look_at_units(patience, config))
+    found, deaf = looked or (None, [])
+    if deaf:
+        problems.append(f"units: {deafness(deaf)}; {DEAF_REMEDY}")
     held = hold.look()
     overview = Overview(
         problems=problems,
@@ -256,19 +263,46 @@ def config_link_trouble() -> str | None:
     return f"{link} is not the link to the active config any more{says}: what is changed there has no effect"
 
 
-def services(patience: float = units.PATIENCE, config: Config | None = None) -> list[Service]:
+def services() -> list[Service]:
+    """The services of `look_at_units`."""
+    return look_at_units()[0]
+
+
+def look_at_units(
+    patience: float = units.PATIENCE, config: Config | None = None
+) -> tuple[list[Service], list[str]]:
     """The services that the target wants, and the procedures that something else starts when it is time.
 
     Without a config, for how long they may be silent is not known.
+
+    Returns: These; and the names of those that should wait for work, such as an operator's call, and do not.
 
     Raises:
         CommandError: There is no systemd to ask.
     """
     triggered = _triggered(config)
-    wanted = [*units.wanted_by_target(timeout=patience), *triggered]
+    wanted = [*units.all_of_target(timeout=patience), *triggered]
     found = units.show_each(wanted, *_PROPERTIES, timeout=patience)
-    seen = [_service(name, properties, triggered.get(name)) for name, properties in found.items()]
-    return [_with_limit(service, config) for service in seen]
+    seen = [
+        _service(name, properties, triggered.get(name))
+        for name, properties in found.items()
+        if name.endswith(".service")
+    ]
+    return [_with_limit(service, config) for service in seen], list(_deaf(found, triggered))
+
+
+def _deaf(found: dict[str, dict[str, str]], triggered: Container[str]) -> Iterator[str]:
+    """Those of the package. The path of a pass is at rest now and then, and started again by its timer."""
+    for name, properties in found.items():
+        is_ours = f"{name.rpartition('.')[0]}.service" not in triggered and name != _PASS_PATH
+        is_at_rest = properties.get("ActiveState") in ("inactive", "failed")
+        if name.endswith(units.TRIGGERS) and is_ours and is_at_rest and properties.get("LoadState") == "loaded":
+            yield name
+
+
+def deafness(names: Sequence[str]) -> str:
+    """That some of the package's timers and paths are stopped, in words."""
+    return f"nobody sees what these wait for, as they do not run: {', '.join(names)}"
 
 
 def _triggered(config: Config | None) -> dict[str, str]:

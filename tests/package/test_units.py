@@ -560,6 +560,48 @@ esac
     assert (killed in (tmp_path / "calls").read_text().splitlines()) is is_killed
 
 
+@pytest.mark.parametrize(
+    ("active", "is_started"),
+    [
+        ("ivy.target", True),  # dpkg was killed
+        ("ivy.target ivy-updater.timer", False),  # it was not
+        ("ivy-updater.timer", False),
+        ("", False),  # somebody has stopped all of it
+    ],
+)
+def test_what_an_upgrade_has_stopped_is_started_when_dpkg_was_killed(
+    tmp_path: Path, active: str, is_started: bool
+) -> None:
+    lock = "/var/lib/dpkg/lock"
+    fakes = {
+        "systemctl": f"""echo "$@" >>{tmp_path}/calls
+case $1$2 in --quietis-active) case " {active} " in *" $3 "*) ;; *) exit 1 ;; esac ;; esac""",
+        "stat": f'[ "$3" = {lock} ] && echo 4711',
+        # The second look, and the third, find it locked.
+        "sleep": f"""echo x >>{tmp_path}/looks
+case $(wc -l <{tmp_path}/looks) in 2 | 3) held=4711 ;; *) held=14711 ;; esac
+echo "1: POSIX  ADVISORY  WRITE 77 fe:00:$held 0 EOF" >{tmp_path}/locks""",
+    }
+    for name, text in fakes.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
+        (tmp_path / name).chmod(0o755)
+    environment = {"PATH": f"{tmp_path}:/usr/bin:/bin", "IVY_LOCKS": f"{tmp_path}/locks"}
+    subprocess.run(["/bin/sh", str(UNITS / "ivy-resume"), "1"], env=environment, check=True)
+    assert (tmp_path / "looks").read_text().count("x") == 5
+    calls = (tmp_path / "calls").read_text().splitlines()
+    assert ("start --no-block ivy.target" in calls) is is_started
+
+
+def test_what_an_upgrade_stops_is_seen_to_should_dpkg_be_killed() -> None:
+    """By a timer that nothing else stops, and that the target has started again."""
+    prerm = (PROJECT / "debian" / "ivy.prerm").read_text(encoding="utf-8")
+    before, _, after = prerm.partition("units/ivy-resume")
+    assert (
+        "stop ivy-updater.timer" in after.replace("deb-systemd-invoke ", "") and "ivy-updater.timer" not in before
+    )
+    assert "ivy-updater.timer" in settings(UNITS / "ivy.target")["Wants"]
+
+
 def test_the_time_limits_of_stops_and_restarts_are_those_of_the_code() -> None:
     ends, restart = ((UNITS / name).read_text(encoding="utf-8") for name in ("ivy-end-stops", "ivy-restart"))
     assert f"\nbeyond={units.SECONDS_BEYOND_A_STOP:.0f} " in ends

@@ -407,6 +407,33 @@ def test_systemd_is_asked_once_for_all_services(node: Node, ivy_of_node: Ivy, co
     assert asked == [2, 2], "what the target wants, and how all of them are"
 
 
+def test_status_and_doctor_tell_who_would_not_see_an_operators_call(node: Node, ivy_of_node: Ivy) -> None:
+    node.write_config()
+    states = {
+        "restart.path": "inactive",
+        "repair.timer": "failed",
+        "salvage.path": "active",
+        "updater.path": "inactive",  # for as long as a pass or a command lasts
+        "call@reboot.path": "masked",
+    }
+    said = {
+        f"ivy-{name}": f"LoadState={'masked' if state == 'masked' else 'loaded'} ActiveState={state}"
+        for name, state in states.items()
+    }
+    blocks = "; echo; ".join(f"printf '%s\\n' Id={name} {properties}" for name, properties in said.items())
+    wind = f"echo; echo Id=ivy-wind.service; {RUNNING}"
+    known = {
+        "show*ivy.target": f"echo 'Wants=ivy-wind.service {' '.join(said)}'",
+        "show*--property=Id,*": f"{blocks}; {wind}",
+    }
+    node.fake("systemctl", known)
+    [problem] = problems(ivy_of_node)
+    assert "ivy-restart.path, ivy-repair.timer; sudo systemctl start ivy.target" in problem
+    found = json.loads(ivy_of_node("doctor", "--json")[1])
+    told = [finding for finding in found if finding["check"] == "units" and not finding["ok"]]
+    assert [finding["remedy"] for finding in told] == ["sudo systemctl start ivy.target starts them"]
+
+
 def test_status_without_a_usable_config(node: Node, data_dir: Path, ivy_of_node: Ivy) -> None:
     wants(node, system_checks=RUNNING)
     [problem] = problems(ivy_of_node)

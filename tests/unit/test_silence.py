@@ -345,11 +345,11 @@ def test_a_procedure_that_a_timer_starts_is_seen(
     node.fake("systemctl", {"show*ivy.target": f"echo Wants=ivy-{NAME}.timer", "show*": f"printf '%s\\n' {unit}"})
     sample(clock, 0)
     clock.now += 700
-    [found] = overview.services(config=make_config(procedures=LIMITED))
+    [found] = overview.look_at_units(config=make_config(procedures=LIMITED))[0]
     assert (found.state, found.well, found.is_procedure) == (state, is_well, True)
     assert found.last_sample_seconds == 700
     assert found.silent_seconds == (None if "masked" in state else 700)
     off = {"rain": {"enabled": False}}
     assert "ivy-rain.service" in node.calls()[-1]
-    overview.services(config=make_config(procedures=off))
+    overview.look_at_units(config=make_config(procedures=off))
     assert "ivy-rain.service" not in node.calls()[-1], "it is shown as off"

@@ -279,15 +279,17 @@ def files() -> Iterator[Finding]:
 def services(config: Config | None) -> Iterator[Finding]:
     """Whether the services run, send data, are watched, and are in their sandbox."""
     try:
-        found = [service for service in overview.services(config=config) if service.name != units.UPDATER]
-        found = [service for service in found if service.state != overview.MASKED]
+        found, deaf = overview.look_at_units(config=config)
     except commands.CommandError as error:
         yield Finding("units", str(error), "is this a node, with systemd?")
         return
+    found = [service for service in found if service.name != units.UPDATER and service.state != overview.MASKED]
     if not found:
         remedy = "systemctl daemon-reload; journalctl -b | grep ivy-generator"
         yield Finding("units", f"{units.TARGET} wants no service", remedy)
         return
+    if deaf:
+        yield Finding("units", overview.deafness(deaf), overview.DEAF_REMEDY)
     bad = [service for service in found if not service.well or service.restarts >= _MANY_RESTARTS]
     yield from map(_not_well, bad)
     if not bad:

@@ -73,16 +73,19 @@ def _properties(text: str) -> dict[str, str]:
     return dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
 
 
-def wanted_by_target(timeout: float = PATIENCE) -> list[str]:
-    """The services that `ivy.target` wants, in the order of their names."""
-    wants = show(TARGET, "Wants", timeout=timeout).get("Wants", "").split()
-    return sorted(unit for unit in wants if unit.endswith(".service"))
+def all_of_target(timeout: float = PATIENCE) -> list[str]:
+    """All that `ivy.target` wants, in the order of their names."""
+    return sorted(show(TARGET, "Wants", timeout=timeout).get("Wants", "").split())
+
+
+def wanted_by_target() -> list[str]:
+    """The services of these."""
+    return [unit for unit in all_of_target() if unit.endswith(".service")]
 
 
 def triggers_of_target() -> list[str]:
-    """The timers, paths and sockets that `ivy.target` wants, in the order of their names."""
-    wants = show(TARGET, "Wants").get("Wants", "").split()
-    return sorted(unit for unit in wants if unit.endswith(TRIGGERS))
+    """The timers, paths and sockets of these."""
+    return [unit for unit in all_of_target() if unit.endswith(TRIGGERS)]
 
 
 def active(*patterns: str) -> list[str]:
