@@ -24,9 +24,6 @@ from ivy.utils.storage import aside, bounds, contents, last_sample, resend, set_
 LINK_REMEDY = f"sudo ivy config apply {constants.CONFIG_LINK} uses what it says, and makes the link again"
 """What to do about `config_link_trouble`."""
 
-DEAF_REMEDY = f"sudo systemctl start {units.TARGET} starts them"
-"""What to do about `deafness`."""
-
 QUEUE_TROUBLE = "the queue cannot be used"
 """What stands in the status of a backend that cannot read or change the queue."""
 
@@ -43,6 +40,9 @@ _LAST_WORDS = ("Failed: ", "Config error: ")
 """How begins what a service says of its own end, see `ivy.service`."""
 
 _PASS_PATH = units.UPDATER.replace(".service", ".path")
+_NOT_AT_BOOT = {"disabled": "enable", "masked": "unmask", "masked-runtime": "unmask"}
+"""States of the target in which a boot does not start it, and what undoes each."""
+
 _FULL_DISK = 95.0  # per cent
 _SECONDS_FOR_THE_QUEUE = 20.0
 _PROPERTIES = (
@@ -184,9 +184,8 @@ def look(
     if (why := config_link_trouble()) is not None:
         problems.append(f"config: {why}; {LINK_REMEDY}")
     looked = part("services", lambda: look_at_units(patience, config))
-    found, deaf = looked or (None, [])
-    if deaf:
-        problems.append(f"units: {deafness(deaf)}; {DEAF_REMEDY}")
+    found, troubles = looked or (None, [])
+    problems += [f"units: {text}; {remedy}" for text, remedy in troubles]
     held = hold.look()
     overview = Overview(
         problems=problems,
@@ -270,39 +269,41 @@ def services() -> list[Service]:
 
 def look_at_units(
     patience: float = units.PATIENCE, config: Config | None = None
-) -> tuple[list[Service], list[str]]:
+) -> tuple[list[Service], list[tuple[str, str]]]:
     """The services that the target wants, and the procedures that something else starts when it is time.
 
     Without a config, for how long they may be silent is not known.
 
-    Returns: These; and the names of those that should wait for work, such as an operator's call, and do not.
+    Returns: These; and what is wrong with other units, each with what to do about it.
 
     Raises:
         CommandError: There is no systemd to ask.
     """
     triggered = _triggered(config)
-    wanted = [*units.all_of_target(timeout=patience), *triggered]
-    found = units.show_each(wanted, *_PROPERTIES, timeout=patience)
+    wanted, at_boot = units.target(timeout=patience)
+    found = units.show_each([*wanted, *triggered], *_PROPERTIES, timeout=patience)
     seen = [
         _service(name, properties, triggered.get(name))
         for name, properties in found.items()
         if name.endswith(".service")
     ]
-    return [_with_limit(service, config) for service in seen], list(_deaf(found, triggered))
+    troubles = []
+    if (undo := _NOT_AT_BOOT.get(at_boot)) is not None:
+        text = f"{units.TARGET} is {at_boot}, so that the next boot starts no service"
+        troubles.append((text, f"sudo systemctl {undo} {units.TARGET}"))
+    if deaf := list(_deaf(found, triggered)):
+        text = f"nobody sees what these wait for, as they do not run: {', '.join(deaf)}"
+        troubles.append((text, f"sudo systemctl start {units.TARGET} starts them"))
+    return [_with_limit(service, config) for service in seen], troubles
 
 
 def _deaf(found: dict[str, dict[str, str]], triggered: Container[str]) -> Iterator[str]:
-    """Those of the package. The path of a pass is at rest now and then, and started again by its timer."""
+    """The package's units that wait for work, and do not run. That of a pass may: its timer starts it."""
     for name, properties in found.items():
         is_ours = f"{name.rpartition('.')[0]}.service" not in triggered and name != _PASS_PATH
         is_at_rest = properties.get("ActiveState") in ("inactive", "failed")
         if name.endswith(units.TRIGGERS) and is_ours and is_at_rest and properties.get("LoadState") == "loaded":
             yield name
-
-
-def deafness(names: Sequence[str]) -> str:
-    """That some of the package's timers and paths are stopped, in words."""
-    return f"nobody sees what these wait for, as they do not run: {', '.join(names)}"
 
 
 def _triggered(config: Config | None) -> dict[str, str]:

@@ -434,6 +434,20 @@ def test_status_and_doctor_tell_who_would_not_see_an_operators_call(node: Node, 
     assert [finding["remedy"] for finding in told] == ["sudo systemctl start ivy.target starts them"]
 
 
+@pytest.mark.parametrize(("state", "undo"), [("enabled", ""), ("disabled", "enable"), ("masked", "unmask")])
+def test_status_tells_that_the_next_boot_would_start_nothing(
+    node: Node, ivy_of_node: Ivy, state: str, undo: str
+) -> None:
+    node.write_config()
+    wind = f"echo Id=ivy-wind.service; {RUNNING}"
+    said = f"echo Wants=ivy-wind.service; echo UnitFileState={state}"
+    node.fake("systemctl", {"show*ivy.target": said, "show*--property=Id,*": wind})
+    found = problems(ivy_of_node)
+    assert [problem.partition("; ")[2] for problem in found] == (
+        [f"sudo systemctl {undo} ivy.target"] if undo else []
+    )
+
+
 def test_status_without_a_usable_config(node: Node, data_dir: Path, ivy_of_node: Ivy) -> None:
     wants(node, system_checks=RUNNING)
     [problem] = problems(ivy_of_node)

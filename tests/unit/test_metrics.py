@@ -53,7 +53,7 @@ def systemd(monkeypatch: pytest.MonkeyPatch) -> dict[str, Mapping[str, str]]:
         "ivy-system-checks.service": {"NRestarts": "0", "ActiveState": "active", "InvocationID": "a"},
         "ivy-tenta.service": {"NRestarts": "3", "ActiveState": "active", "InvocationID": "b"},
     }
-    monkeypatch.setattr(units, "all_of_target", lambda **_: list(blocks))
+    monkeypatch.setattr(units, "target", lambda **_: (list(blocks), "enabled"))
     monkeypatch.setattr(units, "show_each", lambda names, *properties, timeout: blocks)
     return blocks
 
@@ -282,7 +282,7 @@ def test_what_is_not_known_is_left_out(monkeypatch: pytest.MonkeyPatch, written:
     def fail(**_: float) -> list[str]:
         raise CommandError("no systemd here")
 
-    monkeypatch.setattr(units, "all_of_target", fail)
+    monkeypatch.setattr(units, "target", fail)
     monkeypatch.setattr(clock, "is_synchronised", lambda: None)
     metrics = written(backend=BACKEND)
     assert not {name for name, _ in metrics} & {"ivy_unit_restarts_total", "ivy_clock_synchronised"}

@@ -279,17 +279,17 @@ def files() -> Iterator[Finding]:
 def services(config: Config | None) -> Iterator[Finding]:
     """Whether the services run, send data, are watched, and are in their sandbox."""
     try:
-        found, deaf = overview.look_at_units(config=config)
+        found, troubles = overview.look_at_units(config=config)
     except commands.CommandError as error:
         yield Finding("units", str(error), "is this a node, with systemd?")
         return
+    for text, remedy in troubles:
+        yield Finding("units", text, remedy)
     found = [service for service in found if service.name != units.UPDATER and service.state != overview.MASKED]
     if not found:
         remedy = "systemctl daemon-reload; journalctl -b | grep ivy-generator"
         yield Finding("units", f"{units.TARGET} wants no service", remedy)
         return
-    if deaf:
-        yield Finding("units", overview.deafness(deaf), overview.DEAF_REMEDY)
     bad = [service for service in found if not service.well or service.restarts >= _MANY_RESTARTS]
     yield from map(_not_well, bad)
     if not bad:

@@ -73,19 +73,20 @@ def _properties(text: str) -> dict[str, str]:
     return dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
 
 
-def all_of_target(timeout: float = PATIENCE) -> list[str]:
-    """All that `ivy.target` wants, in the order of their names."""
-    return sorted(show(TARGET, "Wants", timeout=timeout).get("Wants", "").split())
+def target(timeout: float = PATIENCE) -> tuple[list[str], str]:
+    """All that `ivy.target` wants, in the order of their names; and `enabled` if a boot starts it."""
+    found = show(TARGET, "Wants", "UnitFileState", timeout=timeout)
+    return sorted(found.get("Wants", "").split()), found.get("UnitFileState", "")
 
 
 def wanted_by_target() -> list[str]:
-    """The services of these."""
-    return [unit for unit in all_of_target() if unit.endswith(".service")]
+    """The services that it wants."""
+    return [unit for unit in target()[0] if unit.endswith(".service")]
 
 
 def triggers_of_target() -> list[str]:
-    """The timers, paths and sockets of these."""
-    return [unit for unit in all_of_target() if unit.endswith(TRIGGERS)]
+    """The timers, paths and sockets that it wants."""
+    return [unit for unit in target()[0] if unit.endswith(TRIGGERS)]
 
 
 def active(*patterns: str) -> list[str]:
