@@ -14,7 +14,7 @@ from ivy.cli import output
 from ivy.cli.main import refuse
 from ivy.constants import JSON_SCHEMA
 from ivy.utils.functions import duration
-from ivy.utils.host import busy, units
+from ivy.utils.host import busy, rights, units
 from ivy.utils.messaging_agent import ACTIVE_QUEUE_FILE
 from ivy.utils.storage import aside
 from ivy.utils.storage.contents import LARGEST_EXACT_LENGTH
@@ -26,7 +26,7 @@ def show(arguments: argparse.Namespace) -> int:
     """Print the status; 0 only if all is well."""
     found = overview.look()
     print(json.dumps(found.as_json(), indent=4) if arguments.json else "\n".join(map(output.line, _lines(found))))
-    if os.geteuid() != 0 and any(os.strerror(errno.EACCES) in problem for problem in found.problems):
+    if rights.may_try_sudo() and any(os.strerror(errno.EACCES) in problem for problem in found.problems):
         print("ivy: not permitted to see all of it, try sudo", file=sys.stderr)
     return 1 if found.problems else 0
 

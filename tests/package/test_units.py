@@ -4,6 +4,7 @@ import fnmatch
 import os
 import re
 import shutil
+import stat
 import subprocess
 import time
 from collections.abc import Sequence
@@ -558,6 +559,45 @@ esac
     subprocess.run(["/bin/sh", str(UNITS / "ivy-end-stops"), "1"], env=environment, check=True)
     killed = "kill --signal=KILL -- ivy-wind.service"
     assert (killed in (tmp_path / "calls").read_text().splitlines()) is is_killed
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+@pytest.mark.skipif(shutil.which("systemd-tmpfiles") is None, reason="systemd is not installed here")
+def test_what_services_read_is_made_readable_and_what_is_secret_is_not(tmp_path: Path) -> None:
+    """As after `chmod -R 700`, or a backup that knew no modes: each service would end with 78."""
+    root = tmp_path / "root"
+    release = root / "var/lib/ivy/1.1.0"
+    code = release / "ivy/types/config.py"
+    kept = {"config.json": 0o640, "config.accepted.json": 0o640, "secrets.json": 0o600, "secrets.copy.json": 0o600}
+    config = release / "config"
+    for path in (code, release / "manifest", release / "units/ivy-busy", *map(config.joinpath, kept)):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch(0o600)
+    (root / "etc").mkdir()
+    (root / "etc/passwd").write_text("root:x:0:0::/:/bin/sh\nivy:x:991:991::/:/bin/sh\n")
+    (root / "etc/group").write_text("root:x:0:\nivy:x:991:\n")
+    (root / "var/lib/ivy/current").symlink_to(release.name)
+    for directory in (release, *(path for path in release.rglob("*") if path.is_dir())):
+        directory.chmod(0o700)
+    (release / "units/ivy-busy").chmod(0o700)
+    (config / "secrets.json").chmod(0o644)
+    (config / "config.json").chmod(0)
+    os.chown(code, 1000, 1000)
+    lines = (UNITS / "ivy.tmpfiles").read_text(encoding="utf-8").splitlines()
+    rules = [line for line in lines if re.match(r"[zZ] /var/lib/ivy/(current|\[0-9\])", line)]
+    (tmp_path / "rules.conf").write_text("\n".join([*rules, ""]))
+    subprocess.run(["systemd-tmpfiles", "--create", f"--root={root}", tmp_path / "rules.conf"], check=True)
+
+    def found(path: Path) -> tuple[int, int, int]:
+        status = path.stat()
+        return stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid
+
+    assert {name: found(config / name) for name in kept} == {
+        name: (mode, 0, 991 if mode == 0o640 else 0) for name, mode in kept.items()
+    }
+    assert found(code) == found(release / "manifest") == (0o644, 0, 0)
+    assert found(release / "units/ivy-busy") == (0o755, 0, 0)
+    assert {found(path) for path in (release, config, code.parent)} == {(0o755, 0, 0)}
 
 
 @pytest.mark.parametrize(

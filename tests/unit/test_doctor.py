@@ -283,6 +283,18 @@ def test_a_config_that_everybody_can_read_is_found(release: Path) -> None:
     assert found.remedy == f"chmod 640 {config}"
 
 
+@pytest.mark.parametrize("path", ["", "config", "ivy/types", "ivy/types/config.py", "config/config.json"])
+def test_what_the_services_cannot_read_is_found(release: Path, path: str) -> None:
+    (release / "ivy" / "types").mkdir(parents=True)
+    (release / "ivy" / "types" / "config.py").touch()
+    (release / "config" / "config.json").chmod(0o644)  # of our own group
+    unreadable = f"{release / path} is not for the services to read"
+    assert not [finding for finding in checks_node.permissions() if unreadable in finding.text]
+    (release / path).chmod(0o700)
+    [found] = [finding for finding in checks_node.permissions() if unreadable in finding.text]
+    assert found.remedy == "sudo systemctl restart ivy-owners"
+
+
 @pytest.mark.parametrize(("synchronised", "is_ok"), [(True, True), (False, False), (None, True)])
 def test_the_clock(monkeypatch: pytest.MonkeyPatch, synchronised: bool | None, is_ok: bool) -> None:
     monkeypatch.setattr(clock, "is_synchronised", lambda: synchronised)

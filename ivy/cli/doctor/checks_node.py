@@ -27,6 +27,9 @@ _MANY_RESTARTS = 5
 _MOST_NAMES = 5
 _MEGABYTES_TO_RELOAD = 16  # systemd's RELOAD_DISK_SPACE_MIN
 _EDIT = "sudo ivy config edit"
+OWNERS = "sudo systemctl restart ivy-owners"
+"""What to do about owners and modes."""
+
 # What tells our package from another's. Not its description: where an index has no checksums of them, as small
 # repositories have not, APT shows the one of another package with the same name.
 _DEPENDS_AS_OURS = r"(?m)^Depends: .*\bpython3-pydantic\b"
@@ -35,7 +38,6 @@ _KEEP_PACKAGE = (
     "README has it, and install this package again"
 )
 _SECONDS_OF_APT = 30
-_OWNERS = "sudo systemctl restart ivy-owners"
 _DATA = constants.IVY_DATA_DIR
 _OWNED = (
     # What the mode must not allow. Group `ivy` are all services.
@@ -113,8 +115,11 @@ def permissions() -> Iterator[Finding]:
         ),
         *(finding for kept in secret for finding in _wrong(kept, 0o077, "chmod 600 {0}")),
     ]
+    for path in _not_readable(releases, version, group):
+        wrong.append(Finding("permissions", f"{path} is not for the services to read", OWNERS))
+        break
     for path in _not_writable(data, group):
-        wrong.append(Finding("permissions", f"{path} is not for the services to write", _OWNERS))
+        wrong.append(Finding("permissions", f"{path} is not for the services to write", OWNERS))
         break
     yield from wrong or [Finding("permissions", "the release is root's, the data the services', the config secret")]
     yield _secrets(releases, version)
@@ -364,9 +369,9 @@ def access() -> Iterator[Finding]:
             status = os.stat(path)
             if found := status.st_mode & forbidden:
                 text = f"{path} is for {owner}, and others can {'change' if found & 0o022 else 'read'} it"
-                wrong.append(Finding("access", text, _OWNERS))
+                wrong.append(Finding("access", text, OWNERS))
             elif _name_of(status.st_uid) != owner:
-                wrong.append(Finding("access", f"{path} is {_name_of(status.st_uid)}'s, not {owner}'s", _OWNERS))
+                wrong.append(Finding("access", f"{path} is {_name_of(status.st_uid)}'s, not {owner}'s", OWNERS))
     yield from wrong or [Finding("access", f"others read and change nothing of the services; {_members()}")]
 
 
@@ -401,6 +406,21 @@ def _not_writable(data: Path, group: int) -> Iterator[Path]:
     with contextlib.suppress(PermissionError):  # who asks may not look into it
         inside = [*sorted(data.iterdir()), *sorted((data / "messages").glob("*"))]
         yield from (path for path in inside if path.name != "lost+found" and path.lstat().st_gid != group)
+
+
+def _not_readable(releases: Releases, version: Version, group: int) -> Iterator[Path]:
+    """What all services read, where they may not: as after a `chmod -R`, or an editor that makes another file."""
+    release = releases.directory(version)
+    configs = [releases.config_file(version), releases.accepted_file(version)]
+    places = (releases.root, release, configs[0].parent, *sorted((release / "ivy").rglob("*")))
+    for path in filter(Path.exists, places):
+        wanted = 0o005 if path.is_dir() else 0o004
+        if path.stat().st_mode & wanted != wanted:
+            yield path
+    for path in filter(Path.exists, configs):
+        status = path.stat()
+        if not status.st_mode & (stat.S_IRGRP if status.st_gid == group else stat.S_IROTH):
+            yield path
 
 
 def _wrong(path: Path, forbidden: int, remedy: str) -> Iterator[Finding]:

@@ -64,6 +64,8 @@ def _unless_missing(check: str, findings: Iterator[Finding]) -> Iterator[Finding
     except OSError as error:
         if (why := rights.why_not_permitted(error)) is not None:
             yield Finding(check, why, TRY_SUDO)
+        elif isinstance(error, PermissionError):  # root has given its rights up: it looks as the services do
+            yield Finding(check, f"not for the services to read: {error.filename or error}", checks_node.OWNERS)
         else:
             yield Finding(check, str(error), "if it is gone for good: sudo apt install --reinstall ivy")
 

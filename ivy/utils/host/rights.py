@@ -33,6 +33,9 @@ _REFUSED_BY_SYSTEMD = ("authentication required", "Access denied")
 
 _Answer = TypeVar("_Answer")
 
+_has_given_up = False
+"""Whether we were root."""
+
 
 class NoAnswer(OSError):
     """A child did not do what it was asked; the text says why. Decide without it."""
@@ -43,13 +46,18 @@ def why_not_permitted(error: BaseException | None) -> str | None:
 
     An error that another one is the cause of, such as that of a config, is judged by that.
     """
-    if os.geteuid() == 0 or error is None:
+    if not may_try_sudo() or error is None:
         return None
     if isinstance(error, CommandError) and any(words in error.output for words in _REFUSED_BY_SYSTEMD):
         return f"not permitted, try sudo: {error.output}"
     if isinstance(error, PermissionError):
         return f"not permitted, try sudo: {error.filename or error}"
     return why_not_permitted(error.__cause__)
+
+
+def may_try_sudo() -> bool:
+    """Whether root could do more: it was not root who has given this command."""
+    return os.geteuid() != 0 and not _has_given_up
 
 
 def give_up(directory: str = constants.IVY_DATA_DIR) -> None:
@@ -60,8 +68,10 @@ def give_up(directory: str = constants.IVY_DATA_DIR) -> None:
     Raises:
         OSError: It cannot be done.
     """
+    global _has_given_up
     if (owner := _other_owner(directory)) is not None:
         _become(owner)
+        _has_given_up = True
 
 
 def ask(
