@@ -41,7 +41,7 @@ def run_service(name: str) -> NoReturn:
     if name not in service_names():
         _refuse(f"no service {name!r}; there are: {', '.join(service_names())}")
     if name == "updater":
-        run()
+        _run_pass()
         raise SystemExit(0)
     _give_up_rights()
     _refuse_beside_unit(name)
@@ -66,6 +66,17 @@ def make_safe(name: str) -> NoReturn:
         _refuse(f"{name!r} has no function make_safe(config, logger)")
     _refuse_beside_unit(name)
     service.make_safe(entrypoint, name)
+
+
+def _run_pass() -> None:
+    try:
+        run()
+    except PermissionError as error:
+        from ivy.utils.host import rights  # not at the top: as a service, it is root
+
+        if (why := rights.why_not_permitted(error)) is None:
+            raise
+        _refuse(why)
 
 
 def _procedure(name: str) -> ModuleType:

@@ -33,6 +33,7 @@ _READER_GONE = 128 + signal.SIGPIPE
 
 def main() -> None:
     """Run the command; exits with a status for scripts."""
+    _open_closed_streams()
     prepare_output()
     try:
         try:
@@ -40,12 +41,28 @@ def main() -> None:
         finally:
             print(end="", flush=True)  # here, and not when Python ends, where nobody could be silent about it
     except BrokenPipeError:  # the reader of our output had enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        _give_up_output()
         sys.exit(_READER_GONE)
     except (KeyboardInterrupt, EOFError):  # Ctrl-C, and Ctrl-D at a question
         sys.exit(130)
     except (OSError, RuntimeError, LookupError) as error:
+        try:
+            sys.stdout.flush()
+        except OSError:  # it is what has failed, as on a full disk; Python would try it again, and exit with 120
+            _give_up_output()
         refuse(output.plain(f"{rights.why_not_permitted(error) or error}"), 1)
+
+
+def _open_closed_streams() -> None:
+    """Have all three, also where the caller has closed some, as by `>&-`: other files would get their numbers."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), mode, encoding="utf-8"))
+
+
+def _give_up_output() -> None:
+    """What is still to be printed goes nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def _run_command() -> int | None:

@@ -34,6 +34,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.provision_file is not None:
         _refuse_beside(arguments, "--provision-file", _CONNECTION + _LOGIN + _KEY)
         return registration.by_file(arguments.provision_file)
+    update.refuse_beside_mistake()
     if arguments.provision_key is not None or arguments.provision_secret_file is not None:
         _refuse_beside(arguments, "--provision-key", _LOGIN)
         return registration.register(_registration(arguments), update.Wish.of(arguments))

@@ -29,7 +29,7 @@ from ivy.utils.host import hold, units
 from ivy.utils.logger import Logger
 from ivy.utils.updater import Updater
 from ivy.utils.updates import admin_files, damaged_config, history, sandbox
-from ivy.utils.updates.releases import Releases
+from ivy.utils.updates.releases import Releases, why_unusable
 from ivy.version import Version
 
 INTERRUPTED = 130
@@ -85,6 +85,7 @@ def set_field(arguments: argparse.Namespace) -> int:
     except fields.UnknownFieldError as error:
         refuse(str(error))
     require_admin()
+    refuse_beside_mistake()
     value: str = sys.stdin.read().rstrip("\n") if arguments.value == "-" else arguments.value
     try:
         before = ForeignConfig.load_from_string(Releases().shown_text()).model_dump(mode="json")
@@ -98,6 +99,16 @@ def set_field(arguments: argparse.Namespace) -> int:
         print("Nothing was changed.")
         return 0
     return apply_text(secrets_file.as_text(after), Wish.of(arguments))
+
+
+def refuse_beside_mistake() -> None:
+    """What somebody has typed is not to be replaced by what was accepted before it, changed in one place."""
+    releases = Releases()
+    version = releases.current()
+    if version is not None and damaged_config.mistake(releases) is not None:
+        config = releases.config_file(version)
+        lost = "Nothing was changed, as what stands there would be lost. First correct it: sudo ivy config edit"
+        refuse(f"{config}: {why_unusable(config, version)}\n{lost}", constants.EXIT_CONFIG_ERROR)
 
 
 def edit(arguments: argparse.Namespace) -> int:

@@ -1041,6 +1041,40 @@ def test_messages_are_followed_as_they_come(node: Node, messages: list[str]) -> 
     assert json.loads(process.stdout.readline())["message_body"]["data"] == {"new": 1}
 
 
+def with_streams(node: Node, change: str, *arguments: str) -> tuple[int, str, str]:
+    """As `node.ivy`, with standard streams that a line of Python has changed."""
+    code = f"import os, sys; {change}; os.execv(sys.executable, [sys.executable, '-m', 'ivy', *sys.argv[1:]])"
+    process = node.start("-c", code, *arguments)
+    output, errors = process.communicate(timeout=60)
+    return process.returncode, output, errors
+
+
+@pytest.mark.parametrize("command", ["messages", "--help"])
+def test_what_cannot_be_printed_is_an_error_in_one_line(node: Node, messages: list[str], command: str) -> None:
+    node.write_config()
+    full = "os.dup2(os.open('/dev/full', os.O_WRONLY), 1)"
+    assert with_streams(node, full, command) == (1, "", "ivy: [Errno 28] No space left on device\n")
+
+
+def test_who_may_not_make_a_pass_is_told_to_try_sudo(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail() -> None:
+        raise PermissionError(13, "Permission denied", "/var/lib/ivy/automation.lock")
+
+    monkeypatch.setattr(main, "run", fail)
+    monkeypatch.setattr(os, "geteuid", lambda: SOMEBODY)
+    with pytest.raises(SystemExit, match="2"):
+        main.run_service("updater")
+    assert capsys.readouterr().err == "ivy run: not permitted, try sudo: /var/lib/ivy/automation.lock\n"
+
+
+@pytest.mark.parametrize("command", ["queue", "messages", "--help"])
+def test_streams_that_are_closed_are_no_error(node: Node, messages: list[str], command: str) -> None:
+    node.write_config()
+    assert with_streams(node, "os.closerange(0, 3)", command) == (0, "", "")
+
+
 def test_a_reader_that_had_enough_is_no_error(node: Node, messages: list[str]) -> None:
     process = node.start("-m", "ivy", "messages", "--follow")
     assert process.stdout and process.stderr and process.stdout.readline()

@@ -273,6 +273,15 @@ def test_a_version_that_begins_like_an_option_is_wrong_use(ivy_as: Ivy, release:
     assert ivy_as(ROOT, "update", "--upload-pack=x")[0] == 2
 
 
+def test_what_somebody_has_typed_is_not_replaced_by_one_field_of_what_runs(ivy_as: Ivy, release: Releases) -> None:
+    release.accepted_file(VERSION).write_text(json.dumps(CONFIG))
+    active = release.config_file(VERSION)
+    active.write_text(typed := '{"general": {, "my work": 1}}')
+    status, _, errors = ivy_as(ROOT, "config", "set", "archive.max_days", "7")
+    assert status == 78 and f"{active}: Invalid JSON" in errors and "sudo ivy config edit" in errors
+    assert active.read_text() == typed
+
+
 def test_an_update_without_a_readable_config_is_refused(ivy_as: Ivy, release: Releases) -> None:
     release.write_config(VERSION, "{")
     status, _, errors = ivy_as(ROOT, "update", "1.1.0")

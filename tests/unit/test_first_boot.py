@@ -1,5 +1,6 @@
 """`ivy take-in`: what a laptop may have written onto a card, the report about it, and the order of all that."""
 
+import argparse
 import contextlib
 import json
 import os
@@ -633,3 +634,12 @@ def test_what_cannot_be_removed_undoes_nothing_at_the_next_boot(
     releases.write_config(releases.active_config().general.software_version, json.dumps(moved))
     card.write("ivy.json", {**TENTA, "system_checks": {"seconds_between_checks": 7}})
     assert card.take_all()[0] == 0 and len(applied) == 3, "the same again, on purpose"
+
+
+def test_a_directory_that_is_not_there_is_named(
+    releases: Releases, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(update, "require_admin", lambda **_: None)
+    with pytest.raises(SystemExit, match="2"):
+        command.run(argparse.Namespace(directory="/media/cart", files_only=False))
+    assert capsys.readouterr().err == "ivy: /media/cart is not a directory\n"

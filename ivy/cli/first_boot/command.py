@@ -21,6 +21,7 @@ from ivy.cli import update
 from ivy.cli.first_boot import host_name, parts, texts, wishes
 from ivy.cli.first_boot.report import Report
 from ivy.cli.first_boot.texts import Mistake
+from ivy.cli.main import CARD, refuse
 from ivy.types.config import ForeignConfig, as_text
 from ivy.utils.functions import with_automation_lock
 from ivy.utils.host import commands, hold, units
@@ -42,6 +43,8 @@ def run(arguments: argparse.Namespace) -> int:
     """
     update.require_admin(is_hold=True)
     card = Path(arguments.directory)
+    if not card.is_dir() and arguments.directory != CARD:  # not each machine has that one
+        refuse(f"{card} is not a directory")
     report = Report(card)
     wished = take_files(card, report)
     if wished is not None and not arguments.files_only:
