@@ -375,6 +375,19 @@ def test_another_package_of_the_name_is_found(
     assert is_ok or "apt-mark hold ivy" in finding.remedy
 
 
+@pytest.mark.parametrize(("state", "is_ok"), [("ii ", True), ("hi ", True), ("iFR", False), ("iU ", False)])
+def test_a_package_that_is_half_installed_is_found(
+    node: Node, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, state: str, is_ok: bool
+) -> None:
+    monkeypatch.setenv("PATH", node.environment["PATH"])
+    monkeypatch.setattr(package_manager, "LOCKS", (str(tmp_path / "lock"),))
+    known = {"policy*": "printf '  Installed: 1:1.1.0\\n  Candidate: 1:1.1.0\\n'", "*ivy=1:1.1.0": f"echo '{OURS}'"}
+    node.fake("apt-cache", known)
+    node.fake("dpkg-query", {"*": f"printf '{state}'"})
+    [finding] = checks_node.package()
+    assert finding.ok is is_ok and is_ok is ("dpkg --configure -a" not in finding.remedy)
+
+
 def test_what_the_package_brought_and_does_not_run_is_told(
     node: Node, release: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

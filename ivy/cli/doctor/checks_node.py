@@ -253,6 +253,13 @@ def package() -> Iterator[Finding]:
             text = f"{constants.NAME} {version} {what_it_does}, which is another package of the name, by {by}"
             yield Finding("package", text, _KEEP_PACKAGE)
             return
+    if package_manager.is_half_installed():
+        text = f"{constants.NAME} {installed} is half installed, and APT does nothing else before it is whole"
+        remedy = (
+            f"sudo dpkg --configure -a; if that fails: sudo apt install --reinstall {constants.NAME}, or its .deb"
+        )
+        yield Finding("package", text, remedy)
+        return
     gone = package_manager.withdrawn().intersection([package_manager.identifier(installed), str(constants.VERSION)])
     for version in sorted(gone):
         remedy = f"sudo apt update && sudo apt install {constants.NAME}; or sudo {constants.NAME} rollback"

@@ -30,6 +30,7 @@ LISTS = "/var/lib/apt/lists"
 _LOCK_QUESTION = "hhqqi"  # struct flock, see fcntl(2)
 _WITHDRAWN = "*_ivy-withdrawn"  # see debian/ivy.apt
 _VERIFIED = re.compile(r"(?m)^(?:missing|[.?\w]{9}) +(?P<config>c )? *(?P<path>/\S+)")  # see --verify in dpkg(1)
+_HALF_INSTALLED = re.compile(".(?:[HUF]|.R)")  # Status-Abbrev in dpkg-query(1)
 _LEFT_OUT = ("/usr/share/doc/", "/usr/share/man/")  # small systems do without
 _SECONDS_TO_VERIFY = 60
 _SECONDS_BETWEEN_LOOKS = 1.0
@@ -81,6 +82,16 @@ def damaged_files() -> list[str]:
         return []
     found = [match["path"] for match in _VERIFIED.finditer(said) if not match["config"]]
     return [path for path in found if not path.startswith(_LEFT_OUT)]
+
+
+def is_half_installed() -> bool:
+    """Whether dpkg was interrupted when it installed ivy, and is not at work now."""
+    query = ["dpkg-query", "--show", "--showformat=${db:Status-Abbrev}", constants.NAME]
+    try:
+        state = commands.run(query, timeout=_SECONDS_TO_VERIFY)
+    except commands.CommandError:
+        return False
+    return bool(_HALF_INSTALLED.match(state)) and not any(map(_is_locked, LOCKS))
 
 
 def identifier(version: str) -> str:
