@@ -568,9 +568,16 @@ def test_what_services_read_is_made_readable_and_what_is_secret_is_not(tmp_path:
     root = tmp_path / "root"
     release = root / "var/lib/ivy/1.1.0"
     code = release / "ivy/types/config.py"
-    kept = {"config.json": 0o640, "config.accepted.json": 0o640, "secrets.json": 0o600, "secrets.copy.json": 0o600}
+    kept = {
+        "config.template.json": 0o644,
+        "config.json": 0o640,
+        "config.accepted.json": 0o640,
+        "secrets.json": 0o600,
+        "secrets.copy.json": 0o600,
+    }
     config = release / "config"
-    for path in (code, release / "manifest", release / "units/ivy-busy", *map(config.joinpath, kept)):
+    lock = root / "var/lib/ivy/automation.lock"
+    for path in (lock, code, release / "manifest", release / "units/ivy-busy", *map(config.joinpath, kept)):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch(0o600)
     (root / "etc").mkdir()
@@ -582,9 +589,10 @@ def test_what_services_read_is_made_readable_and_what_is_secret_is_not(tmp_path:
     (release / "units/ivy-busy").chmod(0o700)
     (config / "secrets.json").chmod(0o644)
     (config / "config.json").chmod(0)
-    os.chown(code, 1000, 1000)
+    for path in (code, lock):
+        os.chown(path, 1000, 1000)
     lines = (UNITS / "ivy.tmpfiles").read_text(encoding="utf-8").splitlines()
-    rules = [line for line in lines if re.match(r"[zZ] /var/lib/ivy/(current|\[0-9\])", line)]
+    rules = [line for line in lines if re.match(r"[zZ] /var/lib/ivy/(current|\[0-9\]|automation)", line)]
     (tmp_path / "rules.conf").write_text("\n".join([*rules, ""]))
     subprocess.run(["systemd-tmpfiles", "--create", f"--root={root}", tmp_path / "rules.conf"], check=True)
 
@@ -595,6 +603,7 @@ def test_what_services_read_is_made_readable_and_what_is_secret_is_not(tmp_path:
     assert {name: found(config / name) for name in kept} == {
         name: (mode, 0, 991 if mode == 0o640 else 0) for name, mode in kept.items()
     }
+    assert found(lock) == (0o600, 0, 0)
     assert found(code) == found(release / "manifest") == (0o644, 0, 0)
     assert found(release / "units/ivy-busy") == (0o755, 0, 0)
     assert {found(path) for path in (release, config, code.parent)} == {(0o755, 0, 0)}

@@ -280,7 +280,7 @@ def test_a_config_that_everybody_can_read_is_found(release: Path) -> None:
     assert open_to_all not in "".join(finding.text for finding in checks_node.permissions())
     config.chmod(0o644)
     [found] = [finding for finding in checks_node.permissions() if open_to_all in finding.text]
-    assert found.remedy == f"chmod 640 {config}"
+    assert found.remedy == "sudo systemctl restart ivy-owners"
 
 
 @pytest.mark.parametrize("path", ["", "config", "ivy/types", "ivy/types/config.py", "config/config.json"])

@@ -106,14 +106,14 @@ def permissions() -> Iterator[Finding]:
     group = _group_id()
     secret = sorted(releases.config_file(version).parent.glob("secrets*.json"))
     wrong = [
-        *_wrong(releases.directory(version), 0o022, "chown -R root:root {0}; chmod go-w {0}"),
+        *_wrong(releases.directory(version), 0o022),
         *(
             finding
             for config in (releases.config_file(version), releases.accepted_file(version))
             if config.exists()
-            for finding in _wrong(config, 0o027, "chmod 640 {0}")
+            for finding in _wrong(config, 0o027)
         ),
-        *(finding for kept in secret for finding in _wrong(kept, 0o077, "chmod 600 {0}")),
+        *(finding for kept in secret for finding in _wrong(kept, 0o077)),
     ]
     for path in _not_readable(releases, version, group):
         wrong.append(Finding("permissions", f"{path} is not for the services to read", OWNERS))
@@ -430,11 +430,11 @@ def _not_readable(releases: Releases, version: Version, group: int) -> Iterator[
             yield path
 
 
-def _wrong(path: Path, forbidden: int, remedy: str) -> Iterator[Finding]:
+def _wrong(path: Path, forbidden: int) -> Iterator[Finding]:
     status = path.stat()
     if status.st_uid != 0 or stat.S_IMODE(status.st_mode) & forbidden:
         text = f"{path} has the mode {stat.S_IMODE(status.st_mode):04o} and the owner {status.st_uid}"
-        yield Finding("permissions", text, remedy.format(path))
+        yield Finding("permissions", text, OWNERS)
 
 
 def _group_id() -> int:
