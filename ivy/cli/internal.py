@@ -77,6 +77,11 @@ def install(arguments: argparse.Namespace) -> None:
     except (bundled.ReleaseError, CommandError, TimeoutError) as error:
         # A package that cannot be configured would keep the node from all other upgrades, too.
         _tell_everybody(f"The package's version was not activated: {error}")
+    except OSError as error:  # the disk of the releases takes nothing, which may be another one than dpkg's
+        if Releases().current() is None:
+            raise
+        again = f"when that disk is well again, sudo dpkg-reconfigure {constants.NAME} does"
+        _tell_everybody(f"The package's version was not activated: {error}; {again}")
 
 
 def check_updater(_arguments: argparse.Namespace) -> None:

@@ -1,5 +1,6 @@
 """`ivy config apply`, `ivy update`, `ivy rollback`, `ivy releases`: wrong use, and what they show."""
 
+import errno
 import io
 import json
 import os
@@ -9,6 +10,7 @@ import tempfile
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -280,6 +282,22 @@ def test_what_somebody_has_typed_is_not_replaced_by_one_field_of_what_runs(ivy_a
     status, _, errors = ivy_as(ROOT, "config", "set", "archive.max_days", "7")
     assert status == 78 and f"{active}: Invalid JSON" in errors and "sudo ivy config edit" in errors
     assert active.read_text() == typed
+
+
+def test_a_disk_that_takes_nothing_keeps_no_package_half_configured(
+    ivy_as: Ivy, release: Releases, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """APT would install nothing else, no security update either."""
+
+    def fail() -> NoReturn:
+        raise OSError(errno.EROFS, "Read-only file system", str(release.root / "automation.lock"))
+
+    monkeypatch.setattr(update_pass, "automation_lock", fail)
+    status, _, errors = ivy_as(ROOT, "install")
+    assert status == 0 and "was not activated" in errors and "sudo dpkg-reconfigure ivy" in errors
+    (release.root / "current").unlink()
+    status, _, errors = ivy_as(ROOT, "install")
+    assert status == 1 and "Read-only file system" in errors
 
 
 def test_an_update_without_a_readable_config_is_refused(ivy_as: Ivy, release: Releases) -> None:
