@@ -40,6 +40,12 @@ _LAST_WORDS = ("Failed: ", "Config error: ")
 """How begins what a service says of its own end, see `ivy.service`."""
 
 _PASS_PATH = units.UPDATER.replace(".service", ".path")
+_DONE = "done"
+"""The state of a pass that has ended."""
+
+_PREVIOUS = os.path.join(constants.IVY_ROOT_DIR, "previous")
+"""Exists while something is on trial."""
+
 _NOT_AT_BOOT = {"disabled": "enable", "masked": "unmask", "masked-runtime": "unmask"}
 """States of the target in which a boot does not start it, and what undoes each."""
 
@@ -219,6 +225,8 @@ def _complaints(overview: Overview) -> Iterator[str]:
     if damaged := _salvaging():
         yield f"queue: {len(damaged)} damaged: what can be read is queued again by {units.name_of('salvage')}"
     for unit in overview.units:
+        if unit.name == units.UPDATER and unit.state == _DONE and os.path.lexists(_PREVIOUS):
+            yield f"{units.UPDATER}: nobody watches what is on trial: sudo systemctl start {units.UPDATER}"
         if unit.silent_seconds is not None:
             yield f"{unit.name}: {silence(unit)}"
         if unit.well and QUEUE_TROUBLE in unit.status:
@@ -359,7 +367,7 @@ def _service(name: str, properties: dict[str, str], trigger: str | None = None) 
     is_strict = said["NoNewPrivileges"] == "yes" and said["ProtectSystem"] == "strict"
     return Service(
         name=name,
-        state=MASKED if is_masked else "done" if done_once else f"waits for its {trigger}" if is_at_rest else state,
+        state=MASKED if is_masked else _DONE if done_once else f"waits for its {trigger}" if is_at_rest else state,
         # systemd keeps what was said on the way, such as "connected to ...", when a service has ended.
         status="" if is_over and not said["StatusText"].startswith(_LAST_WORDS) else said["StatusText"],
         restarts=int(said["NRestarts"] or 0),

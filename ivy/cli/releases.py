@@ -57,11 +57,14 @@ def _wait(seconds: float) -> tuple[str | None, int]:
     deadline = time.monotonic() + seconds
     while (trial := history.load().trial) or Releases().previous() is not None:
         what = trial.what if trial else "what was activated"
-        found = units.show_each([units.TARGET, units.UPDATER], "ActiveState")
+        found = units.show_each([units.TARGET, units.UPDATER], "ActiveState", "StatusText")
         if all(unit.get("ActiveState") == "inactive" for unit in found.values()):
             return f"ivy: the {what} is tried when the services run: ivy start", constants.EXIT_TRY_AGAIN
         if time.monotonic() >= deadline:
-            doing = units.show(units.UPDATER, "StatusText").get("StatusText") or "the updater is at rest"
+            updater = found.get(units.UPDATER, {})
+            doing = updater.get("StatusText") or "the updater is at work"
+            if updater.get("ActiveState") == "inactive":  # somebody has stopped it; systemd keeps what it said last
+                doing = f"nobody watches it: sudo systemctl start {units.UPDATER}"
             late = f"after {duration(seconds)} the {what} is not decided about"
             return f"ivy: {late}: {doing}", constants.EXIT_TRY_AGAIN
         time.sleep(_SECONDS_BETWEEN_LOOKS)

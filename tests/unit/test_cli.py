@@ -543,6 +543,16 @@ def test_status_with_a_backend(node: Node, data_dir: Path, ivy_of_node: Ivy) -> 
     }
 
 
+def test_status_tells_that_nobody_watches_a_trial(node: Node, root_dir: Path, ivy_of_node: Ivy) -> None:
+    node.write_config()
+    (root_dir / "previous").symlink_to("1.0.0")
+    wants(node, system_checks=RUNNING, updater=unit("active", "running"))
+    assert problems(ivy_of_node) == []
+    wants(node, system_checks=RUNNING, updater=unit("inactive", "dead"))
+    [problem] = problems(ivy_of_node)
+    assert problem.endswith("nobody watches what is on trial: sudo systemctl start ivy-updater.service")
+
+
 def test_status_of_a_node_that_tenta_does_not_know(node: Node, ivy_of_node: Ivy) -> None:
     node.write_config(backend=BACKEND)
     wants(node, tenta=RUNNING)

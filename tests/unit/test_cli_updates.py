@@ -452,12 +452,24 @@ def test_whoever_waits_learns_why_it_does_not_run(ivy_as: Ivy, release: Releases
 
 
 @pytest.mark.parametrize(
-    ("state", "words"), [("active", ("after 0 s", "on probation: ivy-wind")), ("inactive", ("ivy start",))]
+    ("state", "updater", "words"),
+    [
+        ("active", "active", ("after 0 s", "on probation: ivy-wind")),
+        ("active", "inactive", ("after 0 s", "sudo systemctl start ivy-updater.service")),
+        ("inactive", "inactive", ("ivy start",)),
+    ],
 )
 def test_nobody_waits_for_ever(
-    node: Node, ivy_as: Ivy, release: Releases, brought: list[Version], state: str, words: tuple[str, ...]
+    node: Node,
+    ivy_as: Ivy,
+    release: Releases,
+    brought: list[Version],
+    state: str,
+    updater: str,
+    words: tuple[str, ...],
 ) -> None:
-    said = f"echo Id=ivy.target; echo ActiveState={state}; echo 'StatusText=on probation: ivy-wind'"
+    said = f"echo Id=ivy.target; echo ActiveState={state}; echo; echo Id=ivy-updater.service"
+    said += f"; echo ActiveState={updater}; echo 'StatusText=on probation: ivy-wind'"
     node.fake("systemctl", {"show*": said})
     with history.update() as past:
         past.trial = Offer(identifier="admin-1", config=foreign(4, "1.1.0"), is_installed=True)
