@@ -659,6 +659,10 @@ def test_the_time_limits_of_stops_and_restarts_are_those_of_the_code() -> None:
     assert ["d", "/run/ivy-restarted", "0755", "root", "root", "-"] in [line.split() for line in lines]
 
 
+def test_no_number_of_commands_ends_the_watching_for_offers() -> None:
+    assert settings(UNITS / "ivy-updater.path")["StartLimitIntervalSec"] == ["0"]
+
+
 def test_no_number_of_requests_ends_the_asking() -> None:
     assert of_service("restart")["StartLimitIntervalSec"] == ["0"]
     assert settings(UNITS / "ivy-restart.path")["TriggerLimitIntervalSec"] == ["0"]
