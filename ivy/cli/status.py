@@ -68,7 +68,8 @@ def show_queue(arguments: argparse.Namespace) -> int:
 
 def _lines(found: overview.Overview) -> Iterator[str]:
     digest = f" ({found.config_digest})" if found.config_digest else ""
-    yield f"ivy {found.version} on {found.system_identifier}, config revision {found.config_revision}{digest}"
+    name, revision = found.system_identifier or "a node of unknown name", found.config_revision
+    yield f"ivy {found.version} on {name}, config revision {'unknown' if revision is None else revision}{digest}"
     yield from _table([(unit.name, unit.state, _sampled(unit), unit.status) for unit in found.units])
     if words := _busy(found):
         yield f"busy:     {words}: what would restart it waits, but for --now"

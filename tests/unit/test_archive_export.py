@@ -121,6 +121,7 @@ def test_only_the_wanted_keys_are_shown(ivy: Ivy, days: None) -> None:
     ("arguments", "reason"),
     [
         (["--date", "2026-11-20", "--since", "-2h"], "--date goes neither"),
+        (["--since", "2026-11-21", "--until", "2026-11-20"], "--since must be earlier"),
         (["--key", "a", "--kind", "log"], "the kind log have no keys"),
         (["--csv", "--json"], "not both"),
         (["--csv", "--follow"], "use --json"),

@@ -304,6 +304,12 @@ def test_status_for_people(node: Node, ivy_of_node: Ivy) -> None:
     assert "sampling every 10 s" in output and output.endswith("all is well\n")
 
 
+def test_status_of_a_node_of_which_nobody_can_read_the_config(node: Node, ivy_of_node: Ivy) -> None:
+    wants(node, system_checks=RUNNING)
+    line = ivy_of_node("status")[1].splitlines()[0]
+    assert line == f"ivy {constants.VERSION} on a node of unknown name, config revision unknown"
+
+
 def test_status_is_read_in_columns(node: Node, ivy_of_node: Ivy) -> None:
     node.write_config()
     wants(node, system_checks=RUNNING, a_procedure_with_quite_a_long_name=RUNNING, wind=unit("failed", "failed"))

@@ -290,6 +290,8 @@ def test_no_character_ends_the_command(node: Node, gnuplot: Gnuplot) -> None:
 def test_the_time_that_was_asked_for_is_shown(ivy: Ivy, gnuplot: Gnuplot) -> None:
     sample(NOON, a=1)
     assert ivy("plot", "a", "--since", "2026-11-20", "--until", "2026-11-21")[0] == 0
+    backwards = (2, "", "ivy plot: --since must be earlier than --until\n")
+    assert ivy("plot", "a", "--since", "2026-11-21", "--until", "2026-11-20") == backwards
     assert f"set xrange [{NOON - 43_200!r}:{NOON + 43_200!r}] noextend" in gnuplot.read()
     assert gnuplot.texts()[0] == "2026-11-20 00:00 to 2026-11-21 00:00 UTC"
 

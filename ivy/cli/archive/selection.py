@@ -33,6 +33,12 @@ class UsageError(ValueError):
     """Arguments that do not go together; the text says which."""
 
 
+def check_times(since: float | None, until: float | None) -> None:
+    """Raise `UsageError` where nothing can lie between them."""
+    if since is not None and until is not None and since >= until:
+        raise UsageError("--since must be earlier than --until")
+
+
 @dataclass(frozen=True)
 class Selection:
     """What is wanted; None and no keys mean all."""
@@ -51,6 +57,7 @@ class Selection:
         has_times = arguments.since is not None or arguments.until is not None
         if arguments.date is not None and has_times:
             raise UsageError("--date goes neither with --since nor with --until")
+        check_times(arguments.since, arguments.until)
         if arguments.key and arguments.kind not in (None, "data"):
             raise UsageError(f"--key is for data: messages of the kind {arguments.kind} have no keys")
         date = None if has_times else _date(arguments.date)

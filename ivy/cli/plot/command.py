@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ivy import constants, files
 from ivy.cli import output
-from ivy.cli.archive.selection import Selection, archive_of
+from ivy.cli.archive.selection import Selection, UsageError, archive_of, check_times
 from ivy.cli.plot import chart, paper
 from ivy.cli.plot.series import Series, Window
 from ivy.utils.host import rights
@@ -20,6 +20,11 @@ _SECONDS_TO_DRAW = 3600.0  # years of samples on a slow card
 def show(arguments: argparse.Namespace) -> int:
     """Draw what was sampled."""
     directory = constants.IVY_DATA_DIR if arguments.data is None else arguments.data.read_as
+    try:
+        check_times(arguments.since, arguments.until)
+    except UsageError as error:
+        print(f"ivy plot: {error}", file=sys.stderr)
+        return 2
     chart.program()  # said at once that it is missing, not after a year of samples was read
     wanted = {kind: file for kind in paper.FILE_KINDS if (file := getattr(arguments, kind))}
     if not wanted:
