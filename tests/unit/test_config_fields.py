@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from ivy import constants
 from ivy.cli import fields
 from ivy.types.config import Config
 from ivy.types.updates import Offer
@@ -182,7 +183,7 @@ def test_a_secret_is_no_argument(ivy_of_root: Set, offered: list[Offer], path: s
 def test_a_config_that_cannot_be_read_has_no_fields(ivy_of_root: Set, offered: list[Offer]) -> None:
     Releases().config_file(VERSION).write_text("{")
     status, _, errors = ivy_of_root("set", PROTOCOL, "5")
-    assert status == 2 and "ivy config edit" in errors and offered == []
+    assert status == constants.EXIT_CONFIG_ERROR and "ivy config edit" in errors and offered == []
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can read what it shows")
