@@ -78,7 +78,8 @@ class MessagingAgent:
        must never block the others. Or when the queue is full (see `storage.bounds`), which is counted and reported.
     3. `get_n_latest_messages` returns the newest, oldest first among them: after an outage the operator sees
        live data while the backlog drains. Newest is what was added last, whatever the clock said.
-    4. Delivery is at least once.
+    4. Delivery is at least once. Twice comes, after a crash or a reconnect, a window at most; after a power cut a
+       quarter of one more, as what was sent when it was sampled leaves the queue without a sync of its own.
     5. Nothing here costs more when the queue is longer.
     6. Any number of processes and threads may use it at once.
     7. A damaged database is moved aside and replaced at once; what can be read of it is queued again in the
