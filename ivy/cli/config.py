@@ -12,7 +12,7 @@ from ivy import constants
 from ivy.cli import fields
 from ivy.cli.main import refuse, refuse_config
 from ivy.types import accepted_config, secrets, secrets_file
-from ivy.types.config import Config, ConfigError, once
+from ivy.types.config import Config, ConfigError, check_names
 from ivy.utils.host import rights
 from ivy.utils.updates.releases import Releases
 
@@ -67,7 +67,7 @@ def _load(load: Callable[[], Config], file: str | None = None) -> Config:
         rights.give_up()  # only now: the file may be root's own
         config = load() if text is None else Config.load_from_string(text)
         if text is not None:
-            json.loads(text, object_pairs_hook=once)
+            check_names(text)
         if node is not None:
             secrets.fill(json.loads(node[1] if text is None else text), node[0], Config)
         return config

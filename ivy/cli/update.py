@@ -2,7 +2,6 @@
 
 import argparse
 import contextlib
-import json
 import os
 import signal
 import sqlite3
@@ -22,7 +21,7 @@ from ivy import constants, overview, update_pass
 from ivy.cli import fields
 from ivy.cli.main import refuse
 from ivy.types import secrets, secrets_file
-from ivy.types.config import ConfigError, ForeignConfig, as_text, once, split_text
+from ivy.types.config import ConfigError, ForeignConfig, as_text, check_names, split_text
 from ivy.types.updates import Offer, Source
 from ivy.utils.functions import duration, end_automation
 from ivy.utils.host import hold, units
@@ -173,7 +172,7 @@ def apply_text(text: str, wish: Wish = PATIENT) -> int:
     """
     try:
         config = ForeignConfig.load_from_string(text)
-        json.loads(text.removeprefix("\ufeff"), object_pairs_hook=once)
+        check_names(text)
     except ConfigError as error:
         print(f"ivy: rejected: {error}", file=sys.stderr)
         return 1

@@ -487,6 +487,11 @@ def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return dict(pairs)
 
 
+def check_names(text: str) -> None:
+    """Raise `ConfigError` where a text that is a config has a name twice, see `once`."""
+    json.loads(text.removeprefix("\ufeff"), object_pairs_hook=once)
+
+
 def describe(error: pydantic.ValidationError) -> str:
     """One line for each bad field, `path.of.field: what is expected`, without the values found there."""
     problems = []
